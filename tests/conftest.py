@@ -1,0 +1,92 @@
+"""What every test shares: checked shapes, seeded randomness, the real data, and skips that say why.
+
+The annotations of tnml are checked by beartype while the tests run; TNML_TYPECHECK=0 switches that off.
+A test that hands in wrong things on purpose takes the fixture `unchecked`, to meet tnml's own errors. The
+check breaks `torch.compile(fullgraph=True)`, so tests that compile do it in a subprocess, where this file is
+not read.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import jaxtyping
+import pytest
+from jaxtyping import install_import_hook
+
+ROOT = Path(__file__).resolve().parent.parent
+NUMBA = re.compile(r"^\s*(?:import|from) (?:numba|llvmlite)\b", re.MULTILINE)
+# As for mypy, an int may stand where a float is asked for.
+CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+
+
+def _checked_modules() -> list[str]:
+    """Every module of tnml but those with numba kernels: numba cannot compile a wrapped function."""
+    sources = [p for p in sorted((ROOT / "tnml").rglob("*.py")) if not p.name.startswith("__")]
+    plain = [p for p in sources if not NUMBA.search(p.read_text(encoding="utf-8"))]
+    return [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in plain]
+
+
+if os.environ.get("TNML_TYPECHECK", "1") != "0":
+    install_import_hook(_checked_modules(), CHECKER)
+
+import torch  # noqa: E402  (after the hook, which has to be there before anything can import tnml)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips tests marked `gpu` where there is no CUDA device."""
+    if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device and this machine shows none")
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """No check of annotations in this test: `pytestmark = pytest.mark.usefixtures("unchecked")`."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A CPU generator with a fixed seed, new for every test."""
+    return torch.Generator().manual_seed(20240229)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder with the real data sets (mnist/, fashion-mnist/), named by TNML_DATA."""
+    named = os.environ.get("TNML_DATA")
+    if not named:
+        pytest.skip("needs the real data: set TNML_DATA to the folder that holds mnist/ and fashion-mnist/")
+    folder = Path(named)
+    if not folder.is_dir():
+        pytest.fail(f"TNML_DATA names {named}, which is not a folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def project_root() -> Path:
+    """The folder that holds pyproject.toml."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def project_files(project_root: Path) -> list[Path]:
+    """Every file of the project: what git tracks or would track; without git, all not hidden or built."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=project_root, capture_output=True, text=True, check=False)
+    if listed.returncode == 0:
+        names = [name for name in listed.stdout.split("\0") if name]
+        return [path for path in (project_root / name for name in sorted(names)) if path.is_file()]
+    built = {"__pycache__", "build", "dist", "runs", "htmlcov"}
+    found = []
+    for path in sorted(project_root.rglob("*")):
+        parts = path.relative_to(project_root).parts
+        hidden = any(p.startswith(".") and p != ".ci" for p in parts[:-1]) or parts[0].endswith(".egg-info")
+        if path.is_file() and not hidden and not built.intersection(parts):
+            found.append(path)
+    return found

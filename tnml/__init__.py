@@ -1,0 +1,59 @@
+"""Tensor networks for machine learning in PyTorch.
+
+The names below load when they are first used, so `import tnml` stays quick.
+
+Example:
+    >>> import tnml
+    >>> "MPSClassifier" in dir(tnml)
+    True
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tnml import contraction, data, features, nn, training
+    from tnml.errors import InputError
+    from tnml.estimators import MPSClassifier, MPSRegressor
+    from tnml.models import load
+
+try:
+    __version__ = version("tnml")
+except PackageNotFoundError:  # a checkout that nobody installed
+    __version__ = "0+checkout"
+
+__all__ = [
+    "InputError",
+    "MPSClassifier",
+    "MPSRegressor",
+    "__version__",
+    "contraction",
+    "data",
+    "features",
+    "load",
+    "nn",
+    "training",
+]
+
+_HOMES = {
+    "InputError": "tnml.errors",
+    "MPSClassifier": "tnml.estimators",
+    "MPSRegressor": "tnml.estimators",
+    "load": "tnml.models",
+}
+_MODULES = frozenset({"contraction", "data", "features", "nn", "training"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"tnml.{name}")
+    if name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value  # the next use does not come here again
+        return value
+    raise AttributeError(f"module 'tnml' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

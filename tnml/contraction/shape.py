@@ -1,0 +1,129 @@
+"""Where every core of a chain lies in one flat weight vector."""
+
+import functools
+import itertools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tnml.errors import InputError
+
+
+@dataclass(frozen=True)
+class ChainShape:
+    """The physical dimension and the bonds of a chain that is cut in two at its label site.
+
+        1 - A - A - .. - A - left[-1]   label   right[0] - A - .. - A - 1
+            |   |        |                                 |        |
+            d   d        d                                 d        d
+
+    Every core lies as `(d, l, r)` in one flat weight vector, site after site, so a uniform stretch is the
+    stack `(n, d, l, r)` without a copy, and ragged chains need no padding.
+
+    Args:
+        physical: physical dimension d of every site.
+        left: bonds of the left half, from 1 at the outer end to the label site; one more than its sites.
+        right: bonds of the right half, from the label site to 1 at the outer end.
+
+    Raises:
+        InputError: an outer bond is not 1, or a bond or d is not positive.
+
+    Example:
+        >>> shape = ChainShape(physical=2, left=(1, 2, 3), right=(3, 1))
+        >>> shape.n_sites, shape.label_site, shape.n_weights, shape.key
+        (3, 2, 22, '2;1,2,3;3,1')
+    """
+
+    physical: int
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.physical < 1 or not self.left or not self.right or min(self.left + self.right) < 1:
+            raise InputError(f"bonds and physical dimension must be positive, got {self}")
+        if self.left[0] != 1 or self.right[-1] != 1:
+            raise InputError(f"the outer bonds must be 1, got {self.left[0]} and {self.right[-1]}")
+
+    @property
+    def label_site(self) -> int:
+        """Number of sites left of the label core."""
+        return len(self.left) - 1
+
+    @property
+    def n_sites(self) -> int:
+        """Number of sites of both halves."""
+        return len(self.left) + len(self.right) - 2
+
+    @functools.cached_property
+    def bonds(self) -> tuple[tuple[int, int], ...]:
+        """`(l, r)` of every core."""
+        return tuple(itertools.pairwise(self.left)) + tuple(itertools.pairwise(self.right))
+
+    @functools.cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of weights of every core."""
+        return tuple(self.physical * left * right for left, right in self.bonds)
+
+    @functools.cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """First weight of every core, and the end."""
+        return tuple(itertools.accumulate(self.sizes, initial=0))
+
+    @property
+    def n_weights(self) -> int:
+        """Number of weights of all cores."""
+        return self.offsets[-1]
+
+    @functools.cached_property
+    def key(self) -> str:
+        """The shape as text, runs folded: what crosses an operator's schema; `from_key` reads it back."""
+        return ";".join([str(self.physical), _fold(self.left), _fold(self.right)])
+
+    @staticmethod
+    @functools.lru_cache(maxsize=256)
+    def from_key(key: str) -> "ChainShape":
+        """The shape that `key` names.
+
+        Example:
+            >>> ChainShape.from_key("2;1,4*3;4,1").left
+            (1, 4, 4, 4)
+        """
+        physical, left, right = key.split(";")
+        return ChainShape(int(physical), _unfold(left), _unfold(right))
+
+    @functools.cached_property
+    def flops_forward(self) -> int:
+        """Multiplications and additions of one sample's forward pass: 2 d l r per site."""
+        return 2 * sum(self.sizes)
+
+    def split(self, weight: Tensor) -> list[Tensor]:
+        """Every core as a view `(d, l, r)` of the flat weight vector.
+
+        Example:
+            >>> import torch
+            >>> [tuple(c.shape) for c in ChainShape(2, (1, 3), (3, 1)).split(torch.zeros(12))]
+            [(2, 1, 3), (2, 3, 1)]
+        """
+        pieces = weight.split(self.sizes)
+        return [p.view(self.physical, left, right) for p, (left, right) in zip(pieces, self.bonds, strict=True)]
+
+    def join(self, cores: list[Tensor]) -> Tensor:
+        """The flat weight vector of cores `(d, l, r)`; the inverse of `split`, differentiable.
+
+        Example:
+            >>> import torch
+            >>> ChainShape(2, (1, 3), (3, 1)).join([torch.ones(2, 1, 3), torch.ones(2, 3, 1)]).shape
+            torch.Size([12])
+        """
+        return torch.cat([core.reshape(-1) for core in cores])
+
+
+def _fold(bonds: tuple[int, ...]) -> str:
+    runs = ((value, sum(1 for _ in group)) for value, group in itertools.groupby(bonds))
+    return ",".join(str(value) if count == 1 else f"{value}*{count}" for value, count in runs)
+
+
+def _unfold(text: str) -> tuple[int, ...]:
+    runs = (run.partition("*") for run in text.split(","))
+    return tuple(itertools.chain.from_iterable([int(value)] * int(count or 1) for value, _, count in runs))

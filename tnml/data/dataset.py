@@ -1,0 +1,269 @@
+"""The record every data set becomes, and how arrays are checked, scaled to [0, 1] and put into it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from tnml.errors import InputError, choose
+
+Scale: TypeAlias = str | tuple[int | float, int | float]  # "auto", "minmax" or (low, high)
+Part: TypeAlias = Callable[[], tuple[npt.NDArray[Any], npt.NDArray[Any]]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Samples in [0, 1] with their labels, and where they came from.
+
+    Attributes:
+        x: `[n, sites]` float32, every value in [0, 1]; images are flattened row by row.
+        y: `[n]` labels (int64 for whole numbers) or real targets.
+        name: what the set is called.
+        split: "train", "test" or "all".
+        image_shape: (height, width) with height * width = sites, or None for plain columns.
+        provenance: source, scaling and pooling in one line.
+
+    Raises:
+        InputError: the shapes do not fit each other, there is no sample, or a value is outside [0, 1].
+
+    Example:
+        >>> Dataset(np.zeros((5, 6), np.float32), np.arange(5), "blank", "all", (2, 3), "made here")
+        Dataset('blank', split='all', 5 samples, 6 sites, 2x3)
+    """
+
+    x: npt.NDArray[np.float32]
+    y: npt.NDArray[Any]
+    name: str
+    split: str
+    image_shape: tuple[int, int] | None
+    provenance: str
+
+    def __post_init__(self) -> None:
+        if self.x.ndim != 2 or self.x.dtype != np.float32 or self.x.size == 0:
+            raise InputError(
+                f"{self.name}: x must be a non-empty float32 array [n, sites], got {self.x.dtype} "
+                f"{list(self.x.shape)}; `from_arrays` converts and scales"
+            )
+        if self.y.shape != (len(self.x),):
+            raise InputError(f"{self.name}: y must have shape [{len(self.x)}], got {list(self.y.shape)}")
+        if self.image_shape is not None and int(np.prod(self.image_shape)) != self.x.shape[1]:
+            raise InputError(
+                f"{self.name}: image_shape {self.image_shape} does not fit {self.x.shape[1]} sites"
+            )
+        if not (self.x.min() >= 0 and self.x.max() <= 1):
+            raise InputError(f"{self.name}: x must lie in [0, 1], and not be NaN; `from_arrays` scales")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __repr__(self) -> str:
+        shape = "" if self.image_shape is None else f", {self.image_shape[0]}x{self.image_shape[1]}"
+        size = f"{len(self)} samples, {self.x.shape[1]} sites{shape}"
+        return f"Dataset({self.name!r}, split={self.split!r}, {size})"
+
+    def subset(self, indices: npt.ArrayLike) -> "Dataset":
+        """The samples `indices` (whole numbers or a mask, not empty), in that order, copied.
+
+        Raises:
+            InputError: an index is out of range, or none is given.
+
+        Example:
+            >>> from_arrays([[0.0], [0.5], [1.0]], ["a", "b", "c"]).subset([2, 0]).y.tolist()
+            ['c', 'a']
+        """
+        chosen = np.asarray(indices)
+        if chosen.ndim != 1 or chosen.size == 0 or chosen.dtype.kind not in "iub":
+            raise InputError(
+                f"{self.name}: a subset needs a non-empty list of indices or a mask, got {indices!r}"
+            )
+        try:
+            x, y = self.x[chosen], self.y[chosen]
+        except IndexError as error:
+            raise InputError(f"{self.name}: no such samples among {len(self)}: {error}") from error
+        return Dataset(
+            x,
+            y,
+            self.name,
+            self.split,
+            self.image_shape,
+            f"{self.provenance}; {len(x)} of {len(self)} samples",
+        )
+
+
+def from_arrays(
+    x: npt.ArrayLike | Tensor,
+    y: npt.ArrayLike | Tensor,
+    name: str = "arrays",
+    image_shape: tuple[int, int] | None = None,
+    *,
+    split: str = "all",
+    scale: Scale = "auto",
+    provenance: str = "arrays",
+) -> Dataset:
+    """A `Dataset` holding a checked, scaled copy of your arrays.
+
+    Args:
+        x: `[n, sites]`, or images `[n, height, width]`, which are flattened and keep their shape.
+        y: `[n]` labels (whole numbers, text, booleans) or real targets.
+        name: what errors and records call it.
+        image_shape: (height, width) of a row of `x`; not needed for images.
+        split: recorded as it is.
+        scale: "auto" divides uint8 pixels by 255 and keeps every other value, which must then lie in
+            [0, 1]; "minmax" maps the smallest and largest value of the whole array to 0 and 1;
+            a pair (low, high) maps that range to [0, 1] and refuses values outside.
+        provenance: where the arrays come from; the scaling is added to it.
+
+    Raises:
+        InputError: nothing there, ragged rows, objects, NaN or infinity, values that need scaling,
+            or lengths and shapes that do not fit.
+
+    Example:
+        >>> from_arrays([[0, 8], [16, 4]], ["no", "yes"], scale=(0, 16)).x
+        array([[0.  , 0.5 ],
+               [1.  , 0.25]], dtype=float32)
+    """
+    values = _values(x, name)
+    labels = _labels(y, name)
+    if len(labels) != len(values):
+        raise InputError(
+            f"{name}: x has {len(values)} samples but y has {len(labels)}; give one label for each row of x"
+        )
+    shape = image_shape
+    if values.ndim == 3:
+        shape = (int(values.shape[1]), int(values.shape[2]))
+        if image_shape not in (None, shape):
+            raise InputError(f"{name}: image_shape {image_shape} contradicts the images, which are {shape}")
+        values = values.reshape(len(values), -1)
+    scaled, note = _scaled(values, scale, name)
+    return Dataset(scaled, labels, name, split, shape, f"{provenance}; {note}" if note else provenance)
+
+
+def from_parts(parts: Mapping[str, Part], split: str, *, name: str, scale: Scale, provenance: str) -> Dataset:
+    """One split of a set that comes in a train and a test part; "all" joins the parts there are.
+
+    With `scale="minmax"` the range is that of the train part, and test values outside it are clipped.
+
+    Raises:
+        InputError: the part asked for is missing, or the parts do not fit each other.
+
+    Example:
+        >>> parts = {"train": lambda: (np.array([[0.0], [4.0]]), np.array([0, 1]))}
+        >>> from_parts(parts, "train", name="tiny", scale="minmax", provenance="made here").provenance
+        'made here; values 0..4 scaled to 0..1'
+    """
+    wanted = choose("split", split, {"train": ["train"], "test": ["test"], "all": list(parts)})
+    if not set(wanted) <= set(parts):
+        raise InputError(
+            f"{name} has no {split} part, only {', '.join(parts)}; choose that as the split, or add the part"
+        )
+    read = {part: parts[part]() for part in wanted}
+    if scale == "minmax" and "train" in parts:
+        train = read["train"] if "train" in read else parts["train"]()
+        scale = _range(_values(train[0], name), name)
+        read = {
+            part: (x if part == "train" else np.clip(_values(x, name), *scale), y)
+            for part, (x, y) in read.items()
+        }
+    made = [
+        from_arrays(x, y, name, split=split, scale=scale, provenance=provenance) for x, y in read.values()
+    ]
+    if len({(dataset.x.shape[1], dataset.image_shape) for dataset in made}) != 1:
+        raise InputError(f"{name}: the parts differ in width: {', '.join(repr(dataset) for dataset in made)}")
+    if len(made) == 1:
+        return made[0]
+    x, y = np.concatenate([d.x for d in made]), np.concatenate([d.y for d in made])
+    return Dataset(x, y, name, split, made[0].image_shape, made[0].provenance)
+
+
+def _array(data: Any, what: str) -> npt.NDArray[Any]:
+    """`data` as an array, tensors included; rows of unequal length are refused."""
+    try:
+        return np.asarray(data.detach().cpu() if isinstance(data, Tensor) else data)
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{what} is not a regular array ({error}); give every sample the same number of values"
+        ) from error
+
+
+def _values(x: Any, name: str) -> npt.NDArray[Any]:
+    """The samples as a finite numeric array `[n, sites]` or `[n, height, width]`."""
+    values = _array(x, f"{name}: x")
+    if values.dtype.kind not in "biuf":
+        raise InputError(
+            f"{name}: x must hold real numbers, got dtype {values.dtype}; convert it, e.g. x.astype(float)"
+        )
+    if values.ndim not in (2, 3):
+        raise InputError(
+            f"{name}: x must be [n, sites] or images [n, height, width], got shape {list(values.shape)}; "
+            "reshape it (colour images: use one channel, or flatten each image)"
+        )
+    if values.size == 0:
+        raise InputError(
+            f"{name}: x is empty (shape {list(values.shape)}); give at least one sample and one site"
+        )
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        bad = ~np.isfinite(values).reshape(len(values), -1)
+        raise InputError(
+            f"{name}: x holds {int(bad.sum())} NaN or infinite values, the first in sample "
+            f"{int(bad.any(1).argmax())}; remove those samples or fill the gaps"
+        )
+    return values
+
+
+def _labels(y: Any, name: str) -> npt.NDArray[Any]:
+    """The labels as an array `[n]` of whole numbers (int64), booleans, text or finite reals."""
+    labels = _array(y, f"{name}: y")
+    if labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels.flat):
+        labels = labels.astype(np.str_)
+    if labels.dtype.kind not in "biufUS":
+        raise InputError(
+            f"{name}: y must hold numbers or text, got dtype {labels.dtype}; convert it, e.g. y.astype(str)"
+        )
+    if labels.ndim != 1:
+        raise InputError(
+            f"{name}: y must be one label for each sample, shape [n], got {list(labels.shape)}; try y.ravel()"
+        )
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        bad = int((~np.isfinite(labels)).sum())
+        raise InputError(f"{name}: y holds {bad} NaN or infinite values; remove those samples")
+    whole = labels.dtype.kind in "iu" and np.can_cast(labels.dtype, np.int64)
+    return labels.astype(np.int64 if whole else labels.dtype)
+
+
+def _range(values: npt.NDArray[Any], name: str) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        raise InputError(f"{name}: every value of x is {low:g}, so min..max cannot be scaled; check the data")
+    return low, high
+
+
+def _scaled(values: npt.NDArray[Any], scale: Scale, name: str) -> tuple[npt.NDArray[np.float32], str]:
+    """`values` as a new float32 array in [0, 1], and how it was made."""
+    if isinstance(scale, str):
+        choose("scale", scale, dict.fromkeys(("auto", "minmax")))
+    if scale == "auto" and values.dtype == np.uint8:
+        pixels = values.astype(np.float32)
+        pixels /= 255
+        return pixels, "pixels / 255"
+    if isinstance(scale, str):
+        low, high = _range(values, name) if scale == "minmax" else (0.0, 1.0)
+    else:
+        low, high = float(scale[0]), float(scale[1])
+    if not low < high:
+        raise InputError(
+            f"scale must be 'auto', 'minmax' or a pair (low, high) with low < high, got {scale!r}"
+        )
+    least, most = values.min(), values.max()
+    if least < low or most > high:
+        raise InputError(
+            f"{name}: x must lie in [{low:g}, {high:g}], got values from {least:g} to {most:g}; "
+            "scale it first, or pass scale='minmax' or scale=(low, high)"
+        )
+    if scale == "auto":
+        return values.astype(np.float32), ""
+    # float64 keeps whole numbers exact; the clip removes a last rounding above 1
+    scaled = np.clip((values.astype(np.float64) - low) / (high - low), 0.0, 1.0)
+    return scaled.astype(np.float32), f"values {low:g}..{high:g} scaled to 0..1"

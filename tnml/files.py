@@ -1,0 +1,150 @@
+"""Files that are never half written, and the one-file model format (safetensors with JSON metadata)."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tnml.errors import InputError
+
+METADATA_KEY = "tnml"
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside `path`; when the block ends well it is flushed to disk and renamed to `path`.
+
+    A reader sees the old file or the whole new one, never a part, also after a crash at any moment.
+    On an error the temporary file is removed and `path` is left as it was.
+
+    Raises:
+        InputError: the folder cannot be made or written to.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with atomic_path(Path(folder) / "a.txt") as temporary:
+        ...         _ = temporary.write_text("whole")
+        ...     (Path(folder) / "a.txt").read_text()
+        'whole'
+    """
+    final = Path(path)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.name}.", suffix=".tmp")
+    except OSError as error:
+        raise InputError(f"cannot write {final}: {error.strerror or error}; choose a folder you can write to") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _publish(temporary, final)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _publish(temporary: Path, final: Path) -> None:
+    """Flushes the temporary file, renames it and flushes the folder entry."""
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a result file is not
+    with open(temporary, "rb") as stream:
+        os.fsync(stream.fileno())
+    os.replace(temporary, final)
+    if hasattr(os, "O_DIRECTORY"):
+        folder = os.open(final.parent, os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes `text` to `path` in UTF-8 through `atomic_path`.
+
+    Raises:
+        InputError: the folder cannot be written to, or the disk is full.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_text(Path(folder) / "note.txt", "chi = 4")
+        ...     (Path(folder) / "note.txt").read_text()
+        'chi = 4'
+    """
+    with atomic_path(path) as temporary, no_space(path):
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def no_space(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns a failed write inside the block (full disk, file-size limit) into one clear `InputError`.
+
+    Example:
+        >>> with no_space("model.safetensors"):
+        ...     raise OSError(28, "No space left on device")
+        Traceback (most recent call last):
+        tnml.errors.InputError: cannot write model.safetensors: No space left on device; free some space or choose another folder
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
+
+
+def write_model(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Writes one safetensors file: the tensors, and `metadata` as JSON in the file's header.
+
+    Args:
+        path: where to; by custom it ends in `.safetensors`.
+        tensors: names and tensors of any shape and dtype; copied to the CPU.
+        metadata: anything `json.dumps` takes.
+
+    Raises:
+        InputError: the file cannot be written.
+
+    Example:
+        >>> import tempfile, torch
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_model(Path(folder) / "m.safetensors", {"w": torch.ones(2)}, {"kind": "layer"})
+        ...     read_model(Path(folder) / "m.safetensors")
+        ({'w': tensor([1., 1.])}, {'kind': 'layer'})
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary, no_space(path):
+        save_file(plain, temporary, metadata={METADATA_KEY: json.dumps(dict(metadata))})
+
+
+def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the metadata of a file made by `write_model`; nothing is ever unpickled.
+
+    Raises:
+        InputError: no such file, a damaged one, or one without tnml's metadata.
+
+    Example:
+        >>> read_model("nowhere.safetensors")
+        Traceback (most recent call last):
+        tnml.errors.InputError: no model file at nowhere.safetensors; check the path
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise InputError(f"no model file at {source}; check the path")
+    try:
+        with safe_open(source, framework="pt") as stored:
+            text = (stored.metadata() or {}).get(METADATA_KEY)
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
+        metadata = None if text is None else json.loads(text)
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise InputError(f"{source} is not a readable safetensors file ({error}); it may be damaged: save the model again") from error
+    if not isinstance(metadata, dict):
+        raise InputError(f"{source} holds no tnml metadata; expected a file written by tnml's `save`")
+    return tensors, metadata

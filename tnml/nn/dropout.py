@@ -1,0 +1,90 @@
+"""Dropout for matrix product states: of bond indices and of sites."""
+
+import torch
+from torch import Tensor, nn
+
+from tnml.errors import InputError
+
+
+def check_probability(what: str, p: float) -> float:
+    """`p` if it lies in [0, 1).
+
+    Raises:
+        InputError: it does not.
+
+    Example:
+        >>> check_probability("bond_dropout", 0.1)
+        0.1
+    """
+    if not 0.0 <= p < 1.0:
+        raise InputError(f"{what} is a probability in [0, 1), got {p}")
+    return float(p)
+
+
+class BondDropout(nn.Module):
+    """A keep-mask over bond indices: 0 where an index is dropped, 1 where it is kept.
+
+    One mask serves every bond and every sample of a batch, so a step trains a matrix product state of fewer
+    bond indices; an own mask on each bond would cut every path through a long chain. Index 0, which carries
+    the identity path, is never dropped. In evaluation mode all indices are kept.
+
+    Args:
+        p: probability of dropping an index, in [0, 1).
+
+    Raises:
+        InputError: `p` is not in [0, 1).
+
+    Source: the variational dropout of recurrent networks, with the bond as the hidden state; own design.
+
+    Example:
+        >>> BondDropout(0.5).eval()(3, torch.ones(()))
+        tensor([1., 1., 1.])
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = check_probability("bond_dropout", p)
+
+    def forward(self, bond_dim: int, like: Tensor) -> Tensor:
+        """The mask `[bond_dim]` in the dtype and on the device of `like`."""
+        mask = torch.ones(bond_dim, dtype=like.dtype, device=like.device)
+        if self.training and self.p > 0:
+            keep = torch.rand(bond_dim - 1, device=like.device) >= self.p
+            mask[1:] = keep.to(like.dtype)
+        return mask
+
+    def extra_repr(self) -> str:
+        """The probability."""
+        return f"p={self.p}"
+
+
+class SiteDropout(nn.Module):
+    """Features with whole sites replaced by a neutral vector, drawn for every sample and site.
+
+    A dropped site acts as the identity on the bond at initialisation: the chain skips it.
+
+    Args:
+        p: probability of dropping a site, in [0, 1).
+
+    Raises:
+        InputError: `p` is not in [0, 1).
+
+    Example:
+        >>> SiteDropout(0.5).eval()(torch.zeros(1, 1, 2), torch.ones(2))
+        tensor([[[0., 0.]]])
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = check_probability("site_dropout", p)
+
+    def forward(self, features: Tensor, neutral: Tensor) -> Tensor:
+        """Features `[b, n, d]` where dropped sites hold `neutral [d]`."""
+        if not self.training or self.p == 0:
+            return features
+        drop = torch.rand(features.shape[:2], device=features.device) < self.p
+        return torch.where(drop.unsqueeze(-1), neutral.to(features.dtype), features)
+
+    def extra_repr(self) -> str:
+        """The probability."""
+        return f"p={self.p}"

@@ -1,0 +1,112 @@
+"""Starting cores whose output neither vanishes nor explodes for any sample (REFERENCE: per-sample spread).
+
+A product of hundreds of random cores is log-normal ACROSS samples: its batch standard deviation can be 1 while
+half the samples give 1e-5. So the cores start at a path that is preserved exactly for every input:
+
+    identity    sum_d w_d phi_d(x) = 1 for all x        A[d] = w_d I + noise
+    rotation    |phi(x)|_2 = 1 and d = 2                A = (I, +-J) + noise,  cos t I + sin t J orthogonal
+
+J turns the first two bond indices; its sign alternates along the chain so that neighbouring turns cancel.
+Every other feature map starts from w of `fit_path`, which is data-driven.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from tnml.contraction import ChainShape
+from tnml.features import FeatureMap
+
+
+def starting_path(features: FeatureMap, shape: ChainShape) -> str:
+    """Name of the path that `features` preserve: "identity", "rotation" or "fitted" (needs data).
+
+    Example:
+        >>> from tnml.features import feature_map
+        >>> starting_path(feature_map("linear"), ChainShape(2, (1, 2), (2, 1)))
+        'identity'
+    """
+    if features.identity is not None:
+        return "identity"
+    wide = min(shape.left[1:-1] + shape.right[1:-1], default=2) >= 2
+    return "rotation" if features.normalisation == "norm" and features.dim == 2 and wide else "fitted"
+
+
+def starting_cores(
+    features: FeatureMap, shape: ChainShape, noise: float | None, dtype: torch.dtype, generator: torch.Generator
+) -> Tensor:
+    """Flat weights `[n_weights]` of the starting path plus Gaussian noise.
+
+    Args:
+        features: the local feature map.
+        shape: bonds of the chain.
+        noise: standard deviation of the noise; None takes `0.3 / sqrt(n_sites * bond dimension)`, safely
+            below the bound 1/sqrt(n chi) at which the noise of the whole chain is of order one.
+        dtype: floating or complex dtype of the weights.
+        generator: CPU generator of the noise.
+
+    Example:
+        >>> from tnml.features import feature_map
+        >>> shape = ChainShape(2, (1, 2), (2, 1))
+        >>> starting_cores(feature_map("linear"), shape, 0.0, torch.float32, torch.Generator())
+        tensor([1., 0., 1., 0., 1., 0., 1., 0.])
+    """
+    if noise is None:
+        noise = 0.3 / math.sqrt(max(1, shape.n_sites) * max(shape.left + shape.right))
+    weight = torch.randn(shape.n_weights, generator=generator, dtype=torch.float64) * noise
+    if dtype.is_complex:
+        phase = torch.randn(shape.n_weights, generator=generator, dtype=torch.float64) * noise
+        weight = torch.complex(weight, phase) / math.sqrt(2)
+    weight = weight.to(dtype)
+    path = starting_path(features, shape)
+    weights = features.identity or (1.0,) * features.dim
+    for site, core in enumerate(shape.split(weight)):
+        eye = torch.eye(core.shape[1], core.shape[2], dtype=dtype)
+        if path == "rotation":
+            core[0] += eye
+            core[1] += _quarter_turn(site, *core.shape[1:]).to(dtype)
+        else:
+            core += torch.tensor(weights, dtype=dtype)[:, None, None] * eye
+    return weight
+
+
+def _quarter_turn(site: int, left: int, right: int) -> Tensor:
+    """The turn J `[l, r]` of the first two bond indices, its sign alternating with the site."""
+    sign = 1.0 if site % 2 == 0 else -1.0
+    turn = torch.zeros(left, right)
+    if right > 1:
+        turn[0, 1] = sign
+    if left > 1:
+        turn[1, 0] = -sign if right > 1 else sign
+    return turn
+
+
+def fit_path(features: Tensor) -> Tensor:
+    """Path weights `w [n, d]` that keep `prod_s w_s . phi(x_s)` near 1 for the samples given.
+
+    Site after site, w_s is the ridge least-squares solution of `w_s . phi(x_bs) = 1 / p_b`, with p_b the
+    sample's product so far: each site undoes what the sites before it could not keep. Own design, after the
+    principle of fluctuation-driven initialisation (Rossbroich, Gygax, Zenke 2022).
+
+    Args:
+        features: `[b, n, d]`, at least d samples, the more the better.
+
+    Cost: O(b n d^2), one pass.
+
+    Example:
+        >>> fit_path(torch.tensor([[[2.0, 0.0]], [[0.0, 4.0]]])).round(decimals=3)
+        tensor([[0.5000, 0.2500]])
+    """
+    samples, sites, physical = features.shape
+    features = features.double()
+    product = torch.ones(samples, dtype=torch.float64, device=features.device)
+    weights = torch.empty(sites, physical, dtype=torch.float64, device=features.device)
+    eye = torch.eye(physical, dtype=torch.float64, device=features.device)
+    for site in range(sites):
+        design = features[:, site] * product[:, None]
+        normal = design.T @ design
+        ridge = 1e-6 * normal.diagonal().mean().clamp_min(1e-12)
+        weights[site] = torch.linalg.solve(normal + ridge * eye, design.sum(0))
+        product = (product * (features[:, site] @ weights[site])).clamp(1e-3, 1e3)
+    return weights

@@ -1,0 +1,57 @@
+"""Training: one loop for any loss, and supervised training on top of it."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tnml.training.options import LoopOptions, TrainOptions
+from tnml.training.outcomes import LoopResult, TrainingDiverged, TrainingInterrupted
+
+if TYPE_CHECKING:
+    from tnml.training.job import Batches, Reporter, StepView
+    from tnml.training.loop import run
+    from tnml.training.processes import is_main_process
+    from tnml.training.progress import ProgressReporter
+    from tnml.training.supervised import TrainResult, evaluate, train_classifier, train_regressor
+
+__all__ = [
+    "Batches",
+    "LoopOptions",
+    "LoopResult",
+    "ProgressReporter",
+    "Reporter",
+    "StepView",
+    "TrainOptions",
+    "TrainResult",
+    "TrainingDiverged",
+    "TrainingInterrupted",
+    "evaluate",
+    "is_main_process",
+    "run",
+    "train_classifier",
+    "train_regressor",
+]
+
+_HOMES = {  # these load lightning_fabric or rich, so they wait until they are used
+    "Batches": "job",
+    "ProgressReporter": "progress",
+    "Reporter": "job",
+    "StepView": "job",
+    "TrainResult": "supervised",
+    "evaluate": "supervised",
+    "is_main_process": "processes",
+    "run": "loop",
+    "train_classifier": "supervised",
+    "train_regressor": "supervised",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tnml.training' has no attribute {name!r}")
+    value = getattr(import_module(f"tnml.training.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

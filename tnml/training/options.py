@@ -1,0 +1,257 @@
+"""Everything that can be chosen about a training run, checked once when it is written down."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tnml.errors import InputError, choose
+
+OPTIMIZERS = ("adam", "adamw", "sgd", "lbfgs")
+SCHEDULES = ("one-cycle", "cosine", "constant", "step")
+AVERAGES = ("none", "ema")
+PRECISIONS = ("auto", "32", "64", "bf16-mixed")
+LOSSES = ("cross-entropy", "mse")
+
+_NAMED = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "average": AVERAGES, "precision": PRECISIONS}
+# These may change when a run is resumed: they move it to another machine or write more or less often.
+_FREE = frozenset({"device", "devices", "checkpoint_every", "checkpoint_seconds", "tensorboard"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """The options of one optimisation, for any loss; a wrong value raises when the object is made.
+
+    Args:
+        epochs: passes over the batches.
+        optimizer: "adam", "adamw", "sgd" or "lbfgs" (strong Wolfe line search on each batch).
+        lr: peak learning rate; for "lbfgs" the first step of the line search, by custom 1.
+        weight_decay: decoupled for "adamw", an L2 penalty for "adam" and "sgd"; "lbfgs" has none.
+        beta1: decay of the mean of the gradient, adam and adamw.
+        beta2: decay of the mean of the squared gradient, adam and adamw.
+        eps: added to the root of the latter.
+        momentum: of sgd.
+        lbfgs_iterations: inner iterations of "lbfgs" on each batch.
+        schedule: "one-cycle" (cosine rise from lr/25, cosine decay to lr/250,000), "cosine" (decay to 0),
+            "constant", or "step" (times `decay_factor` after every `decay_every` epochs).
+        warmup: fraction of all steps that "one-cycle" spends rising.
+        decay_every: epochs between the drops of "step".
+        decay_factor: what "step" multiplies with.
+        clip_norm: longest gradient (2-norm over all parameters); None clips nothing.
+        average: "ema" keeps an exponential moving average of the weights; it is what gets evaluated and
+            what the module holds at the end. "none" keeps none.
+        ema_decay: decay per step, reached after a warm-up: at step t it is min(ema_decay, (1+t)/(10+t)).
+        patience: epochs without a better `monitor` after which training stops and the best weights come
+            back; None always trains to the end and keeps the last weights.
+        monitor: the number `patience` watches, a key of what `evaluate` returns; a name with "accuracy"
+            in it is better when higher, any other when lower.
+        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
+        devices: processes, one device each; under torchrun leave it at 1 and torchrun's count is taken.
+        precision: "auto" (the module as it is), "32", "64", or "bf16-mixed".
+        seed: of everything random in the run.
+        checkpoint_every: epochs between checkpoints (the last epoch always writes one).
+        checkpoint_seconds: longest time without a checkpoint inside an epoch; None waits for the epoch.
+        tensorboard: also write TensorBoard event files to the run's folder.
+
+    Raises:
+        InputError: a value is out of its range or a name is unknown.
+
+    Example:
+        >>> LoopOptions(epochs=3, lr=1e-2).optimizer
+        'adam'
+        >>> LoopOptions(optimizer="adma")
+        Traceback (most recent call last):
+        tnml.errors.InputError: unknown optimizer 'adma'; did you mean ... Choose from: ...
+    """
+
+    epochs: int = 10
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    momentum: float = 0.9
+    lbfgs_iterations: int = 20
+    schedule: str = "one-cycle"
+    warmup: float = 0.1
+    decay_every: int = 10
+    decay_factor: float = 0.1
+    clip_norm: float | None = None
+    average: str = "none"
+    ema_decay: float = 0.999
+    patience: int | None = None
+    monitor: str = "val_loss"
+    device: str = "auto"
+    devices: int = 1
+    precision: str = "auto"
+    seed: int = 0
+    checkpoint_every: int = 1
+    checkpoint_seconds: float | None = 60.0
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name, known in _NAMED.items():
+            choose(name, getattr(self, name), dict.fromkeys(known))
+        for name in ("epochs", "lbfgs_iterations", "decay_every", "devices", "checkpoint_every"):
+            whole(name, getattr(self, name), 1)
+        whole("seed", self.seed, 0)
+        for name in ("lr", "eps", "decay_factor"):
+            number(name, getattr(self, name), above=0.0)
+        number("weight_decay", self.weight_decay, least=0.0)
+        for name in ("beta1", "beta2", "momentum", "ema_decay"):
+            number(name, getattr(self, name), least=0.0, below=1.0)
+        number("warmup", self.warmup, least=0.0, below=1.0)
+        if self.clip_norm is not None:
+            number("clip_norm", self.clip_norm, above=0.0)
+        if self.patience is not None:
+            whole("patience", self.patience, 1)
+        if self.checkpoint_seconds is not None:
+            number("checkpoint_seconds", self.checkpoint_seconds, above=0.0)
+        _check_lbfgs(self)
+        _check_device(self.device)
+
+    def record(self) -> dict[str, Any]:
+        """The options as a flat dictionary of numbers, strings and None, as checkpoints keep them.
+
+        Example:
+            >>> LoopOptions(lr=0.5).record()["lr"]
+            0.5
+        """
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(LoopOptions):
+    """The options of supervised training: those of the loop, and how the data are used.
+
+    Args:
+        batch_size: samples per step, over all processes together; the last batch of an epoch may be smaller.
+        loss: "cross-entropy" (labels) or "mse" (mean squared error; labels become one-hot targets).
+        label_smoothing: share of the target spread evenly over the classes, cross-entropy only.
+        max_shift: shift each training image by up to this many pixels at random in both directions.
+        validation: fraction of the training samples held out; measured after every epoch, stratified by
+            class.
+
+    Raises:
+        InputError: a value is out of its range, or `patience` watches a held-out part that does not exist.
+
+    Example:
+        >>> TrainOptions(epochs=2, batch_size=64, validation=0.1, patience=5).batch_size
+        64
+    """
+
+    batch_size: int = 100
+    loss: str = "cross-entropy"
+    label_smoothing: float = 0.0
+    max_shift: int = 0
+    validation: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("batch_size", self.batch_size, 1)
+        whole("max_shift", self.max_shift, 0)
+        choose("loss", self.loss, dict.fromkeys(LOSSES))
+        number("label_smoothing", self.label_smoothing, least=0.0, below=1.0)
+        number("validation", self.validation, least=0.0, below=1.0)
+        if self.label_smoothing and self.loss != "cross-entropy":
+            raise InputError(
+                f"label_smoothing goes with loss='cross-entropy', got loss={self.loss!r}; set it to 0"
+            )
+        if self.patience is not None and not self.validation:
+            raise InputError("patience needs a held-out part to watch, got validation=0; try validation=0.1")
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between the record of a stored run and a new one in a way that changes the result.
+
+    Where it runs and how often it writes may change. `epochs` may change where the learning rate does not
+    depend on it: under the schedules "constant" and "step".
+
+    Returns:
+        One text per difference, "lr: 0.1 in the checkpoint, 0.2 now".
+
+    Example:
+        >>> differences({"lr": 0.1, "device": "cpu"}, {"lr": 0.2, "device": "cuda"})
+        ['lr: 0.1 in the checkpoint, 0.2 now']
+    """
+    free = set(_FREE)
+    if now.get("schedule") in ("constant", "step"):
+        free.add("epochs")
+    names = [name for name in {**saved, **now} if name not in free]
+    return [
+        f"{name}: {saved.get(name)!r} in the checkpoint, {now.get(name)!r} now"
+        for name in names
+        if saved.get(name) != now.get(name)
+    ]
+
+
+def whole(name: str, value: object, least: int) -> int:
+    """`value` if it is a whole number, at least `least`.
+
+    Raises:
+        InputError: it is not.
+
+    Example:
+        >>> whole("epochs", 0, 1)
+        Traceback (most recent call last):
+        tnml.errors.InputError: epochs must be a whole number, at least 1, got 0
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} must be a whole number, at least {least}, got {value!r}")
+    return value
+
+
+def number(
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float = math.inf,
+) -> float:
+    """`value` if it is a finite number in the range: above `above`, at least `least`, below `below`.
+
+    Raises:
+        InputError: it is not.
+
+    Example:
+        >>> number("warmup", 1.5, least=0.0, below=1.0)
+        Traceback (most recent call last):
+        tnml.errors.InputError: warmup must be a number, at least 0 and below 1, got 1.5
+    """
+    rules = []
+    if above is not None:
+        rules.append(f"above {above:g}")
+    if least is not None:
+        rules.append(f"at least {least:g}")
+    if below < math.inf:
+        rules.append(f"below {below:g}")
+    good = (
+        not isinstance(value, bool)
+        and isinstance(value, int | float)
+        and math.isfinite(value)
+        and (above is None or value > above)
+        and (least is None or value >= least)
+        and value < below
+    )
+    if not good:
+        raise InputError(f"{name} must be a number, {' and '.join(rules)}, got {value!r}")
+    return float(value)  # type: ignore[arg-type]  # `good` has looked at its type
+
+
+def _check_lbfgs(options: LoopOptions) -> None:
+    if options.optimizer != "lbfgs":
+        return
+    if options.clip_norm is not None:
+        raise InputError("clip_norm would bend the line search of optimizer='lbfgs'; set clip_norm to None")
+    if options.weight_decay:
+        raise InputError("optimizer='lbfgs' has no weight decay; set weight_decay to 0")
+
+
+def _check_device(device: object) -> None:
+    kind, colon, index = str(device).partition(":")
+    named = isinstance(device, str) and kind in ("auto", "cpu", "cuda")
+    if not named or (colon and (kind != "cuda" or not index.isdecimal())):
+        raise InputError(f"device must be 'auto', 'cpu', 'cuda' or like 'cuda:1', got {device!r}")

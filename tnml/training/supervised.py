@@ -1,0 +1,396 @@
+"""Supervised training of any module on arrays: classifiers and regressors, on top of the one loop."""
+
+import os
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from tnml.data import random_shift, stratified_split
+from tnml.errors import InputError
+from tnml.training.job import LossFn, Reporter, StepView
+from tnml.training.loop import run
+from tnml.training.losses import CrossEntropy, loss_of, measure
+from tnml.training.options import TrainOptions
+from tnml.training.outcomes import LoopResult, Row
+from tnml.training.seeds import generator
+
+Array = npt.NDArray[Any] | Tensor
+
+_ORDER, _SHIFT, _SPLIT = 0, 1, 3  # streams of seeds; 2 is dropout's
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult(LoopResult):
+    """A `LoopResult`, and what is known about the data.
+
+    Args:
+        n_train: samples trained on.
+        n_validation: samples held out.
+        test: "loss" and "accuracy" on the test set, once, with the final weights; empty without one.
+    """
+
+    n_train: int
+    n_validation: int
+    test: Mapping[str, float]
+
+
+class ArrayBatches:
+    """Shuffled batches of two tensors that stay on the device; a batch is one `index_select`.
+
+    Args:
+        x: `[n, ...]` inputs.
+        y: `[n]` or `[n, c]` targets.
+        options: batch_size, seed and max_shift are read.
+        image_shape: (height, width) for shifts.
+
+    Example:
+        >>> batches = ArrayBatches(torch.rand(5, 4), torch.arange(5), TrainOptions(batch_size=2))
+        >>> batches.steps_per_epoch, sorted(torch.cat([batches(0, s)[1] for s in range(3)]).tolist())
+        (3, [0, 1, 2, 3, 4])
+    """
+
+    def __init__(
+        self, x: Tensor, y: Tensor, options: TrainOptions, image_shape: tuple[int, int] | None = None
+    ) -> None:
+        self._x, self._y = x, y
+        self._size, self._seed, self._max_shift = options.batch_size, options.seed, options.max_shift
+        self._shape = image_shape
+        self._epoch = -1
+        self._order = torch.zeros(0, dtype=torch.int64)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one epoch; the last may be smaller."""
+        return -(-len(self._x) // self._size)
+
+    def to(self, device: torch.device) -> None:
+        """Moves the data to the device, once."""
+        self._x, self._y, self._epoch = self._x.to(device), self._y.to(device), -1
+
+    def __call__(self, epoch: int, step: int) -> tuple[Tensor, ...]:
+        """The batch of one step."""
+        if epoch != self._epoch:
+            order = torch.randperm(len(self._x), generator=generator(self._seed, epoch, stream=_ORDER))
+            self._order, self._epoch = order.to(self._x.device), epoch
+        chosen = self._order[step * self._size : (step + 1) * self._size]
+        x = self._x.index_select(0, chosen)
+        if self._max_shift and self._shape is not None:
+            x = random_shift(x, self._shape, self._max_shift, generator(self._seed, epoch, step, _SHIFT))
+        return x, self._y.index_select(0, chosen)
+
+
+class HeldOut:
+    """Measures a module on samples kept apart: "val_loss", and "val_accuracy" for labels.
+
+    Args:
+        x: `[n, ...]` inputs.
+        y: their targets.
+        loss: what to measure.
+
+    Example:
+        >>> from tnml.training.losses import SquaredError
+        >>> HeldOut(torch.ones(2, 1), torch.zeros(2, 1), SquaredError())(nn.Identity())
+        {'val_loss': 1.0}
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, loss: LossFn) -> None:
+        self._x, self._y, self._loss = x, y, loss
+
+    def __call__(self, module: nn.Module) -> Row:
+        """The measured numbers."""
+        device = next(module.parameters(), self._x).device
+        if self._x.device != device:
+            self._x, self._y = self._x.to(device), self._y.to(device)
+        return {f"val_{name}": value for name, value in measure(module, self._loss, self._x, self._y).items()}
+
+
+def train_classifier(
+    layer: nn.Module,
+    x: Array,
+    y: Array,
+    options: TrainOptions | None = None,
+    *,
+    x_test: Array | None = None,
+    y_test: Array | None = None,
+    image_shape: tuple[int, int] | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: Reporter | None = None,
+    on_epoch: Callable[[Row], None] | None = None,
+    on_step: Callable[[StepView], None] | None = None,
+) -> TrainResult:
+    """The history of training `layer`, in place, to give logits `[b, c]` of the labels `y`.
+
+    Args:
+        layer: any module `[b, ...] -> [b, c]`; on return it holds the final weights.
+        x: `[n, sites]` inputs in [0, 1] or `[n, sites, d]` features, an array or tensor.
+        y: `[n]` whole numbers from 0 to c - 1. For other labels use `tnml.MPSClassifier`.
+        options: see `TrainOptions`; None takes the defaults.
+        x_test: like `x`; measured once, after training.
+        y_test: like `y`.
+        image_shape: (height, width) of an input, for `max_shift`; None takes a square.
+        run_dir: see `tnml.training.run`.
+        resume: see `tnml.training.run`.
+        progress: who is told, for example a `ProgressReporter`; None is silence.
+        on_epoch: see `tnml.training.run`.
+        on_step: see `tnml.training.run`.
+
+    Raises:
+        InputError: data and layer do not fit, or an input is not finite.
+        TrainingDiverged: the loss became NaN or infinite.
+        TrainingInterrupted: after Ctrl-C.
+
+    Example:
+        >>> x = torch.eye(2).repeat(20, 1)
+        >>> options = TrainOptions(epochs=30, lr=0.1, batch_size=8, device="cpu")
+        >>> train_classifier(nn.Linear(2, 2), x, x.argmax(1), options).history[-1]["accuracy"]
+        1.0
+    """
+    options = options or TrainOptions()
+    dtype = _dtype_of(layer, options)
+    outputs = _outputs_of(layer, _inputs("x", x, dtype))
+    inputs, labels = _samples("", x, y, dtype, outputs)
+    test = None
+    if x_test is not None or y_test is not None:
+        if x_test is None or y_test is None:
+            raise InputError("x_test and y_test go together; give both or neither")
+        test = _samples("_test", x_test, y_test, dtype, outputs)
+    job = _Data(inputs, labels, test, _image_shape(image_shape, inputs, options), labels=True)
+    return _train(layer, job, options, run_dir, resume, progress, on_epoch, on_step)
+
+
+def train_regressor(
+    layer: nn.Module,
+    x: Array,
+    y: Array,
+    options: TrainOptions | None = None,
+    *,
+    run_dir: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: Reporter | None = None,
+    on_epoch: Callable[[Row], None] | None = None,
+    on_step: Callable[[StepView], None] | None = None,
+) -> TrainResult:
+    """The history of training `layer`, in place, to give the real targets `y` with least mean squared error.
+
+    Args:
+        layer: any module `[b, ...] -> [b, c]`.
+        x: `[n, sites]` inputs in [0, 1] or `[n, sites, d]` features, an array or tensor.
+        y: `[n]` where c is 1, or `[n, c]`.
+        options: see `TrainOptions`; None takes the defaults. `loss` is "mse" here whatever it says.
+        run_dir: see `tnml.training.run`.
+        resume: see `tnml.training.run`.
+        progress: who is told, for example a `ProgressReporter`; None is silence.
+        on_epoch: see `tnml.training.run`.
+        on_step: see `tnml.training.run`.
+
+    Raises:
+        InputError: data and layer do not fit, or a number is not finite.
+        TrainingDiverged: the loss became NaN or infinite.
+        TrainingInterrupted: after Ctrl-C.
+
+    Example:
+        >>> x = torch.rand(64, 1, generator=torch.Generator().manual_seed(0))
+        >>> line, options = nn.Linear(1, 1), TrainOptions(epochs=60, lr=0.1, batch_size=16, device="cpu")
+        >>> _ = train_regressor(line, x, 2 * x[:, 0], options)
+        >>> round(line.weight.item(), 1)
+        2.0
+    """
+    options = options or TrainOptions(loss="mse")
+    if options.max_shift or options.label_smoothing:
+        raise InputError("max_shift and label_smoothing are for classifiers; set them to 0")
+    dtype = _dtype_of(layer, options)
+    inputs = _inputs("x", x, dtype)
+    outputs = _outputs_of(layer, inputs)
+    targets = _inputs("y", y, dtype)
+    targets = targets[:, None] if targets.dim() == 1 else targets
+    if targets.shape != (len(inputs), outputs):
+        raise InputError(
+            f"y must be [{len(inputs)}, {outputs}] as x and the layer say, got {list(np.shape(y))}"
+        )
+    data = _Data(inputs, targets, None, None, labels=False)
+    return _train(layer, data, options, run_dir, resume, progress, on_epoch, on_step)
+
+
+def evaluate(
+    layer: nn.Module, x: Array, y: Array, *, loss: str = "cross-entropy", batch_size: int = 1000
+) -> dict[str, float]:
+    """The mean "loss" and the "accuracy" of a classifier on labelled samples, on the layer's device.
+
+    Args:
+        layer: any module `[b, ...] -> [b, c]`.
+        x: `[n, ...]` inputs.
+        y: `[n]` whole numbers from 0 to c - 1.
+        loss: "cross-entropy" or "mse".
+        batch_size: samples at a time.
+
+    Raises:
+        InputError: data and layer do not fit.
+
+    Example:
+        >>> evaluate(nn.Identity(), torch.tensor([[4.0, 0.0], [4.0, 0.0]]), torch.tensor([0, 1]))["accuracy"]
+        0.5
+    """
+    options = TrainOptions(loss=loss)
+    dtype = _dtype_of(layer, options)
+    inputs, labels = _samples("", x, y, dtype, _outputs_of(layer, _inputs("x", x, dtype)))
+    device = next(layer.parameters(), inputs).device
+    return measure(layer, loss_of(options, labels=True), inputs.to(device), labels.to(device), batch_size)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Checked samples."""
+
+    x: Tensor
+    y: Tensor
+    test: tuple[Tensor, Tensor] | None
+    image_shape: tuple[int, int] | None
+    labels: bool
+
+    def identity(self) -> dict[str, str | int | float]:
+        """What must be the same when a run is resumed: the size, all targets and about a thousand inputs."""
+        some = self.x[:: max(1, len(self.x) // 1000)].contiguous()
+        checksum = zlib.crc32(some.numpy().tobytes(), zlib.crc32(self.y.numpy().tobytes()))
+        return {"samples": len(self.x), "data checksum": checksum}
+
+
+def _train(
+    layer: nn.Module,
+    data: _Data,
+    options: TrainOptions,
+    run_dir: str | os.PathLike[str] | None,
+    resume: bool,
+    progress: Reporter | None,
+    on_epoch: Callable[[Row], None] | None,
+    on_step: Callable[[StepView], None] | None,
+) -> TrainResult:
+    loss = loss_of(options, data.labels)
+    plain: LossFn = (
+        CrossEntropy() if isinstance(loss, CrossEntropy) else loss
+    )  # smoothing is for training only
+    keep, held = _split(data, options)
+    result = run(
+        layer,
+        loss,
+        ArrayBatches(data.x[keep], data.y[keep], options, data.image_shape),
+        options,
+        evaluate=HeldOut(data.x[held], data.y[held], plain) if len(held) else None,
+        on_epoch=on_epoch,
+        on_step=on_step,
+        reporter=progress,
+        run_dir=run_dir,
+        resume=resume,
+        identity=data.identity(),
+    )
+    test: dict[str, float] = {}
+    if data.test is not None:
+        device = next(layer.parameters()).device
+        test = measure(layer, plain, data.test[0].to(device), data.test[1].to(device))
+    return TrainResult(**vars(result), n_train=len(keep), n_validation=len(held), test=test)
+
+
+def _split(data: _Data, options: TrainOptions) -> tuple[Tensor, Tensor]:
+    """Indices to train on and to hold out."""
+    count = len(data.x)
+    if not options.validation:
+        return torch.arange(count), torch.arange(0)
+    if data.labels:
+        keep, held = stratified_split(data.y.numpy(), options.validation, options.seed)
+        return torch.from_numpy(keep), torch.from_numpy(held)
+    order = torch.randperm(count, generator=generator(options.seed, 0, stream=_SPLIT))
+    size = max(1, round(count * options.validation))
+    if size >= count:
+        raise InputError(
+            f"validation={options.validation} of {count} samples leaves none to train on; lower it"
+        )
+    return order[size:].sort().values, order[:size].sort().values
+
+
+def _dtype_of(layer: nn.Module, options: TrainOptions) -> torch.dtype:
+    """The real dtype the layer will compute with."""
+    if options.precision in ("32", "64"):
+        return torch.float32 if options.precision == "32" else torch.float64
+    first = next(layer.parameters(), torch.zeros(0))
+    return first.dtype.to_real() if first.is_complex() or first.is_floating_point() else torch.float32
+
+
+@torch.no_grad()
+def _outputs_of(layer: nn.Module, x: Tensor) -> int:
+    """The number of outputs c, from one sample."""
+    first = next(layer.parameters(), x)
+    was_training = layer.training
+    try:
+        outputs = layer.eval()(x[:1].to(first.device, first.dtype.to_real()))
+    finally:
+        layer.train(was_training)
+    if outputs.dim() != 2 or outputs.is_complex():
+        raise InputError(
+            f"the layer must give real outputs [b, c], got {outputs.dtype} {list(outputs.shape)}"
+        )
+    return int(outputs.shape[1])
+
+
+def _inputs(name: str, values: Array, dtype: torch.dtype) -> Tensor:
+    """A finite real tensor on the CPU, a copy where it has to be one."""
+    array = values.detach().cpu() if isinstance(values, Tensor) else np.asarray(values)
+    if isinstance(array, np.ndarray):
+        if array.dtype.kind not in "fiub":
+            raise InputError(
+                f"{name} must hold numbers, got an array of {array.dtype}; convert it to float32"
+            )
+        tensor = torch.tensor(array) if not array.flags.writeable else torch.as_tensor(array)
+    else:
+        tensor = array
+    if tensor.dim() == 0 or len(tensor) == 0:
+        raise InputError(
+            f"{name} must have one row per sample and at least one, got shape {list(tensor.shape)}"
+        )
+    if tensor.is_complex():
+        raise InputError(f"{name} must be real, got {tensor.dtype}")
+    tensor = tensor.to(dtype)
+    if not torch.isfinite(tensor).all():
+        raise InputError(f"{name} holds NaN or infinite values; remove or replace them")
+    return tensor
+
+
+def _samples(suffix: str, x: Array, y: Array, dtype: torch.dtype, outputs: int) -> tuple[Tensor, Tensor]:
+    """Checked inputs and labels of equal length."""
+    inputs = _inputs(f"x{suffix}", x, dtype)
+    labels = y.detach().cpu() if isinstance(y, Tensor) else torch.tensor(np.asarray(y))
+    name = f"y{suffix}"
+    if labels.dtype.is_floating_point or labels.dtype.is_complex:
+        raise InputError(
+            f"{name} must be whole numbers, got {labels.dtype}; tnml.MPSClassifier takes any labels"
+        )
+    if labels.shape != (len(inputs),):
+        raise InputError(f"{name} must have shape [{len(inputs)}] as x{suffix} has, got {list(labels.shape)}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= outputs:
+        raise InputError(f"{name} must lie in 0..{outputs - 1}, the layer's outputs, got {low}..{high}")
+    return inputs, labels.to(torch.int64)
+
+
+def _image_shape(shape: tuple[int, int] | None, x: Tensor, options: TrainOptions) -> tuple[int, int] | None:
+    """The shape shifts work on; checked only where shifts are asked for."""
+    if not options.max_shift:
+        return None
+    if x.dim() != 2:
+        raise InputError(f"max_shift moves images [n, height * width], got x of shape {list(x.shape)}")
+    side = round(x.shape[1] ** 0.5)
+    height, width = shape or (side, side)
+    if height * width != x.shape[1]:
+        raise InputError(
+            f"images of {x.shape[1]} values are not {height} x {width}; give image_shape=(height, width)"
+        )
+    if options.max_shift >= min(height, width):
+        raise InputError(
+            f"max_shift must be below the smaller side of {height} x {width}, got {options.max_shift}"
+        )
+    return height, width
