@@ -1,25 +1,37 @@
 """What every test shares: checked shapes, seeded randomness, the real data, and skips that say why.
 
-The annotations of tnml are checked by beartype while the tests run; TNML_TYPECHECK=0 switches that off.
-A test that hands in wrong things on purpose takes the fixture `unchecked`, to meet tnml's own errors. The
-check breaks `torch.compile(fullgraph=True)`, so tests that compile do it in a subprocess, where this file is
-not read.
+The shapes in tnml's signatures are checked while the tests run; TNML_TYPECHECK=0 switches that off. A test
+that hands in wrong shapes on purpose takes the fixture `unchecked`, to meet tnml's own errors. The check breaks
+`torch.compile(fullgraph=True)`, so tests that compile do it in a subprocess, where this file is not read.
 """
 
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
+from beartype import beartype
 
 ROOT = Path(__file__).resolve().parent.parent
 NUMBA = re.compile(r"^\s*(?:import|from) (?:numba|llvmlite)\b", re.MULTILINE)
-# As for mypy, an int may stand where a float is asked for.
-CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+
+
+def _tells_a_shape(hint: Any) -> bool:
+    if any(_tells_a_shape(part) for part in get_args(hint)):
+        return True
+    return isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray)
+
+
+def shapes_only(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Lets beartype check the annotations that tell a shape; plain types are left to mypy."""
+    hints = function.__annotations__
+    for name in [name for name, hint in hints.items() if not _tells_a_shape(hint)]:
+        del hints[name]
+    return beartype(function) if hints else function
 
 
 def _checked_modules() -> list[str]:
@@ -30,7 +42,7 @@ def _checked_modules() -> list[str]:
 
 
 if os.environ.get("TNML_TYPECHECK", "1") != "0":
-    install_import_hook(_checked_modules(), CHECKER)
+    jaxtyping.install_import_hook(_checked_modules(), f"{__name__}.shapes_only")
 
 import torch  # noqa: E402  (after the hook, which has to be there before anything can import tnml)
 
@@ -43,7 +55,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def unchecked() -> Iterator[None]:
-    """No check of annotations in this test: `pytestmark = pytest.mark.usefixtures("unchecked")`."""
+    """No check of shapes in this test: `pytestmark = pytest.mark.usefixtures("unchecked")`."""
     before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     yield

@@ -26,6 +26,7 @@ HEIGHT = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # The imports that wait inside a function: optional packages and slow ones, at the door of their room.
 LAZY = {
+    "tnml.contraction.chain": {"tnml.contraction.native"},
     "tnml.data.catalogue": {"sklearn.datasets"},
     "tnml.data.download": {"pooch"},
     "tnml.training.records": {"torch.utils.tensorboard"},

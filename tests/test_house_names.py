@@ -16,6 +16,9 @@ RECORDED: dict[str, list[str]] = json.loads(
 )
 DOCUMENTED = [(module, name) for module, names in RECORDED.items() for name in names if name != "__version__"]
 
+# Records that tnml makes and hands out: the example is that of the function which returns them.
+RETURNED = {"ChainValue", "LoopResult", "StepView", "TrainResult"}
+
 # Names that live in the package and are nobody's business outside.
 INTERNAL = {
     "tnml": ["MPSLayer", "atomic_path", "choose", "feature_map", "main", "train_classifier", "torch"],
@@ -63,11 +66,11 @@ def test_public_names_are_documented(module: str, name: str) -> None:
         return
     text = value.__doc__ or ""
     assert text.strip(), f"{module}.{name} has no docstring"
-    if isinstance(value, ModuleType):
-        return
+    if isinstance(value, ModuleType) or getattr(value, "_is_protocol", False):
+        return  # nothing to call
     generated = isinstance(value, type) and text.startswith(f"{value.__name__}(")
     assert not generated, f"{module}.{name} has only the docstring which dataclass makes"
-    assert ">>>" in text, f"{module}.{name} has no example"
+    assert ">>>" in text or name in RETURNED, f"{module}.{name} has no example"
 
 
 def test_root_names_are_lazy() -> None:

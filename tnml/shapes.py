@@ -20,10 +20,11 @@ from torch import Tensor
 from tnml.errors import InputError
 
 
-def check_cores(cores: Sequence[Tensor]) -> None:
+def check_cores(cores: Sequence[Tensor], *, left: int | None = 1, right: int | None = 1) -> None:
     """Raises unless `cores` is a matrix product state: order-3 cores `(l, d, r)` whose bonds fit.
 
-    The outer bonds must be 1, the physical dimension and the dtype the same on every site.
+    The outer bonds must be `left` and `right` (None: anything), the physical dimension and the dtype the same
+    on every site.
 
     Raises:
         InputError: says which core breaks the rule, what was expected and what came.
@@ -46,12 +47,12 @@ def check_cores(cores: Sequence[Tensor]) -> None:
             )
         if core.dtype != cores[0].dtype:
             raise InputError(f"core {site} has dtype {core.dtype}, expected {cores[0].dtype} as in core 0")
-        left = cores[site - 1].shape[2] if site else 1
-        if core.shape[0] != left:
+        expected = cores[site - 1].shape[2] if site else left
+        if expected is not None and core.shape[0] != expected:
             owner = f", the right bond of core {site - 1}" if site else " at the left end"
-            raise InputError(f"core {site} has left bond {core.shape[0]}, expected {left}{owner}")
-    if cores[-1].shape[2] != 1:
-        raise InputError(f"the last core has right bond {cores[-1].shape[2]}, expected 1 at the right end")
+            raise InputError(f"core {site} has left bond {core.shape[0]}, expected {expected}{owner}")
+    if right is not None and cores[-1].shape[2] != right:
+        raise InputError(f"the last core has right bond {cores[-1].shape[2]}, expected {right} at the right end")
 
 
 def growing_bonds(n_sites: int, physical: int, bond_dim: int) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import ctypes
 import functools
 import os
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,13 +168,18 @@ def _launch(worker: "driver.cfunc", parameters: np.ndarray, threads: int) -> Non
 
 
 def _parameters(
-    features: Tensor, weight: Tensor, shape: ChainShape, keep: bool, buffers: tuple[Tensor, Tensor, Tensor], backward: bool
+    features: Tensor,
+    weight: Tensor,
+    shape: ChainShape,
+    keep: bool,
+    buffers: tuple[Tensor, ...],
+    backward: bool,
+    want_features: bool = False,
 ) -> tuple[np.ndarray, int, list[object]]:
     """The parameter vector common to both passes, the number of threads, and what must stay alive."""
     machine = tiles.machine()
     batch = features.shape[0]
     sizes = Sizes.of(shape, batch, keep)
-    want_features = backward and features.requires_grad
     expands, tile_table, gradients, rescale, pullback = _kernels(shape, sizes.vectors, backward, want_features)
     table = _table(shape)
     threads = _threads()
@@ -226,21 +232,26 @@ def forward(features: Tensor, weight: Tensor, shape: ChainShape, keep: bool) -> 
 
 
 def backward(
-    grad_left: Tensor, grad_right: Tensor, features: Tensor, weight: Tensor, shape: ChainShape, state: tuple[Tensor, ...]
+    grad_left: Tensor,
+    grad_right: Tensor,
+    features: Tensor,
+    weight: Tensor,
+    shape: ChainShape,
+    state: Sequence[Tensor],
+    want_features: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of the weights and, when `features` requires one, of the features `[b, n, d]`."""
-    packed, saved, factors = state
+    """Gradients of the weights and, if wanted, of the features `[b, n, d]`; `state` is what `forward` kept."""
     batch = features.shape[0]
     gradient = POOL.take(shape.n_weights)
     if not batch:
-        return gradient.zero_(), torch.zeros_like(features) if features.requires_grad else None
-    q, threads, alive = _parameters(features, weight, shape, True, (packed, saved, factors), backward=True)
+        return gradient.zero_(), torch.zeros_like(features) if want_features else None
+    q, threads, alive = _parameters(features, weight, shape, True, state, True, want_features)
     alone = threads == 1 or (threads == 2 and (_balanced(shape) or _openmp() is None))
     chunk = 1 if alone else CHUNK
     sizes = Sizes.of(shape, batch, keep=True)
     columns = sizes.vectors * tiles.machine().lanes
     adjoints = POOL.take(2 * (chunk + 1) * max(shape.left + shape.right) * columns)
-    per_site = POOL.take(sizes.packed) if features.requires_grad else None
+    per_site = POOL.take(sizes.packed) if want_features else None
     grad_left, grad_right = grad_left.contiguous(), grad_right.contiguous()
     q[driver.LEFT], q[driver.RIGHT] = grad_left.data_ptr(), grad_right.data_ptr()
     q[driver.GRADIENT], q[driver.ADJOINTS], q[driver.CHUNK] = gradient.data_ptr(), adjoints.data_ptr(), chunk
@@ -249,7 +260,7 @@ def backward(
     del alive
     if per_site is None:
         return gradient, None
-    return gradient, _features_gradient(per_site, factors, shape, batch, columns)
+    return gradient, _features_gradient(per_site, state[2], shape, batch, columns)
 
 
 def _features_gradient(per_site: Tensor, factors: Tensor, shape: ChainShape, batch: int, columns: int) -> Tensor:

@@ -109,8 +109,8 @@ def _walk(length: int, width: int, paths: _Paths) -> _Grid:
     board shows that no such curve exists otherwise. A long block is cut in two; any other one becomes
     a walk up, a walk along the top and a walk down, as in Hilbert's own curve:
 
-        +-------------+      The heights of `up` and `down` are even and so are the lengths of the
-        |    over     |      halves of a long block of even width: every part can be walked itself.
+        +-------------+      `up` and `down` get an even height (1 in a block of 2 x 2) and a long block
+        |    over     |      of even width is cut into even lengths: every part can be walked itself.
         +------+------+
         |  up  | down |      `paths` keeps the blocks already made, of which there are few sizes.
         +------+------+
