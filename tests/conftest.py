@@ -1,8 +1,8 @@
 """What every test shares: checked shapes, seeded randomness, the real data, and skips that say why.
 
-The shapes in tnml's signatures are checked while the tests run; TNML_TYPECHECK=0 switches that off. A test
-that hands in wrong shapes on purpose takes the fixture `unchecked`, to meet tnml's own errors. The check breaks
-`torch.compile(fullgraph=True)`, so tests that compile do it in a subprocess, where this file is not read.
+The shapes in signatures of tnml are checked while the tests run; TNML_TYPECHECK=0 switches that off. A test
+that hands in wrong shapes on purpose takes the fixture `unchecked`, to meet the errors of tnml. The check
+breaks `torch.compile(fullgraph=True)`: tests that compile do it in a subprocess, where this file is not read.
 """
 
 import os
