@@ -3,18 +3,25 @@
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from tnml.errors import InputError
 
+FORMAT = 1
+"""Version of the model format that this tnml writes; it reads this one and all before."""
+
 METADATA_KEY = "tnml"
+COMPLEX_KEY = "tnml.complex"  # names of complex tensors, kept as pairs of real numbers
+CHECKSUM_KEY = "tnml.crc32"  # of all tensors as they are in the file
 
 
 @contextmanager
@@ -40,12 +47,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         final.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.name}.", suffix=".tmp")
     except OSError as error:
-        raise InputError(f"cannot write {final}: {error.strerror or error}; choose a folder you can write to") from error
+        raise InputError(
+            f"cannot write {final}: {error.strerror or error}; choose a folder you can write to"
+        ) from error
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        _publish(temporary, final)
+        with no_space(final):
+            _publish(temporary, final)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -92,16 +102,20 @@ def no_space(path: str | os.PathLike[str]) -> Iterator[None]:
         >>> with no_space("model.safetensors"):
         ...     raise OSError(28, "No space left on device")
         Traceback (most recent call last):
-        tnml.errors.InputError: cannot write model.safetensors: No space left on device; free some space or choose another folder
+        tnml.errors.InputError: cannot write model.safetensors: No space left on device; free some space ...
     """
     try:
         yield
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
+        raise InputError(
+            f"cannot write {path}: {reason}; free some space or choose another folder"
+        ) from error
 
 
-def write_model(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+def write_model(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+) -> None:
     """Writes one safetensors file: the tensors, and `metadata` as JSON in the file's header.
 
     Args:
@@ -119,9 +133,29 @@ def write_model(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], met
         ...     read_model(Path(folder) / "m.safetensors")
         ({'w': tensor([1., 1.])}, {'kind': 'layer'})
     """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    complex_names = sorted(name for name, tensor in tensors.items() if tensor.is_complex())
+    plain = {
+        name: (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor)
+        .detach()
+        .cpu()
+        .contiguous()
+        for name, tensor in tensors.items()
+    }
+    header = {
+        METADATA_KEY: json.dumps(dict(metadata)),
+        COMPLEX_KEY: json.dumps(complex_names),
+        CHECKSUM_KEY: str(_checksum(plain)),
+    }
     with atomic_path(path) as temporary, no_space(path):
-        save_file(plain, temporary, metadata={METADATA_KEY: json.dumps(dict(metadata))})
+        save_file(plain, temporary, metadata=header)
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    """One number from the bytes of all tensors, in the order of their names."""
+    total = 0
+    for name in sorted(tensors):
+        total = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, total)
+    return total
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -140,11 +174,20 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
         raise InputError(f"no model file at {source}; check the path")
     try:
         with safe_open(source, framework="pt") as stored:
-            text = (stored.metadata() or {}).get(METADATA_KEY)
+            header = stored.metadata() or {}
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
-        metadata = None if text is None else json.loads(text)
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise InputError(f"{source} is not a readable safetensors file ({error}); it may be damaged: save the model again") from error
+        metadata = json.loads(header[METADATA_KEY]) if METADATA_KEY in header else None
+        complex_names = json.loads(header.get(COMPLEX_KEY, "[]"))
+        whole = header.get(CHECKSUM_KEY) in (None, str(_checksum(tensors)))
+        tensors |= {name: torch.view_as_complex(tensors[name]) for name in complex_names}
+    except (SafetensorError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{source} is not a readable safetensors file ({error}); it may be damaged: save the model again"
+        ) from error
+    if not whole:
+        raise InputError(
+            f"{source} is damaged: its tensors are not those that were saved; save the model again"
+        )
     if not isinstance(metadata, dict):
         raise InputError(f"{source} holds no tnml metadata; expected a file written by tnml's `save`")
     return tensors, metadata

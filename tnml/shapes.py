@@ -30,6 +30,7 @@ def check_cores(cores: Sequence[Tensor], *, left: int | None = 1, right: int | N
         InputError: says which core breaks the rule, what was expected and what came.
 
     Example:
+        >>> import torch
         >>> check_cores([torch.ones(1, 2, 3), torch.ones(3, 2, 1)])
         >>> check_cores([torch.ones(1, 2, 3), torch.ones(4, 2, 1)])
         Traceback (most recent call last):
@@ -43,7 +44,8 @@ def check_cores(cores: Sequence[Tensor], *, left: int | None = 1, right: int | N
             raise InputError(f"core {site} must be a tensor of shape (l, d, r), got {came}")
         if core.shape[1] != cores[0].shape[1]:
             raise InputError(
-                f"core {site} has physical dimension {core.shape[1]}, expected {cores[0].shape[1]} as in core 0"
+                f"core {site} has physical dimension {core.shape[1]}, "
+                f"expected {cores[0].shape[1]} as in core 0"
             )
         if core.dtype != cores[0].dtype:
             raise InputError(f"core {site} has dtype {core.dtype}, expected {cores[0].dtype} as in core 0")
@@ -52,7 +54,9 @@ def check_cores(cores: Sequence[Tensor], *, left: int | None = 1, right: int | N
             owner = f", the right bond of core {site - 1}" if site else " at the left end"
             raise InputError(f"core {site} has left bond {core.shape[0]}, expected {expected}{owner}")
     if right is not None and cores[-1].shape[2] != right:
-        raise InputError(f"the last core has right bond {cores[-1].shape[2]}, expected {right} at the right end")
+        raise InputError(
+            f"the last core has right bond {cores[-1].shape[2]}, expected {right} at the right end"
+        )
 
 
 def growing_bonds(n_sites: int, physical: int, bond_dim: int) -> tuple[int, ...]:

@@ -82,7 +82,9 @@ def main() -> None:
     on_step = Pause(arguments.pause) if arguments.pause else None
     run_dir = None if arguments.run_dir == "none" else arguments.run_dir
     try:
-        result = run(module, losses, Batches(), options, on_step=on_step, run_dir=run_dir, resume=arguments.resume)
+        result = run(
+            module, losses, Batches(), options, on_step=on_step, run_dir=run_dir, resume=arguments.resume
+        )
     except TrainingInterrupted as stop:
         if is_main_process():
             print(f"interrupted: {stop.run_dir}")

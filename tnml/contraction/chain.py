@@ -59,18 +59,20 @@ def chain(
 
     Args:
         features: `[b, n, d]`.
-        cores: n cores `(l, d, r)`; the bond at the label site may differ on its two sides (a label core fits there).
+        cores: n cores `(l, d, r)`; the bonds on the two sides of the label site may differ (a label core
+            fits there).
         label_site: number of cores left of the label site; None takes the middle.
         engine: "auto" (the native engine for float32 on the CPU, else torch), "torch", "native", "reference".
 
     Raises:
         InputError: the cores do not fit each other or the features, or the engine cannot take them.
 
-    Cost: 2 n d chi^2 multiply-adds a sample; with the gradient three times that. Memory: the vectors that enter
-    every site, n b chi numbers, when a gradient is asked for.
+    Cost: n d chi^2 multiply-adds a sample; with the gradient three times that. Memory: the vectors that
+    enter every site, n b chi numbers, when a gradient is asked for.
 
     Example:
-        >>> value = chain(torch.ones(3, 4, 2), [torch.ones(1, 2, 2), torch.ones(2, 2, 2)] + [torch.ones(2, 2, 2), torch.ones(2, 2, 1)])
+        >>> cores = [torch.ones(1, 2, 2), torch.ones(2, 2, 2), torch.ones(2, 2, 2), torch.ones(2, 2, 1)]
+        >>> value = chain(torch.ones(3, 4, 2), cores)
         >>> value.left[0], value.log_scale
         (tensor([8., 8.]), tensor([0., 0., 0.]))
     """
@@ -126,7 +128,8 @@ def _check(features: Tensor, weight: Tensor, shape: ChainShape, engine: str) -> 
         )
     if features.dim() != 3 or tuple(features.shape[1:]) != (shape.n_sites, shape.physical):
         raise InputError(
-            f"expected features [b, {shape.n_sites}, {shape.physical}] for this chain, got {list(features.shape)}"
+            f"expected features [b, {shape.n_sites}, {shape.physical}] for this chain, "
+            f"got {list(features.shape)}"
         )
     if weight.shape != (shape.n_weights,):
         raise InputError(f"expected {shape.n_weights} weights in one vector, got {list(weight.shape)}")
@@ -143,8 +146,8 @@ def _transformed(*tensors: Tensor) -> bool:
         return False
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return True
-    forward_mode = torch.autograd.forward_ad
-    return forward_mode._current_level >= 0 and any(forward_mode.unpack_dual(t).tangent is not None for t in tensors)
+    dual = torch.autograd.forward_ad
+    return dual._current_level >= 0 and any(dual.unpack_dual(t).tangent is not None for t in tensors)
 
 
 def _runs_native(engine: str, weight: Tensor) -> bool:
@@ -169,7 +172,7 @@ def native_engine() -> ModuleType | None:
     timer.start()
     try:
         return importlib.import_module("tnml.contraction.native")
-    except Exception as error:  # numba and LLVM fail in many ways; all of them leave the torch engine
+    except Exception as error:  # noqa: BLE001 (numba and LLVM fail in many ways; the torch engine is left)
         warnings.warn(
             f"the native engine is not available ({type(error).__name__}: {error}); using the torch engine, "
             "which is slower on the CPU. Is numba installed and its cache folder writable?",
@@ -196,15 +199,25 @@ def _chain_op(features: Tensor, weight: Tensor, key: str, engine: str, keep: boo
 
 @torch.library.custom_op("tnml::chain_backward", mutates_args=())
 def _backward_op(
-    gradients: list[Tensor], features: Tensor, weight: Tensor, key: str, engine: str, state: list[Tensor], both: bool
+    gradients: list[Tensor],
+    features: Tensor,
+    weight: Tensor,
+    key: str,
+    engine: str,
+    state: list[Tensor],
+    both: bool,
 ) -> list[Tensor]:
     """Gradient of the weights and, if `both`, of the features."""
     shape = ChainShape.from_key(key)
     left, right = gradients
     if _runs_native(engine, weight):
-        of_weight, of_features = _native().backward(left, right, features, weight.contiguous(), shape, state, both)
+        of_weight, of_features = _native().backward(
+            left, right, features, weight.contiguous(), shape, state, both
+        )
     else:
-        of_weight, of_features = kernels_torch.backward((left, right), features, weight, shape, state[0], both)
+        of_weight, of_features = kernels_torch.backward(
+            (left, right), features, weight, shape, state[0], both
+        )
     return [of_weight] if of_features is None else [of_weight, of_features]
 
 
@@ -230,7 +243,13 @@ def _chain_fake(features: Tensor, weight: Tensor, key: str, engine: str, keep: b
 
 @_backward_op.register_fake
 def _backward_fake(
-    gradients: list[Tensor], features: Tensor, weight: Tensor, key: str, engine: str, state: list[Tensor], both: bool
+    gradients: list[Tensor],
+    features: Tensor,
+    weight: Tensor,
+    key: str,
+    engine: str,
+    state: list[Tensor],
+    both: bool,
 ) -> list[Tensor]:
     return [torch.empty_like(weight)] + ([torch.empty_like(features)] if both else [])
 
@@ -242,7 +261,9 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) 
     ctx.set_materialize_grads(False)  # else zeros as large as the saved vectors are made
 
 
-def _differentiate(ctx: Any, gradients: list[Tensor]) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+def _differentiate(
+    ctx: Any, gradients: list[Tensor]
+) -> tuple[Tensor | None, Tensor | None, None, None, None]:
     features, weight, exponent, *state = ctx.saved_tensors
     shape = ChainShape.from_key(ctx.key)
     both = ctx.needs_input_grad[0]
@@ -264,7 +285,9 @@ def _differentiable_backward(
     inputs = [features, weight] if both else [weight]
     outputs = [left * factor[0], right * factor[1]]
     live = [(o, g) for o, g in zip(outputs, gradients, strict=True) if o.requires_grad]
-    found = torch.autograd.grad([o for o, _ in live], inputs, [g for _, g in live], create_graph=True, allow_unused=True)
+    found = torch.autograd.grad(
+        [o for o, _ in live], inputs, [g for _, g in live], create_graph=True, allow_unused=True
+    )
     return (found[0], found[1]) if both else (None, found[0])
 
 

@@ -14,7 +14,7 @@ barrier, over rows for the core gradients. No sum runs across threads, so result
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, cfunc, njit, types
+from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -22,8 +22,8 @@ from numba.extending import intrinsic
 (
     THREAD, THREADS, ROWS_LEFT, ROWS, D, VECTORS, LANES, BATCH, FEATURES, FEATURES_B, FEATURES_N, FEATURES_D,
     WEIGHT, TABLE, PACKED, SAVED, KEEP, WIDEST, EXPONENTS, FACTORS, SCRATCH, SCRATCH_STRIDE, PARTITION,
-    MAX_VECTORS, ACCUMULATORS, EXPANDS, TILES, GRADIENTS, RESCALE, PULLBACK, LEFT, RIGHT, GRADIENT, FEATURE_GRADIENT,
-    ADJOINTS, CHUNK, THREAD_NUMBER, BARRIER, N_SLOTS,
+    MAX_VECTORS, ACCUMULATORS, EXPANDS, TILES, GRADIENTS, RESCALE, PULLBACK, LEFT, RIGHT, GRADIENT,
+    FEATURE_GRADIENT, ADJOINTS, CHUNK, THREAD_NUMBER, BARRIER, N_SLOTS,
 ) = range(39)  # fmt: skip
 # Columns of the table of rows; offsets of vectors count numbers of one sample.
 (W_OFFSET, K, J, STRIDE_K, STRIDE_J, STRIDE_E, SITE, IN_OFFSET, OUT_OFFSET, N_COLUMNS) = range(10)
@@ -125,7 +125,16 @@ def _expand(q, row, u, count, first, last, x, stride):
     while v < last:
         n = min(q[MAX_VECTORS], last - v)
         f = q[PACKED] + (row * q[D] * q[VECTORS] + v) * width
-        arguments = (f, of_e, u + v * count * width, count * width, q[D], count, x + (v - first) * width, stride)
+        arguments = (
+            f,
+            of_e,
+            u + v * count * width,
+            count * width,
+            q[D],
+            count,
+            x + (v - first) * width,
+            stride,
+        )
         _call(_integer(q[EXPANDS] + 8 * n), arguments)
         v += n
 
@@ -166,7 +175,10 @@ def _forward_row(q, row, first, last, x):
             f = q[PACKED] + ((row + 1) * q[D] * q[VECTORS] + v) * width
             exponents = q[EXPONENTS] + (half * q[VECTORS] + v) * width
             factors = q[FACTORS] + ((row + 1) * q[VECTORS] + v) * width
-            _call(q[RESCALE], (o + v * outputs * width, outputs, q[D], f, q[VECTORS] * width, exponents, factors))
+            _call(
+                q[RESCALE],
+                (o + v * outputs * width, outputs, q[D], f, q[VECTORS] * width, exponents, factors),
+            )
 
 
 @njit
@@ -200,7 +212,7 @@ def _pack(q, half, first, last):
 @njit
 def _unpack(q, half, first, last):
     """What reached the label site, as [b, j]."""
-    begin, end = _rows(q, half)
+    end = _rows(q, half)[1]
     outputs = _column(q, end - 1, J)
     lanes = q[LANES]
     source, target = _vector(q, end - 1, 1), q[LEFT] if half == 0 else q[RIGHT]
@@ -239,7 +251,7 @@ def forward_worker(parameters):
 @njit
 def _pack_adjoint(q, half, first, last):
     """The adjoint `[b, j]` that arrives at the label site, into lanes of the last slot of its half."""
-    begin, end = _rows(q, half)
+    end = _rows(q, half)[1]
     outputs = _column(q, end - 1, J)
     lanes = q[LANES]
     source, target = q[LEFT] if half == 0 else q[RIGHT], _adjoint(q, half, end - 1)
@@ -253,7 +265,7 @@ def _pack_adjoint(q, half, first, last):
 
 @njit
 def _adjoint(q, half, row):
-    """Address of the adjoint of what leaves a row (`row - 1`: of what enters it), in a ring of CHUNK + 1 slots.
+    """Address of the adjoint of what leaves a row (`row - 1`: of what enters it), in a ring of slots.
 
     The ring lets a chunk start from where the one before it ended, and a thread never writes the slot from
     which another still reads.
@@ -305,8 +317,18 @@ def _adjoint_with_features(q, row, v, n, g_out, target, x):
         offset = (row * q[D] * q[VECTORS] + v + i) * width
         u = _vector(q, row, 0) + (v + i) * count * width
         g, df = target + i * count * width, q[FEATURE_GRADIENT] + offset
-        arguments = (q[PACKED] + offset, of_feature, u, h + i * count * width, n * count * width, q[D], count, g, df)
-        _call(q[PULLBACK], arguments + (of_feature,))
+        arguments = (
+            q[PACKED] + offset,
+            of_feature,
+            u,
+            h + i * count * width,
+            n * count * width,
+            q[D],
+            count,
+            g,
+            df,
+        )
+        _call(q[PULLBACK], (*arguments, of_feature))
 
 
 @njit

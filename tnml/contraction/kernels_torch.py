@@ -2,11 +2,12 @@
 
     forward    v_{s+1}[b, j] = sum_{e, k} f[b, s, e] v_s[b, k] A_s[e, k, j]            all v_s are kept
     adjoint    g_s[b, k]     = sum_{e, j} f[b, s, e] g_{s+1}[b, j] A_s[e, k, j]*
-    gradient   dA_s[e, k, j] = sum_b (f[b, s, e] v_s[b, k])* g_{s+1}[b, j],   df[b, s, e] = sum_k v_s* (A_s* g_{s+1})
+    gradient   dA_s[e, k, j] = sum_b (f[b, s, e] v_s[b, k])* g_{s+1}[b, j]
+               df[b, s, e]   = sum_{k, j} (v_s[b, k] A_s[e, k, j])* g_{s+1}[b, j]
 
 k is the bond a half chain enters a site by, j the one it leaves by (towards the label site). A step is one
-GEMM of the batch with an (e k, j) matrix, never a chi x chi matrix per sample. Where both halves have the same
-bonds they run together as one batched GEMM; core gradients are one batched GEMM per chunk of sites.
+GEMM of the batch with an (e k, j) matrix, never a chi x chi matrix per sample. Where both halves have the
+same bonds they run together as one batched GEMM; core gradients are one batched GEMM per chunk of sites.
 """
 
 import itertools
@@ -46,7 +47,11 @@ def _runs(shape: ChainShape) -> list[_Run]:
     mirrored = tuple((r, l) for l, r in reversed(shape.bonds[label:]))
     right = _Run(tuple((s,) for s in range(n - 1, label - 1, -1)), mirrored, (True,))
     if left.bonds == right.bonds:
-        return [_Run(tuple(a + b for a, b in zip(left.sites, right.sites, strict=True)), left.bonds, (False, True))]
+        return [
+            _Run(
+                tuple(a + b for a, b in zip(left.sites, right.sites, strict=True)), left.bonds, (False, True)
+            )
+        ]
     return [left, right]
 
 
@@ -85,7 +90,9 @@ def _cores(weight: Tensor, shape: ChainShape, run: _Run, first: int, last: int) 
     return torch.stack(stacks, 1)
 
 
-def forward(features: Tensor, weight: Tensor, shape: ChainShape, keep: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def forward(
+    features: Tensor, weight: Tensor, shape: ChainShape, keep: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`left [b, l]`, `right [b, r]`, `exponent [2, b]`, and what `backward` needs (empty without `keep`).
 
     Example:
@@ -95,11 +102,15 @@ def forward(features: Tensor, weight: Tensor, shape: ChainShape, keep: bool) -> 
     """
     batch = features.shape[0]
     saved = features.new_empty(saved_size(shape, batch) if keep else 0)
-    place, vectors, exponents = 0, [], []
+    place = 0
+    vectors: list[Tensor] = []
+    exponents: list[Tensor] = []
     for run in _runs(shape):
         halves = len(run.right)
         kept = halves * batch * (sum(k for k, _ in run.bonds) + len(run.bonds) // RESCALE_EVERY)
-        vector, exponent = _forward_run(features, weight, shape, run, saved[place : place + kept] if keep else None)
+        vector, exponent = _forward_run(
+            features, weight, shape, run, saved[place : place + kept] if keep else None
+        )
         place += kept
         vectors += vector.unbind(0)
         exponents += exponent.unbind(0)
@@ -116,7 +127,6 @@ def _forward_run(
     ordered = _ordered(features, run) if run.sites else features
     place = 0
     for first, last in run.chunks():
-        k, j = run.bonds[first]
         cores = _cores(weight, shape, run, first, last).flatten(2, 3)
         for step in range(first, last):
             if saved is not None:

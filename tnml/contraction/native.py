@@ -6,12 +6,14 @@ where that pool cannot be found (macOS, Windows) two Python threads take one hal
 
 import ctypes
 import functools
+import itertools
 import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +46,9 @@ class Sizes:
         columns = vectors * lanes
         widest = max(shape.left + shape.right)
         numbers = sum(shape.left) + sum(shape.right) if keep else 4 * widest
-        return Sizes(vectors, numbers * columns, shape.n_sites * shape.physical * columns, shape.n_sites * columns)
+        return Sizes(
+            vectors, numbers * columns, shape.n_sites * shape.physical * columns, shape.n_sites * columns
+        )
 
 
 @functools.lru_cache(maxsize=64)
@@ -114,7 +118,7 @@ def _partition(shape: ChainShape, vectors: int, threads: int) -> np.ndarray:
     if not costs[0]:
         cuts = [(0, right) for _, right in cuts]
     cuts[0], cuts[-1] = (0, 0), (vectors, vectors)
-    rows = [(a, b, c, d) for (a, c), (b, d) in zip(cuts, cuts[1:], strict=False)]
+    rows = [(a, b, c, d) for (a, c), (b, d) in itertools.pairwise(cuts)]
     return np.array(rows, dtype=np.int64)
 
 
@@ -148,7 +152,7 @@ def _threads() -> int:
     return wanted if _openmp() is not None else min(2, wanted)
 
 
-def _launch(worker: "driver.cfunc", parameters: np.ndarray, threads: int) -> None:
+def _launch(worker: Any, parameters: np.ndarray, threads: int) -> None:
     """Runs a worker on every thread and waits."""
     library = _openmp()
     if threads == 1:
@@ -172,7 +176,7 @@ def _parameters(
     weight: Tensor,
     shape: ChainShape,
     keep: bool,
-    buffers: tuple[Tensor, ...],
+    buffers: Sequence[Tensor],
     backward: bool,
     want_features: bool = False,
 ) -> tuple[np.ndarray, int, list[object]]:
@@ -180,11 +184,16 @@ def _parameters(
     machine = tiles.machine()
     batch = features.shape[0]
     sizes = Sizes.of(shape, batch, keep)
-    expands, tile_table, gradients, rescale, pullback = _kernels(shape, sizes.vectors, backward, want_features)
+    expands, tile_table, gradients, rescale, pullback = _kernels(
+        shape, sizes.vectors, backward, want_features
+    )
     table = _table(shape)
     threads = _threads()
     widest = max(shape.left + shape.right)
-    rows = max(shape.physical * min(sizes.vectors, driver.GRADIENT_VECTORS), (shape.physical + 1) * machine.max_vectors)
+    rows = max(
+        shape.physical * min(sizes.vectors, driver.GRADIENT_VECTORS),
+        (shape.physical + 1) * machine.max_vectors,
+    )
     stride = machine.lanes * widest * rows + 64
     scratch = POOL.take(threads * stride)
     partition = _partition(shape, sizes.vectors, threads)
@@ -196,7 +205,8 @@ def _parameters(
         (driver.D, shape.physical), (driver.VECTORS, sizes.vectors), (driver.LANES, machine.lanes),
         (driver.BATCH, batch), (driver.FEATURES, features.data_ptr()), (driver.FEATURES_B, of_b),
         (driver.FEATURES_N, of_n), (driver.FEATURES_D, of_d), (driver.WEIGHT, weight.data_ptr()),
-        (driver.TABLE, table.ctypes.data), (driver.PACKED, packed.data_ptr()), (driver.SAVED, saved.data_ptr()),
+        (driver.TABLE, table.ctypes.data), (driver.PACKED, packed.data_ptr()),
+        (driver.SAVED, saved.data_ptr()),
         (driver.KEEP, int(keep)), (driver.WIDEST, widest), (driver.FACTORS, factors.data_ptr()),
         (driver.SCRATCH, scratch.data_ptr()), (driver.SCRATCH_STRIDE, 4 * stride),
         (driver.PARTITION, partition.ctypes.data), (driver.MAX_VECTORS, machine.max_vectors),
@@ -224,8 +234,14 @@ def forward(features: Tensor, weight: Tensor, shape: ChainShape, keep: bool) -> 
     left, right = features.new_ones(batch, shape.left[-1]), features.new_ones(batch, shape.right[0])
     exponents = torch.zeros(2, sizes.vectors * tiles.machine().lanes, dtype=torch.int32)
     if batch:
-        q, threads, alive = _parameters(features, weight, shape, keep, (packed, saved, factors), backward=False)
-        q[driver.EXPONENTS], q[driver.LEFT], q[driver.RIGHT] = exponents.data_ptr(), left.data_ptr(), right.data_ptr()
+        q, threads, alive = _parameters(
+            features, weight, shape, keep, (packed, saved, factors), backward=False
+        )
+        q[driver.EXPONENTS], q[driver.LEFT], q[driver.RIGHT] = (
+            exponents.data_ptr(),
+            left.data_ptr(),
+            right.data_ptr(),
+        )
         _launch(driver.forward_worker, q, threads)
         del alive
     return left, right, exponents[:, :batch].float(), packed, saved, factors
@@ -240,7 +256,7 @@ def backward(
     state: Sequence[Tensor],
     want_features: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of the weights and, if wanted, of the features `[b, n, d]`; `state` is what `forward` kept."""
+    """Gradients of the weights and, if wanted, of the features; `state` is what `forward` kept."""
     batch = features.shape[0]
     gradient = POOL.take(shape.n_weights)
     if not batch:
@@ -263,7 +279,9 @@ def backward(
     return gradient, _features_gradient(per_site, state[2], shape, batch, columns)
 
 
-def _features_gradient(per_site: Tensor, factors: Tensor, shape: ChainShape, batch: int, columns: int) -> Tensor:
+def _features_gradient(
+    per_site: Tensor, factors: Tensor, shape: ChainShape, batch: int, columns: int
+) -> Tensor:
     """Rows in processing order back to sites `[b, n, d]`, with the rescaling undone."""
     rows = per_site.view(shape.n_sites, shape.physical, columns) * factors.view(shape.n_sites, 1, columns)
     label = shape.label_site

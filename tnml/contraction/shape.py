@@ -106,7 +106,9 @@ class ChainShape:
             [(2, 1, 3), (2, 3, 1)]
         """
         pieces = weight.split(self.sizes)
-        return [p.view(self.physical, left, right) for p, (left, right) in zip(pieces, self.bonds, strict=True)]
+        return [
+            p.view(self.physical, left, right) for p, (left, right) in zip(pieces, self.bonds, strict=True)
+        ]
 
     def join(self, cores: list[Tensor]) -> Tensor:
         """The flat weight vector of cores `(d, l, r)`; the inverse of `split`, differentiable.

@@ -4,7 +4,7 @@ The batch lies on the SIMD lanes: a *lane vector* holds one number of `lanes()` 
 strides are 64-bit integers in bytes, so the kernels read the user's cores where they lie.
 
     expand    x[(e, k), v]   = f[e, v] u[v, k]                           features times input vectors
-    tile      o[v, j]        = sum_{e, k} W[e, k, j] x[(e, k), v]        the GEMM of one site, j x v in registers
+    tile      o[v, j]        = sum_{e, k} W[e, k, j] x[(e, k), v]       the GEMM of a site, j x v in registers
     gradient  G[m, j]     (+)= sum_{v, lane} a[m, v] b[j, v]             core gradients, m x j in registers
     rescale   2^-p of max_k |u[v, k]| multiplied into the next features; p added to the exponents
     pullback  g[k, v]      = sum_e f[e, v] h[e, k, v],  df[e, v] = sum_k u[v, k] h[e, k, v]
@@ -154,7 +154,10 @@ def _compile(text: str, name: str) -> int:
 
 @functools.cache
 def expand(vectors: int) -> int:
-    """Kernel (f, f stride of e, u, u stride of v, d, k count, x, x row stride): x[(e, k), v] = f[e, v] u[v, k]."""
+    """Kernel (f, f stride of e, u, u stride of v, d, k count, x, x row stride).
+
+    x[(e, k), v] = f[e, v] u[v, k] for `vectors` lane vectors v.
+    """
     kernel = _Kernel("expand", 8)
     f, fe, u, uv, d, count, x, row = kernel.arguments
     width = 4 * kernel.lanes
@@ -246,7 +249,9 @@ def _lane_sums(kernel: _Kernel, vectors: list[ir.Value]) -> list[tuple[ir.Value,
                 low, high = [], []
                 for first in range(0, lanes, block):
                     low += [first + k for k in range(half)] + [lanes + first + k for k in range(half)]
-                    high += [first + half + k for k in range(half)] + [lanes + first + half + k for k in range(half)]
+                    high += [first + half + k for k in range(half)] + [
+                        lanes + first + half + k for k in range(half)
+                    ]
                 merged.append(kernel.b.fadd(kernel.shuffle(u, w, low), kernel.shuffle(u, w, high)))
                 second = members[i + 1] if i + 1 < len(group) else [-1] * len(members[i])
                 owners.append([owner for pair in zip(members[i], second, strict=True) for owner in pair])

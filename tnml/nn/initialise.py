@@ -1,7 +1,7 @@
 """Starting cores whose output neither vanishes nor explodes for any sample (REFERENCE: per-sample spread).
 
-A product of hundreds of random cores is log-normal ACROSS samples: its batch standard deviation can be 1 while
-half the samples give 1e-5. So the cores start at a path that is preserved exactly for every input:
+A product of hundreds of random cores is log-normal ACROSS samples: its batch standard deviation can be 1
+while half the samples give 1e-5. So the cores start at a path that is preserved exactly for every input:
 
     identity    sum_d w_d phi_d(x) = 1 for all x        A[d] = w_d I + noise
     rotation    |phi(x)|_2 = 1 and d = 2                A = (I, +-J) + noise,  cos t I + sin t J orthogonal
@@ -34,15 +34,19 @@ def starting_path(features: FeatureMap, shape: ChainShape) -> str:
 
 
 def starting_cores(
-    features: FeatureMap, shape: ChainShape, noise: float | None, dtype: torch.dtype, generator: torch.Generator
+    features: FeatureMap,
+    shape: ChainShape,
+    noise: float | None,
+    dtype: torch.dtype,
+    generator: torch.Generator,
 ) -> Tensor:
     """Flat weights `[n_weights]` of the starting path plus Gaussian noise.
 
     Args:
         features: the local feature map.
         shape: bonds of the chain.
-        noise: standard deviation of the noise; None takes `0.3 / sqrt(n_sites * bond dimension)`, safely
-            below the bound 1/sqrt(n chi) at which the noise of the whole chain is of order one.
+        noise: standard deviation of the noise; None takes `0.25 / sqrt(n_sites * bond_dim * E|phi|^2)`, at
+            which the noise of the whole chain stays well below the path.
         dtype: floating or complex dtype of the weights.
         generator: CPU generator of the noise.
 
@@ -53,7 +57,8 @@ def starting_cores(
         tensor([1., 0., 1., 0., 1., 0., 1., 0.])
     """
     if noise is None:
-        noise = 0.3 / math.sqrt(max(1, shape.n_sites) * max(shape.left + shape.right))
+        square_norm = features(torch.linspace(0, 1, 257)).abs().square().sum(-1).mean().item()
+        noise = 0.25 / math.sqrt(max(1, shape.n_sites) * max(shape.left + shape.right) * max(square_norm, 1e-6))
     weight = torch.randn(shape.n_weights, generator=generator, dtype=torch.float64) * noise
     if dtype.is_complex:
         phase = torch.randn(shape.n_weights, generator=generator, dtype=torch.float64) * noise
@@ -67,7 +72,7 @@ def starting_cores(
             core[0] += eye
             core[1] += _quarter_turn(site, *core.shape[1:]).to(dtype)
         else:
-            core += torch.tensor(weights, dtype=dtype)[:, None, None] * eye
+            core.add_(torch.tensor(weights, dtype=dtype)[:, None, None] * eye)
     return weight
 
 
@@ -96,7 +101,7 @@ def fit_path(features: Tensor) -> Tensor:
 
     Example:
         >>> fit_path(torch.tensor([[[2.0, 0.0]], [[0.0, 4.0]]])).round(decimals=3)
-        tensor([[0.5000, 0.2500]])
+        tensor([[0.5000, 0.2500]], dtype=torch.float64)
     """
     samples, sites, physical = features.shape
     features = features.double()

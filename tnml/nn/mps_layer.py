@@ -37,11 +37,11 @@ class MPSLayer(nn.Module):
         n_sites: number of sites n (pixels).
         out_features: number of outputs c.
         bond_dim: largest bond dimension; the bonds near the ends are `min(bond_dim, d^i)`. Or all of them:
-            the bonds from the left end to the label core, then from it to the right end, `n_sites + 2` numbers.
+            the bonds from the left end to the label core, then from it to the right end, n_sites + 2 numbers.
         features: a name, spec, callable or `FeatureMap`; see `tnml.features.feature_map`.
         order: site order, a name or a permutation; see `tnml.features.site_order`.
         shape: `(height, width)` of the image behind the sites, for the order.
-        label_site: number of sites left of the label core, 0 to n; None puts it in the middle, which is fastest.
+        label_site: number of sites left of the label core, 0 to n; None takes the middle, which is fastest.
         noise: standard deviation of the noise on the starting path; None chooses it from n and bond_dim.
         bond_dropout: probability of dropping a bond index in training.
         site_dropout: probability of skipping a site of a sample in training.
@@ -54,7 +54,7 @@ class MPSLayer(nn.Module):
     Raises:
         InputError: an argument is out of range; the text says which and what to do.
 
-    Cost: 2 n d chi^2 multiply-adds a sample forward, three times that with the gradient; no chi x chi matrix
+    Cost: n d chi^2 multiply-adds a sample forward, three times that with the gradient; no chi x chi matrix
     is made per sample.
 
     Source: Stoudenmire and Schwab, arXiv 1605.05775, eq. 5; gradient training as in arXiv 1906.06329.
@@ -94,16 +94,24 @@ class MPSLayer(nn.Module):
         self.chain_shape = _chain_shape(n_sites, self.features.dim, bond_dim, label_site)
         self.bond_dropout = BondDropout(bond_dropout)
         self.site_dropout = SiteDropout(site_dropout)
-        self._arguments = {"order": order if isinstance(order, str) else [int(i) for i in order], "shape": shape}
+        self._arguments = {
+            "order": order if isinstance(order, str) else [int(i) for i in order],
+            "shape": shape,
+        }
         self.register_buffer("order", site_order(order, shape, n_sites), persistent=False)
         self.register_buffer("layout", _layout(self.chain_shape))
+        self._indices: tuple[ChainShape, Tensor] | None = None
         self._raster = bool(torch.equal(self.order, torch.arange(n_sites)))
 
         chosen = choose("dtype", str(dtype).removeprefix("torch."), DTYPES)
         generator = torch.Generator().manual_seed(seed)
         weight = starting_cores(self.features, self.chain_shape, noise, chosen, generator)
         label = torch.randn(
-            self.chain_shape.left[-1], out_features, self.chain_shape.right[0], generator=generator, dtype=torch.float64
+            self.chain_shape.left[-1],
+            out_features,
+            self.chain_shape.right[0],
+            generator=generator,
+            dtype=torch.float64,
         )
         self.weight = nn.Parameter(weight)
         self.label = nn.Parameter(label.to(chosen))
@@ -119,7 +127,7 @@ class MPSLayer(nn.Module):
         return value * torch.exp2(exponent).unsqueeze(-1).to(value.dtype)
 
     def log_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs in log scale: `value [b, c]` and `log_scale [b]`, the outputs being `value * exp(log_scale)`.
+        """`value [b, c]` and `log_scale [b]`, the outputs being `value * exp(log_scale)`.
 
         Nothing overflows or vanishes, however long the chain; only the gradient of `value` is recorded.
 
@@ -132,8 +140,11 @@ class MPSLayer(nn.Module):
         return value, exponent * math.log(2)
 
     def _contract(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.site_dropout(self.local_features(x), self.neutral_features())
-        weight, label = self.weight, self.label
+        features = self.local_features(x)
+        if self.training and self.site_dropout.p > 0:
+            features = self.site_dropout(features, self.neutral_features())
+        weight: Tensor = self.weight
+        label: Tensor = self.label
         if self.training and self.bond_dropout.p > 0:
             weight, label = self._dropped()
         left, right, exponent = chain_flat(features, weight, self.chain_shape, self.engine)
@@ -148,7 +159,7 @@ class MPSLayer(nn.Module):
 
         Example:
             >>> MPSLayer(4, 2).local_features(torch.zeros(1, 4))[0, 0]
-            tensor([1., 0.], grad_fn=...)
+            tensor([1., 0.])
         """
         featured = x.dim() == 3 and x.shape[2] == self.features.dim
         if x.shape[1:2] != (self.n_sites,) or not (x.dim() == 2 or featured):
@@ -171,17 +182,26 @@ class MPSLayer(nn.Module):
         return path / path.square().sum()
 
     def _dropped(self) -> tuple[Tensor, Tensor]:
-        """Weights and label core with the dropped bond indices set to 0, survivors scaled at the label core."""
+        """Weights and label core with dropped bond indices set to 0, survivors scaled at the label core."""
         shape = self.chain_shape
         mask = self.bond_dropout(max(shape.left + shape.right), self.weight)
         scale = mask / (1 - self.bond_dropout.p)
         scale[0] = 1.0
-        cores = [
-            core * (mask[None, None, : core.shape[2]] if site < shape.label_site else mask[None, : core.shape[1], None])
-            for site, core in enumerate(shape.split(self.weight))
-        ]
-        label = self.label * scale[: self.label.shape[0], None, None] * scale[: self.label.shape[2]]
-        return shape.join(cores), label
+        left, _, right = self.label.shape
+        label = self.label * scale[:left, None, None] * scale[:right]
+        return self.weight * mask[self._bond_index()], label
+
+    def _bond_index(self) -> Tensor:
+        """For every weight `[n_weights]` its index on the bond towards the label core."""
+        if self._indices is None or self._indices[0] is not self.chain_shape:
+            shape = self.chain_shape
+            pieces = []
+            for site, (left, right) in enumerate(shape.bonds):
+                inner = torch.arange(right).expand(left, right) if site < shape.label_site else None
+                index = torch.arange(left).unsqueeze(1).expand(left, right) if inner is None else inner
+                pieces.append(index.expand(shape.physical, left, right))
+            self._indices = shape, shape.join(pieces)
+        return self._indices[1].to(self.weight.device)
 
     @torch.no_grad()
     def rescale_(self, x: Tensor) -> "MPSLayer":
@@ -199,9 +219,11 @@ class MPSLayer(nn.Module):
         if starting_path(self.features, self.chain_shape) == "fitted":
             weights = fit_path(self.local_features(x).real).to(self.weight)
             generator = torch.Generator().manual_seed(0)
-            fresh = starting_cores(self.features, self.chain_shape, None, self.weight.dtype, generator).to(self.weight)
+            fresh = starting_cores(self.features, self.chain_shape, None, self.weight.dtype, generator).to(
+                self.weight
+            )
             for core, w in zip(self.chain_shape.split(fresh), weights, strict=True):
-                core += (w - 1)[:, None, None] * torch.eye(core.shape[1], core.shape[2]).to(core)
+                core.add_((w - 1)[:, None, None] * torch.eye(core.shape[1], core.shape[2]).to(core))
             self.weight.copy_(fresh)
         value, log_scale = self.log_forward(x)
         log_norm = value.abs().square().mean(-1).sqrt().log() + log_scale
@@ -271,7 +293,7 @@ class MPSLayer(nn.Module):
         )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Takes bonds and label site over from the state, so that every saved state loads into a fresh layer."""
+        """Takes bonds and label site over from the state, so that a saved state loads into a fresh layer."""
         layout = state_dict.get(prefix + "layout")
         if isinstance(layout, Tensor) and not torch.equal(layout.cpu(), self.layout.cpu()):
             label_site, *bonds = layout.tolist()
@@ -297,11 +319,15 @@ def _layout(shape: ChainShape) -> Tensor:
     return torch.tensor([shape.label_site, *shape.left, *shape.right])
 
 
-def _chain_shape(n_sites: int, physical: int, bond_dim: int | Sequence[int], label_site: int | None) -> ChainShape:
+def _chain_shape(
+    n_sites: int, physical: int, bond_dim: int | Sequence[int], label_site: int | None
+) -> ChainShape:
     """The chain of `n_sites` sites cut at the label site."""
     label = n_sites // 2 if label_site is None else label_site
     if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label <= n_sites:
-        raise InputError(f"label_site counts the sites left of the label core: expected 0 to {n_sites}, got {label!r}")
+        raise InputError(
+            f"label_site counts the sites left of the label core: expected 0 to {n_sites}, got {label!r}"
+        )
     if isinstance(bond_dim, Sequence) and not isinstance(bond_dim, str):
         bonds = [_at_least_one("every entry of bond_dim", bond) for bond in bond_dim]
         if len(bonds) != n_sites + 2:

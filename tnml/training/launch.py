@@ -16,6 +16,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from tnml.errors import InputError
 from tnml.training.interrupt import StopRequest
+from tnml.training.quiet import quiet
 
 _STOP = "stop"
 
@@ -39,7 +40,11 @@ def launch(function: Callable[..., Any], argument: object, count: int) -> Any:
         RuntimeError: a process died without a word (it was killed, or ran out of memory).
     """
     _check_main_guard()
-    with tempfile.TemporaryDirectory(prefix="tnml-") as name, StopRequest() as request:
+    with (
+        tempfile.TemporaryDirectory(prefix="tnml-") as name,
+        StopRequest() as request,
+        quiet("torch.multiprocessing.spawn"),
+    ):
         folder = Path(name)
         (folder / "job").write_bytes(_pickled((function, argument)))
         threads = max(1, torch.get_num_threads() // count)
@@ -124,12 +129,12 @@ def _leave(folder: Path, rank: int, result: Any, error: BaseException | None) ->
 
 def _outcome(folder: Path, died: str) -> Any:
     """Rank 0's result; or raises what the first failing process raised (the others lost their partner)."""
-    outcomes = [pickle.loads(path.read_bytes()) for path in sorted(folder.glob("outcome-*"))]
-    errors = [(when, error) for when, _, error in outcomes if error is not None]
+    outcomes = {path.name: pickle.loads(path.read_bytes()) for path in folder.glob("outcome-*")}
+    errors = [(when, error) for when, _, error in outcomes.values() if error is not None]
     if errors:
         raise min(errors, key=lambda item: item[0])[1]
-    if died or not outcomes:
+    if "outcome-0" not in outcomes:
         raise RuntimeError(
-            f"a training process ended without a word ({died or 'no outcome'}); was it out of memory?"
+            f"a training process ended without a word ({died}); was it out of memory, or killed?"
         )
-    return outcomes[0][1]
+    return outcomes["outcome-0"][1]

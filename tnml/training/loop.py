@@ -86,7 +86,11 @@ def run(
         3.0
     """
     folder = None if run_dir is None else Path(run_dir)
-    _check_folder(folder, resume)
+    if options.tensorboard and folder is None:
+        raise InputError("tensorboard=True needs run_dir, the folder the event files go to")
+    joined = started_outside()
+    if not joined:  # the processes of a group must all have looked before one of them writes
+        _check_folder(folder, resume)
     job = Job(
         module=module,
         loss_fn=loss_fn,
@@ -100,11 +104,11 @@ def run(
         resume=resume,
         identity=identity or {},
     )
-    if options.devices > 1 and not started_outside():
+    if options.devices > 1 and not joined:
         result: LoopResult = launch(_joined, job, options.devices)
         module.load_state_dict(result.state)
         return result
-    return Loop(job, open_fabric(options, joined=started_outside())).execute()
+    return Loop(job, open_fabric(options, joined=joined)).execute()
 
 
 def _joined(job: Job, stop_file: Path) -> LoopResult:
@@ -123,8 +127,15 @@ def _check_folder(folder: Path | None, resume: bool) -> None:
         raise InputError(
             f"there is no run to resume at {folder}; check the path, or leave resume out to start one"
         )
-    if not resume and (folder / CHECKPOINT).exists() and not started_outside():
+    if not resume and (folder / CHECKPOINT).exists():
         raise InputError(f"{folder} already holds a run; resume it with resume=True or choose another folder")
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files of a run that was killed while it wrote."""
+    for name in (CHECKPOINT, METRICS):
+        for leftover in folder.glob(f".{name}.*.tmp"):
+            leftover.unlink(missing_ok=True)
 
 
 class Loop:
@@ -201,12 +212,15 @@ class Loop:
     def _begin(self) -> None:
         """Restores the checkpoint or writes the first one; moves the data to the device."""
         folder = self.job.run_dir
+        _check_folder(folder, self.job.resume)
         if isinstance(self.job.batches, DeviceBatches):
             self.job.batches.to(self.device)
         if folder is not None:
             if self.job.resume and (folder / CHECKPOINT).exists():
                 self._restore(checkpoint.load(folder / CHECKPOINT))
             self.group.wait()  # nobody writes before everybody has read
+            if self._is_main:
+                _remove_leftovers(folder)
             self._save()
             if self.options.tensorboard and self._is_main:
                 self._board = TensorBoard(folder, self.epoch + 1)

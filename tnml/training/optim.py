@@ -23,10 +23,13 @@ def make_optimizer(parameters: Sequence[Tensor], options: LoopOptions) -> torch.
     fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
     common: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay}
     if options.optimizer == "lbfgs":
+        # torch's default tolerances are absolute and end a double-precision search at an error of 1e-5.
         return torch.optim.LBFGS(
             parameters,
             lr=options.lr,
             max_iter=options.lbfgs_iterations,
+            tolerance_grad=1e-12,
+            tolerance_change=1e-14,
             history_size=10,
             line_search_fn="strong_wolfe",
         )

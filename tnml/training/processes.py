@@ -11,10 +11,9 @@ call and a test run alike, and needs neither a re-run of the user's script nor a
 threads are already running.
 """
 
-import logging
+import atexit
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 import torch
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from tnml.errors import InputError
 from tnml.training.options import LoopOptions
+from tnml.training.quiet import quiet
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ def open_fabric(options: LoopOptions, joined: bool) -> Fabric:
     """
     device = device_of(options)
     precision = _PRECISIONS[options.precision]
-    with _quiet():
+    with quiet(*_LOGGERS):
         if not joined:
             index = 1 if device.type == "cpu" else [device.index]
             return Fabric(
@@ -115,22 +115,16 @@ def open_fabric(options: LoopOptions, joined: bool) -> Fabric:
             precision=precision,
             plugins=[TorchElasticEnvironment()],
         )
+        if not dist.is_initialized():
+            atexit.register(_leave_group)
         fabric.launch()
         return fabric
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Fabric's notes about devices and process groups off the user's terminal."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+def _leave_group() -> None:
+    """At exit: a group that is still open can abort the interpreter while its threads are taken down."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 class Group:

@@ -172,6 +172,7 @@ class Stepper:
             "average": None if self.average is None else self.average.state(),
             "sums": self._sums,
             "samples": self.samples,
+            "rate": self.rate,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -181,7 +182,7 @@ class Stepper:
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": settings})
         if self.average is not None:
             self.average.restore(state["average"])
-        self.samples = int(state["samples"])
+        self.samples, self.rate = int(state["samples"]), float(state["rate"])
         keep = float(self._group.rank == 0)
         self._sums = {name: (sums * keep).to(self._device) for name, sums in state["sums"].items()}
 

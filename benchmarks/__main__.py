@@ -1,0 +1,52 @@
+"""`python -m benchmarks NAME [--smoke] [--out FILE.json]`: measures, prints a table, writes JSON."""
+
+import argparse
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from rich.console import Console
+
+RESULTS = Path(__file__).parent / "results"
+NAMES = {
+    "chain": "the MPS layer against a plain loop and the peers: time, memory, share of the GEMM peak",
+    "imports": "what `import tnml` and `tnml --help` add to `import torch`",
+    "mnist": "accuracy and seconds of the recipes behind `tnml train mnist`, several seeds",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit status; 1 where a measurement could not be made. A missed bar is a result, not an error."""
+    listing = "\n".join(f"  {name:8} {text}" for name, text in NAMES.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog=f"names:\n{listing}\n\n`NAME --help` shows the options of one.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+    )
+    parser.add_argument("name", choices=sorted(NAMES), metavar="NAME")
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help"):
+        parser.print_help()
+        return 0
+    name = parser.parse_args(words[:1]).name
+    module = import_module(f"benchmarks.{name}")
+
+    own = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=NAMES[name])
+    own.add_argument("--smoke", action="store_true", help="tiny sizes, a few seconds; shows that it works")
+    own.add_argument("--out", type=Path, help="where the JSON goes (default: benchmarks/results/, not with --smoke)")
+    module.add_arguments(own)
+    options = own.parse_args(words[1:])
+    console = Console()
+    result = module.measure(options, console)
+    module.show(result, console)
+    out = options.out or (None if options.smoke else RESULTS / f"{name}.json")
+    if out is not None:
+        import_module("benchmarks.machine").write_json(out, result)
+        console.print(f"written: {out.name}")
+    return 1 if result["errors"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

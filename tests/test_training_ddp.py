@@ -1,0 +1,188 @@
+"""Two processes give what one gives: started by us, by torchrun, with uneven batches; and they end well."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from programs.training_job import SAMPLES, Batches, Net, losses, mean_loss
+from torch import nn
+
+from tnml.errors import InputError
+from tnml.training import LoopOptions, TrainingDiverged, run
+from tnml.training.processes import Group
+
+PROGRAM = Path(__file__).parent / "programs" / "training_job.py"
+ADAM = {"epochs": 3, "lr": 0.05, "clip_norm": 0.5, "average": "ema"}
+LBFGS = {"epochs": 2, "lr": 1.0, "optimizer": "lbfgs", "lbfgs_iterations": 4, "schedule": "constant"}
+
+
+def alone(options, loss=losses):
+    net = Net(0.0)
+    return net, run(net, loss, Batches(), LoopOptions(device="cpu", **options))
+
+
+def assert_close(found, expected, tolerance=1e-5):
+    for name, tensor in expected.items():
+        assert (found[name] - tensor).abs().max() <= tolerance, name
+
+
+class Two:
+    """A Fabric's facts about one of two processes."""
+
+    world_size, device = 2, torch.device("cpu")
+
+    def __init__(self, rank):
+        self.global_rank = rank
+
+
+@pytest.mark.parametrize("total", [1, 2, 5, 8])
+def test_parts_cover_the_batch_once(total):
+    batch = (torch.arange(total), torch.arange(total) * 10)
+    parts = [Group(Two(rank)).part(batch) for rank in range(2)]
+    assert torch.cat([part[0][0] for part in parts]).tolist() == list(range(total))
+    assert [part[1] for part in parts] == [len(part[0][1]) for part in parts]
+    assert parts[0][1] >= 1
+    assert all(part[2] == total for part in parts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "loss"), [(ADAM, losses), (LBFGS, mean_loss)], ids=["adam", "lbfgs"])
+def test_started_processes_equal_one(options, loss, tmp_path, capfd):
+    expected, single = alone(options, loss)
+    net = Net(0.0)
+    result = run(net, loss, Batches(), LoopOptions(device="cpu", devices=2, **options), run_dir=tmp_path)
+    assert_close(net.state_dict(), expected.state_dict())
+    assert [row["loss"] for row in result.history] == pytest.approx(
+        [row["loss"] for row in single.history], abs=1e-5
+    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "metrics.csv"]
+    assert capfd.readouterr() == ("", "")
+    assert "MASTER_PORT" not in os.environ
+
+
+class FailsOnRankOne:
+    steps_per_epoch = 2
+
+    def __call__(self, epoch, step):
+        if os.environ.get("RANK") == "1" and step == 1:
+            raise InputError("this batch is bad")
+        return Batches()(0, 0)
+
+
+def nan_loss(module, x, y):
+    return mean_loss(module, x, y) * float("nan" if len(x) == 4 else 1.0)  # rank 0's part of 7 is 4
+
+
+@pytest.mark.slow
+def test_errors_come_back_as_they_are():
+    options = LoopOptions(epochs=2, device="cpu", devices=2)
+    with pytest.raises(InputError, match="this batch is bad"):
+        run(Net(0.0), mean_loss, FailsOnRankOne(), options)
+    with pytest.raises(TrainingDiverged, match="NaN"):
+        run(Net(0.0), nan_loss, Batches(), options)
+
+
+def test_what_cannot_be_sent_is_refused_at_once():
+    options = LoopOptions(devices=2, device="cpu")
+    with pytest.raises(InputError, match="instead of lambdas"):
+        run(nn.Linear(5, 3), lambda m, x, y: m(x).sum(), Batches(), options)
+
+
+def torchrun(folder, weights, options, *more):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(PROGRAM),
+    ]
+    command += [str(folder), str(weights), "--options", json.dumps(options), *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.slow
+def test_torchrun_gives_every_rank_the_weights_of_one_process(tmp_path):
+    expected, single = alone(ADAM)
+    process = torchrun(tmp_path / "run", tmp_path / "w", ADAM)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert output == f"done: loss {single.history[-1]['loss']:.6f} in 3 epochs\n"
+    ranks = [torch.load(tmp_path / f"w.{rank}") for rank in range(2)]
+    for name in ranks[0]:
+        assert torch.equal(ranks[0][name], ranks[1][name])
+    assert_close(ranks[0], expected.state_dict())
+
+
+def wait_for(path, process):
+    while not path.exists() and process.poll() is None:
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["started", "torchrun"])
+def test_ctrl_c_in_two_processes_leaves_a_run_that_resumes(tmp_path, how):
+    expected, _ = alone({"epochs": 40, "lr": 0.05})
+    options = {"epochs": 40, "lr": 0.05}
+    folder = tmp_path / "run"
+    if how == "torchrun":
+        process = torchrun(folder, tmp_path / "w", options, "--pause", "0.02")
+    else:
+        command = [
+            sys.executable,
+            str(PROGRAM),
+            str(folder),
+            str(tmp_path / "w"),
+            "--pause",
+            "0.02",
+            "--options",
+        ]
+        command += [json.dumps({**options, "devices": 2})]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+    wait_for(folder / "checkpoint.pt", process)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+    output, errors = process.communicate(timeout=60)
+    assert output == f"interrupted: {folder}\n", errors
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)["state"]
+    assert 0 < 6 * state["epoch"] + state["step"] < 40 * 6
+    net = Net(0.0)
+    result = run(net, losses, Batches(), LoopOptions(device="cpu", **options), run_dir=folder, resume=True)
+    assert_close(net.state_dict(), expected.state_dict(), tolerance=1e-4)
+    assert len(result.history) == 40
+    assert SAMPLES == 37
+
+
+@pytest.mark.slow
+def test_the_processes_end_with_their_parent(tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, str(PROGRAM), str(folder), str(tmp_path / "w"), "--pause", "0.02", "--options"]
+    process = subprocess.Popen(
+        [*command, '{"epochs": 100000, "devices": 2}'],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(folder / "checkpoint.pt", process)
+    process.kill()
+    process.wait()
+    time.sleep(2.0)
+    before = (folder / "metrics.csv").stat().st_mtime_ns
+    time.sleep(1.0)
+    assert (folder / "metrics.csv").stat().st_mtime_ns == before

@@ -1,0 +1,77 @@
+"""What a person sees: one line per epoch in a file, a live line on a terminal."""
+
+import io
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from tnml.training import ProgressReporter, TrainOptions, train_classifier
+from tnml.training import progress as progress_module
+
+
+def trained(reporter, epochs=3):
+    x = torch.rand(20, 2, generator=torch.Generator().manual_seed(0))
+    options = TrainOptions(epochs=epochs, batch_size=5, validation=0.2, device="cpu")
+    return train_classifier(nn.Linear(2, 2), x, (x[:, 0] > x[:, 1]).long(), options, progress=reporter)
+
+
+def test_a_file_gets_one_line_per_epoch():
+    log = io.StringIO()
+    result = trained(ProgressReporter(log))
+    lines = log.getvalue().splitlines()
+    assert len(lines) == 3
+    for line, row in zip(lines, result.history, strict=True):
+        assert line.startswith(
+            f"epoch {row['epoch']}/3  loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}"
+        )
+        assert f"val_accuracy {row['val_accuracy']:.4f}" in line
+        assert "samples/s" in line
+        assert "\x1b" not in line
+
+
+def test_the_default_is_the_standard_output(capsys):
+    trained(ProgressReporter(), epochs=2)
+    output, errors = capsys.readouterr()
+    assert (output.count("\n"), errors) == (2, "")
+
+
+def test_a_terminal_gets_a_live_line(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        progress_module,
+        "Console",
+        lambda file: Console(file=file, force_terminal=True, width=150, legacy_windows=False),
+    )
+    monkeypatch.setattr(progress_module, "_REFRESH", 0.0)
+    result = trained(ProgressReporter(screen))
+    text = screen.getvalue()
+    assert "epoch 1/3" in text
+    assert f"val_accuracy {result.history[-1]['val_accuracy']:.4f}" in text
+    assert "samples/s" in text
+    assert "0:00:00" in text
+    assert text.rstrip().count("\n") <= 2  # the line is redrawn, not repeated
+    assert text.count("\x1b[?25h") == text.count("\x1b[?25l") == 1  # the cursor comes back
+
+
+def test_the_terminal_comes_back_after_an_error(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        progress_module, "Console", lambda file: Console(file=file, force_terminal=True, width=80)
+    )
+
+    class Breaks(nn.Linear):
+        def forward(self, x):
+            if self.training:
+                raise RuntimeError("broken")
+            return super().forward(x)
+
+    x = torch.zeros(4, 2)
+    reporter = ProgressReporter(screen)
+    try:
+        train_classifier(
+            Breaks(2, 2), x, torch.zeros(4, dtype=torch.int64), TrainOptions(device="cpu"), progress=reporter
+        )
+    except RuntimeError as error:
+        assert str(error) == "broken"
+    assert "\x1b[?25h" in screen.getvalue()

@@ -1,0 +1,89 @@
+"""The command `tnml`: parse, call the library, print. Each command is a module, loaded when it is called."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from tnml import __version__
+from tnml.cli.console import complain, say
+from tnml.errors import InputError, choose
+
+__all__ = ["main"]
+
+BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141  # 128 + the signal's number, as shells count
+
+COMMANDS = {
+    "train": "train a matrix product state and keep it in a model file",
+    "evaluate": "measure a model on labelled data: accuracy, a table by class, a confusion matrix",
+    "predict": "write the label and the probabilities of new samples as CSV",
+    "inspect": "show what a model file holds: sites, bonds, parameters, scale of its outputs",
+    "data": "list the data sets known by name, or fetch one",
+}
+
+HELP = f"""usage: tnml COMMAND [options]
+
+Tensor networks for machine learning.
+
+commands:
+{chr(10).join(f"  {name:<10} {text}" for name, text in COMMANDS.items())}
+
+options:
+  -h, --help  show this help; `tnml COMMAND --help` shows a command's options and their defaults
+  --version   show the version
+
+to begin with:
+  tnml train digits
+  tnml train mnist --preset accurate
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of the command line `tnml`, run with these words.
+
+    0: done. 2: bad input, after one line `error: ...` on the standard error. 130: stopped by Ctrl-C.
+    Anything else that goes wrong is a mistake in tnml and keeps its traceback.
+
+    Args:
+        argv: the words after `tnml`; None takes those of this process.
+
+    Example:
+        >>> main(["data", "list"]) == main(["--version"])  # doctest: +ELLIPSIS
+        name ...
+        True
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except InputError as error:
+        complain(str(error))
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        complain("interrupted", title="tnml")
+        return INTERRUPTED
+    except BrokenPipeError:  # `tnml predict ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+    except OSError as error:
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        complain(
+            f"{error.strerror}: {error.filename or 'the disk'}; check the path, its rights and the free space"
+        )
+        return BAD_INPUT
+    return code
+
+
+def _run(words: list[str]) -> int:
+    """Does what the first word says."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        say(HELP.rstrip())
+        return 0 if words else BAD_INPUT
+    if words[0] == "--version":
+        say(f"tnml {__version__}")
+        return 0
+    name = choose("command", words[0], {name: name for name in COMMANDS})
+    command: Callable[[list[str]], int] = import_module(f"tnml.cli.{name}").run
+    return command(words[1:])

@@ -1,0 +1,120 @@
+"""`tnml inspect`: what a model file holds."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tnml import report
+from tnml.cli.console import facts, say
+from tnml.cli.parsing import new_parser, parse
+from tnml.cli.saved import SavedModel, data_for, n_parameters, open_model
+from tnml.files import read_model
+
+EXAMPLES = (
+    "tnml inspect runs/digits-001",
+    "tnml inspect model.safetensors mnist --figure bonds.png",
+)
+
+
+def run(words: Sequence[str]) -> int:
+    """The exit code of `tnml inspect` with these words.
+
+    Raises:
+        InputError: the model or the data cannot be read, or do not fit.
+    """
+    parser = new_parser(
+        "tnml inspect MODEL [DATA] [options]",
+        "Shows what a model file holds, and the scale of the model's outputs on random inputs or on data.",
+        EXAMPLES,
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a model file, or the folder of a run")
+    add(
+        "data",
+        nargs="?",
+        metavar="DATA",
+        help="measure the outputs on these data; on uniform random inputs where left out",
+    )
+    add("--split", type=str, default="test", help="train, test or all")
+    add("--samples", type=int, default=1000, help="at most so many samples are measured")
+    add("--seed", type=int, default=0, help="of the random inputs")
+    add("--figure", type=str, metavar="FILE", help="also draw the bond dimensions: .png, .pdf or .svg")
+    asked = parse(parser, words)
+    model = open_model(asked.model)
+    say(facts(_contents(model)))
+    if asked.data is None:
+        generator = torch.Generator().manual_seed(asked.seed)
+        x = torch.rand(asked.samples, model.layer.n_sites, generator=generator)
+        source = "uniform random inputs"
+    else:
+        data = data_for(model, asked.data, asked.split, None)
+        x, source = torch.from_numpy(data.x[: asked.samples]), f"{data.name}, {data.split}"
+    say(f"\noutputs on {len(x)} samples ({source})\n{facts(_scales(model, x))}")
+    if asked.figure is not None:
+        shape = model.layer.chain_shape
+        report.save_figure(report.bond_figure(shape.left, shape.right), asked.figure)
+        say(f"\nfigure: {asked.figure}")
+    return 0
+
+
+def _contents(model: SavedModel) -> list[tuple[str, object]]:
+    """Names and values of what the file says."""
+    layer, classes = model.layer, model.classifier.classes_.tolist()
+    version = read_model(model.path)[1].get("tnml", "unknown")
+    results = model.data.get("results", {})
+    options = ", ".join(
+        f"{k}={v}" for k, v in layer.features.spec.items() if k not in ("name", "dim") and v is not None
+    )
+    order = layer.config["order"]
+    found: list[tuple[str, object]] = [
+        ("file", f"{model.path} ({model.path.stat().st_size:,} bytes, tnml {version})"),
+        ("kind", f"classifier of {len(classes)} classes: {_short(classes)}"),
+        ("sites", f"{layer.n_sites}, label core after site {layer.label_site}"),
+        ("order", order if isinstance(order, str) else "a permutation"),
+        (
+            "features",
+            f"{layer.features.name}, dimension {layer.features.dim}" + (f", {options}" if options else ""),
+        ),
+        ("bonds", _runs(layer.bond_dims)),
+        ("parameters", f"{n_parameters(layer)} ({str(layer.weight.dtype).removeprefix('torch.')})"),
+    ]
+    if "provenance" in model.data:
+        found.append(("trained on", model.data["provenance"]))
+    if "test accuracy" in results:
+        found.append(("test accuracy", f"{results['test accuracy']:.4f}"))
+    return found
+
+
+@torch.no_grad()
+def _scales(model: SavedModel, x: Tensor) -> list[tuple[str, object]]:
+    """Statistics of the outputs, in natural logarithms where they may be huge."""
+    value, log_scale = model.layer.log_forward(x.to(model.layer.weight.dtype))
+    logits = (value * log_scale.exp()[:, None]).double()
+    log_norm = value.double().square().sum(1).sqrt().log() + log_scale
+    middle = log_norm.median().item()
+    return [
+        ("mean", f"{logits.mean():.4g}"),
+        ("standard deviation", f"{logits.std():.4g}"),
+        ("median |output|", f"{logits.abs().median():.4g}"),
+        ("norm, log of median", f"{middle:.4g}"),
+        ("norm, largest / median", f"{(log_norm.max() - middle).exp():.4g}"),
+        ("norm, median / smallest", f"{(middle - log_norm.min()).exp():.4g}"),
+    ]
+
+
+def _runs(numbers: Sequence[int]) -> str:
+    """Numbers with their repetitions counted.
+
+    Example:
+        >>> _runs([1, 2, 4, 4, 4, 2])
+        '1 2 4(x3) 2'
+    """
+    groups = [(number, len(list(group))) for number, group in groupby(numbers)]
+    return " ".join(f"{number}(x{times})" if times > 1 else str(number) for number, times in groups)
+
+
+def _short(items: Sequence[Any], most: int = 12) -> str:
+    return ", ".join(map(str, items[:most])) + (", ..." if len(items) > most else "")

@@ -1,0 +1,54 @@
+"""The folder of a run: where it is, what lies in it."""
+
+from pathlib import Path
+
+import yaml
+
+from tnml.cli.options import RunOptions
+from tnml.errors import InputError
+from tnml.files import write_text
+
+OPTIONS, MODEL = "options.yaml", "model.safetensors"
+
+
+def open_folder(options: RunOptions, out: Path | None, *, claim: bool) -> Path:
+    """The folder of a new run with its `options.yaml`: `out`, or the next free `runs/NAME-001`.
+
+    Args:
+        options: written down, so that the run can be repeated and resumed.
+        out: the folder asked for.
+        claim: whether this process makes the folder; the other processes of a group only name it.
+
+    Raises:
+        InputError: `out` holds a run already, or cannot be written to.
+
+    Example:
+        >>> open_folder(RunOptions(dataset="digits"), Path("here"), claim=False)
+        PosixPath('here')
+    """
+    if not claim:
+        return out or Path("runs") / "unnamed"
+    if out is not None and (out / OPTIONS).exists():
+        raise InputError(
+            f"{out} already holds a run; continue it with --resume {out}, or choose another --out"
+        )
+    folder = out or _next_free(Path("runs"), Path(options.dataset).stem)
+    write_text(folder / OPTIONS, yaml.safe_dump(options.record(), sort_keys=False))
+    return folder
+
+
+def _next_free(parent: Path, name: str) -> Path:
+    """A new folder, made by nobody else."""
+    number = 1
+    while True:
+        folder = parent / f"{name}-{number:03d}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise InputError(
+                f"cannot make the folder {folder}: {error.strerror}; choose another with --out"
+            ) from error
+        else:
+            return folder

@@ -1,0 +1,116 @@
+"""Reads unlabelled samples for `tnml predict` and prepares them as the model's training data were."""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tnml.cli.saved import SavedModel, chosen_scale, pair, scaling_advice
+from tnml.data import from_arrays, pool_images, resize_images
+from tnml.data.dataset import Scale
+from tnml.data.idx import read_idx
+from tnml.data.npz import DAMAGE
+from tnml.errors import InputError
+
+
+def read_samples(
+    path: str | os.PathLike[str], model: SavedModel, scale: Scale | None = None
+) -> npt.NDArray[Any]:
+    """Inputs `[n, sites]` as the model takes them, from a .npz, .npy, .csv or IDX file.
+
+    Args:
+        path: the file. An .npz holds `x` (or one array under any name).
+        model: says the width, and the pooling and resizing of its training data.
+        scale: range of the values; None takes that of the training data.
+
+    Raises:
+        InputError: the file is missing, damaged or of another kind, or its samples do not fit the model.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise InputError(f"no file at {source}; give samples as .npz, .npy, .csv or an IDX file")
+    values = _read(source)
+    if model.scales_itself:
+        range_here = (float(np.nanmin(values)), float(np.nanmax(values)) + 1.0) if values.size else "auto"
+        from_arrays(values, np.zeros(len(values), np.int64), source.name, scale=range_here)  # only to check
+        x = values.reshape(len(values), -1)
+    else:
+        x = _prepared(values, source.name, model, chosen_scale(model, scale))
+    if x.shape[1] != model.layer.n_sites:
+        raise InputError(
+            f"{source}: expected {model.layer.n_sites} values in each sample, as the model has sites, "
+            f"got {x.shape[1]}; give the columns it was trained on, without index or label"
+        )
+    return x
+
+
+def _prepared(
+    values: npt.NDArray[Any], name: str, model: SavedModel, scale: Scale
+) -> npt.NDArray[np.float32]:
+    """Scaled as asked; images of the size of the training data's originals are pooled and resized as they."""
+    original = pair(model.data.get("original_shape"))
+    if original is not None and values.shape[1:] == (original[0] * original[1],):
+        values = values.reshape(-1, *original)
+    with scaling_advice():
+        read = from_arrays(values, np.zeros(len(values), np.int64), name, scale=scale)
+    x, sides = read.x, read.image_shape
+    if sides is None or x.shape[1] == model.layer.n_sites:
+        return x
+    pool, resize = model.data.get("pool", 1), pair(model.data.get("resize"))
+    if pool != 1:
+        x, sides = pool_images(x, sides, pool), (sides[0] // pool, sides[1] // pool)
+    return x if resize is None else resize_images(x, sides, resize)
+
+
+def _read(source: Path) -> npt.NDArray[Any]:
+    """The array in a file, by its ending; anything else is taken for IDX."""
+    kind = source.suffix.lower()
+    if kind == ".csv":
+        return _read_csv(source)
+    if kind not in (".npy", ".npz"):
+        return read_idx(source)
+    try:
+        with open(source, "rb") as stream:
+            found = np.load(stream, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                return found
+            names = list(found.files)
+            chosen = [name for name in ("x", "x_test") if name in names] or (names if len(names) == 1 else [])
+            array = found[chosen[0]] if chosen else None
+    except DAMAGE as error:
+        reason = (
+            "it holds Python objects, which are never unpickled" if "allow_pickle" in str(error) else error
+        )
+        raise InputError(f"{source} cannot be read ({reason}); save it again with numpy.save") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{source} holds {', '.join(names) or 'nothing'}; expected an array called x")
+    return array
+
+
+def _read_csv(source: Path) -> npt.NDArray[np.float64]:
+    """Numbers separated by commas, after at most one line of headings."""
+    rows: list[list[float]] = []
+    try:
+        with open(source, newline="", encoding="utf-8-sig") as stream:
+            for number, cells in enumerate(csv.reader(stream), 1):
+                if not cells:
+                    continue
+                try:
+                    rows.append([float(cell) for cell in cells])
+                except ValueError as error:
+                    if not rows and number == 1:
+                        continue  # the heading
+                    raise InputError(f"{source}, line {number}: {error}; expected numbers only") from error
+                if len(rows[-1]) != len(rows[0]):
+                    raise InputError(
+                        f"{source}, line {number}: expected {len(rows[0])} numbers as in the first line, "
+                        f"got {len(rows[-1])}; complete the line"
+                    )
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{source} is not a readable CSV file ({error}); save it as text, UTF-8") from error
+    if not rows:
+        raise InputError(f"{source} holds no sample; expected one line of numbers for each")
+    return np.array(rows)

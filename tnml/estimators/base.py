@@ -1,0 +1,285 @@
+"""What classifier and regressor share: parameters into a layer and a training run, predictions, files."""
+
+import math
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float32, Float64
+from numpy import ndarray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from tnml import __version__
+from tnml.errors import InputError
+from tnml.estimators.scaling import fit_range, scale
+from tnml.features import FeatureMap
+from tnml.files import FORMAT, write_model
+from tnml.nn import MPSLayer
+from tnml.training import LoopOptions, ProgressReporter, TrainOptions
+from tnml.training.outcomes import Row
+from tnml.training.processes import device_of
+
+FLOATS = [np.float64, np.float32]
+BLOCK = 256  # samples predicted at a time; always as many, so that no sample's bits depend on the others
+_LEAST_EPOCHS, _LEAST_STEPS, _MOST_EPOCHS = 10, 1300, 300
+_LAYER_PREFIX = "layer."
+
+
+class MPSEstimator(BaseEstimator):
+    """The common part of `MPSClassifier` and `MPSRegressor`, which describe the parameters."""
+
+    _kind: ClassVar[str]
+
+    bond_dim: int
+    features: Any
+    order: Any
+    image_shape: tuple[int, int] | None
+    label_site: int | None
+    noise: float | None
+    bond_dropout: float
+    site_dropout: float
+    feature_range: Any
+    epochs: int | None
+    batch_size: int | None
+    lr: float | None
+    optimizer: str
+    weight_decay: float
+    schedule: str
+    clip_norm: float | None
+    average: str
+    validation_fraction: float
+    patience: int | None
+    dtype: str
+    engine: str
+    device: str
+    warm_start: bool
+    verbose: bool
+    random_state: Any
+
+    n_features_in_: int
+    layer_: MPSLayer
+    feature_range_: npt.NDArray[np.float64] | None
+    history_: list[Row]
+    n_iter_: int
+    seed_: int
+    data_: dict[str, Any] | None
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the fitted model to one safetensors file; `tnml.load` reads it.
+
+        The file holds tensors and JSON, never code. Left out are `history_`, `device` and a `random_state`
+        that is not a number.
+
+        Args:
+            path: by custom it ends in `.safetensors`.
+
+        Raises:
+            InputError: the file cannot be written, or something cannot be kept in one: a feature map that
+                is your own function, classes that are not text, numbers or truth values.
+        """
+        check_is_fitted(self)
+        if self.layer_.features.name == "callable":
+            raise InputError(
+                "a feature map that is your own function cannot be kept in a model file; pickle the model "
+                "or choose features by name"
+            )
+        tensors = {_LAYER_PREFIX + name: tensor for name, tensor in self.layer_.state_dict().items()}
+        tensors |= {name: torch.tensor(array) for name, array in self._arrays().items()}
+        if self.feature_range_ is not None:
+            tensors["feature_range"] = torch.tensor(self.feature_range_)
+        names = getattr(self, "feature_names_in_", None)
+        metadata = {
+            "format": FORMAT,
+            "kind": self._kind,
+            "tnml": __version__,
+            "config": self.layer_.config,
+            "parameters": _parameters_for_json(self.get_params(deep=False)),
+            "feature_names": None if names is None else list(names),
+            "n_iter": self.n_iter_,
+            "seed": self.seed_,
+            "data": self.data_,
+            **self._facts(),
+        }
+        write_model(path, tensors, metadata)
+
+    @classmethod
+    def _from_file(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Self:
+        """The model that `save` wrote; any exception means that the file is damaged."""
+        parameters = dict(metadata["parameters"])
+        if parameters["image_shape"] is not None:
+            parameters["image_shape"] = tuple(parameters["image_shape"])
+        model = cls(**parameters)
+        state = {
+            name.removeprefix(_LAYER_PREFIX): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(_LAYER_PREFIX)
+        }
+        limits = tensors.get("feature_range")
+        model.layer_ = _layer(metadata["config"], state)
+        model.n_features_in_ = model.layer_.n_sites
+        model.feature_range_ = None if limits is None else limits.numpy()
+        model.history_, model.data_ = [], metadata["data"]
+        model.n_iter_, model.seed_ = metadata["n_iter"], metadata["seed"]
+        if metadata["feature_names"] is not None:
+            model.feature_names_in_ = np.array(metadata["feature_names"], dtype=object)
+        model._adopt(tensors, metadata)
+        return model
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Further arrays of a fitted model, for the file."""
+        raise NotImplementedError
+
+    def _facts(self) -> dict[str, Any]:
+        """Further facts of a fitted model, for the file."""
+        raise NotImplementedError
+
+    def _adopt(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+        """Takes back what `_arrays` and `_facts` gave."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Parameters, numbers and numpy arrays, also for the layer."""
+        state: dict[str, Any] = dict(super().__getstate__())
+        layer = state.get("layer_")
+        if layer is not None:
+            config = layer.config | {"features": _feature_spec(layer.features)}
+            arrays = {name: tensor.detach().cpu().numpy() for name, tensor in layer.state_dict().items()}
+            state["layer_"] = {"config": config, "state": arrays}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        stored = state.get("layer_")
+        if stored is not None:
+            tensors = {name: torch.tensor(np.array(array)) for name, array in stored["state"].items()}
+            state["layer_"] = _layer(stored["config"], tensors)
+        super().__setstate__(state)
+
+    def _continues(self) -> bool:
+        """Whether `fit` goes on from the fitted layer."""
+        return bool(self.warm_start) and hasattr(self, "layer_")
+
+    def _start(self, X: npt.NDArray[Any], outputs: int) -> None:
+        """A new layer for samples like `X`, and everything else that a fit begins with."""
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        self.feature_range_ = fit_range(X, self.feature_range)
+        shape = None if self.image_shape is None else tuple(int(side) for side in self.image_shape)
+        layer = MPSLayer(
+            X.shape[1],
+            outputs,
+            _plain(self.bond_dim),
+            features=self.features,
+            order=self._order(X.shape[1]),
+            shape=shape,
+            label_site=_plain(self.label_site),
+            noise=_plain(self.noise),
+            bond_dropout=_plain(self.bond_dropout),
+            site_dropout=_plain(self.site_dropout),
+            dtype=self.dtype,
+            engine=self.engine,
+            seed=seed,
+        )
+        some = torch.from_numpy(scale(X[:: max(1, len(X) // 500)], self.feature_range_))
+        self.layer_ = layer.rescale_(some.to(layer.weight.dtype)).eval()
+        self.history_, self.n_iter_, self.seed_, self.data_ = [], 0, seed, None
+
+    def _order(self, n_sites: int) -> Any:
+        """The order of the sites: "auto" is "snake" on images, also on those it takes for some."""
+        if not (isinstance(self.order, str) and self.order == "auto"):
+            return self.order
+        square = n_sites >= 16 and math.isqrt(n_sites) ** 2 == n_sites
+        return "snake" if self.image_shape is not None or square else "raster"
+
+    def _options(self, samples: int, *, one_pass: bool, **own: Any) -> TrainOptions:
+        """The options of the next run on so many samples.
+
+        Numbers left at None: batches of 32 to 100 samples, as many epochs as make 1300 steps, between 10
+        and 300, and a rate of 0.2 / sites between 3e-4 and 0.03, because all sites move at once.
+        """
+        batch = self.batch_size or min(100, max(32, samples // 100))
+        epochs, lr = self.epochs, self.lr
+        if epochs is None:
+            steps = math.ceil(samples / batch)
+            epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS / steps)))
+        if lr is None:
+            lr = 1.0 if self.optimizer == "lbfgs" else min(0.03, max(3e-4, 0.2 / self.layer_.n_sites))
+        chosen = {
+            "epochs": 1 if one_pass else epochs,
+            "batch_size": batch,
+            "lr": lr,
+            "weight_decay": self.weight_decay,
+            "schedule": "constant" if one_pass else self.schedule,
+            "clip_norm": self.clip_norm,
+            "validation": 0.0 if one_pass else self.validation_fraction,
+            "patience": None if one_pass else self.patience,
+            "seed": self.seed_ + self.n_iter_,
+            **own,
+        }
+        chosen = {name: _plain(value) for name, value in chosen.items()}
+        return TrainOptions(optimizer=self.optimizer, average=self.average, device=self.device, **chosen)
+
+    def _progress(self) -> ProgressReporter | None:
+        return ProgressReporter() if self.verbose else None
+
+    def _note(self, history: Sequence[Row]) -> None:
+        """Takes down a finished run."""
+        self.layer_.eval()
+        self.history_ += history
+        self.n_iter_ += len(history)
+
+    def _scaled(self, X: npt.NDArray[Any]) -> Float32[ndarray, "b n"]:
+        return scale(X, self.feature_range_)
+
+    @torch.no_grad()
+    def _evaluate(self, X: Any) -> Float64[ndarray, "b c"]:
+        """Outputs of the layer.
+
+        The layer sees blocks of one size, the last one filled up: a sample's outputs are then the same to
+        the last bit whatever else it is predicted with.
+        """
+        check_is_fitted(self)
+        x = torch.from_numpy(self._scaled(validate_data(self, X, dtype=FLOATS, reset=False)))
+        device = device_of(LoopOptions(device=self.device))
+        layer = self.layer_.to(device).eval()
+        outputs = []
+        for block in x.to(layer.weight.dtype).split(BLOCK):
+            full = torch.nn.functional.pad(block, (0, 0, 0, BLOCK - len(block)))
+            outputs.append(layer(full.to(device))[: len(block)].cpu().double())
+        return torch.cat(outputs).numpy()
+
+
+def _layer(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MPSLayer:
+    layer = MPSLayer(**config)
+    layer.load_state_dict(dict(state))
+    return layer.eval()
+
+
+def _feature_spec(features: FeatureMap) -> dict[str, Any] | FeatureMap:
+    """What rebuilds the features in this or another process."""
+    return features if features.name == "callable" else features.spec
+
+
+def _plain(value: Any) -> Any:
+    """A Python number where numpy's was given, as by a search over `np.arange`."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _parameters_for_json(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters a file can hold; without the device, because the next reader may have another."""
+    kept = {name: _plain(value) for name, value in parameters.items() if name != "device"}
+    if not isinstance(kept["random_state"], int):
+        kept["random_state"] = None
+    if isinstance(kept["features"], FeatureMap):
+        kept["features"] = kept["features"].spec
+    if not isinstance(kept["order"], str):
+        kept["order"] = [int(site) for site in kept["order"]]
+    for name in ("image_shape", "feature_range"):
+        if kept[name] is not None and not isinstance(kept[name], str):
+            kept[name] = [_plain(number) for number in kept[name]]
+    return kept

@@ -1,0 +1,74 @@
+"""Saved models: one door for every kind of file that `save` writes."""
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from typing import Any
+
+from torch import Tensor
+
+from tnml.errors import InputError, choose
+from tnml.estimators import MPSClassifier, MPSRegressor
+from tnml.files import FORMAT, read_model
+from tnml.nn import MPSLayer
+
+Model = MPSClassifier | MPSRegressor | MPSLayer
+
+
+def load(path: str | PathLike[str]) -> MPSClassifier | MPSRegressor | MPSLayer:
+    """The model in a file written by `save`: what was saved comes back, with the same predictions.
+
+    Only tensors and JSON are read; nothing is unpickled, no code of the file runs. The model is on the CPU.
+
+    Args:
+        path: a safetensors file of tnml.
+
+    Raises:
+        InputError: no such file; a damaged one; not a model of tnml; or one of a newer format.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> model = MPSClassifier(epochs=1).fit([[0.0], [1.0]], ["no", "yes"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(pathlib.Path(folder) / "model.safetensors")
+        ...     load(pathlib.Path(folder) / "model.safetensors").classes_.tolist()
+        ['no', 'yes']
+    """
+    tensors, metadata = read_model(path)
+    version = metadata.get("format")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise InputError(
+            f"{path} names no format version, got {version!r}; expected a file written by `save`"
+        )
+    if version > FORMAT:
+        raise InputError(
+            f"{path} has format {version}, this tnml reads up to {FORMAT}; install a newer tnml "
+            f"(the file was written by {metadata.get('tnml', 'an unknown version')})"
+        )
+    read = choose(f"kind of model in {path}", metadata.get("kind", ""), _READERS)
+    try:
+        return read(tensors, metadata)
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise InputError(
+            f"{path} does not hold what a {metadata['kind']} needs ({error}); it may be damaged, save again"
+        ) from error
+
+
+def _read_layer(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> MPSLayer:
+    layer = MPSLayer(**metadata["config"])
+    layer.load_state_dict(dict(tensors))
+    return layer
+
+
+_READERS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, Any]], Model]] = {
+    "classifier": MPSClassifier._from_file,
+    "regressor": MPSRegressor._from_file,
+    "layer": _read_layer,
+}

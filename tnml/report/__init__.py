@@ -1,0 +1,30 @@
+"""Results to look at: scores by class and figures. Nothing here trains or loads anything."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tnml.report.scores import ClassScores, class_scores, confusion_counts
+
+if TYPE_CHECKING:
+    from tnml.report.figures import bond_figure, confusion_figure, save_figure
+
+__all__ = [
+    "ClassScores",
+    "bond_figure",
+    "class_scores",
+    "confusion_counts",
+    "confusion_figure",
+    "save_figure",
+]
+
+_DRAWN = frozenset({"bond_figure", "confusion_figure", "save_figure"})  # matplotlib waits until it is used
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DRAWN:
+        raise AttributeError(f"module 'tnml.report' has no attribute {name!r}")
+    return getattr(import_module("tnml.report.figures"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,91 @@
+"""How good a classifier is, class by class."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tnml.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClassScores:
+    """What `class_scores` found; each array has one number per class, NaN where nothing can be said.
+
+    Args:
+        precision: of the samples called c, the share that are c.
+        recall: of the samples that are c, the share called c.
+        f1: harmonic mean of the two.
+        support: number of samples that are c.
+        accuracy: share of all samples called by their own class.
+
+    Example:
+        >>> class_scores(np.array([[1, 1], [0, 2]])).accuracy
+        0.75
+    """
+
+    precision: npt.NDArray[np.float64]
+    recall: npt.NDArray[np.float64]
+    f1: npt.NDArray[np.float64]
+    support: npt.NDArray[np.int64]
+    accuracy: float
+
+
+def confusion_counts(
+    truth: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], n_classes: int
+) -> npt.NDArray[np.int64]:
+    """Counts `[c, c]`: row i, column j holds the samples of class i that were called j.
+
+    Args:
+        truth: `[n]` numbers from 0 to n_classes - 1.
+        predicted: `[n]`, likewise.
+        n_classes: number of classes c.
+
+    Raises:
+        InputError: the lengths differ, or a number is out of range.
+
+    Example:
+        >>> confusion_counts(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
+        [[1, 0], [1, 1]]
+    """
+    if truth.shape != predicted.shape or truth.ndim != 1:
+        raise InputError(
+            "truth and predicted must be [n] and of equal length, "
+            f"got {list(truth.shape)} and {list(predicted.shape)}"
+        )
+    both = np.concatenate([truth, predicted])
+    if both.size and (both.min() < 0 or both.max() >= n_classes):
+        raise InputError(f"classes must lie in 0..{n_classes - 1}, got {both.min()}..{both.max()}")
+    return np.bincount(truth * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def class_scores(counts: npt.NDArray[np.int64]) -> ClassScores:
+    """Precision, recall, F1 and support of every class, and the accuracy, from `confusion_counts`.
+
+    Raises:
+        InputError: `counts` is not square, or holds no sample.
+
+    Example:
+        >>> class_scores(np.array([[1, 1], [0, 2]])).recall.tolist()
+        [0.5, 1.0]
+    """
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.sum() == 0:
+        raise InputError(
+            f"counts must be square and hold a sample, got shape {list(counts.shape)} and sum {counts.sum()}"
+        )
+    right = np.diag(counts).astype(np.float64)
+    called, support = counts.sum(0), counts.sum(1)
+    return ClassScores(
+        precision=_ratio(right, called),
+        recall=_ratio(right, support),
+        f1=_ratio(2 * right, called + support),
+        support=support,
+        accuracy=float(right.sum() / counts.sum()),
+    )
+
+
+def _ratio(above: npt.NDArray[np.float64], below: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """The quotient, NaN where the denominator is 0."""
+    quotient = np.full(len(above), np.nan)
+    np.divide(above, below, out=quotient, where=below > 0)
+    return quotient

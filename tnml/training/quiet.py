@@ -1,0 +1,24 @@
+"""Keeps the notes of libraries off the user's terminal."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet(*loggers: str) -> Iterator[None]:
+    """Inside the block the named loggers pass on errors only.
+
+    Example:
+        >>> with quiet("lightning_fabric"):
+        ...     logging.getLogger("lightning_fabric").info("not shown")
+    """
+    found = [logging.getLogger(name) for name in loggers]
+    levels = [logger.level for logger in found]
+    for logger in found:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(found, levels, strict=True):
+            logger.setLevel(level)
