@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 import torch
 from rich.console import Console
 from torch import nn
@@ -68,10 +69,8 @@ def test_the_terminal_comes_back_after_an_error(monkeypatch):
 
     x = torch.zeros(4, 2)
     reporter = ProgressReporter(screen)
-    try:
+    with pytest.raises(RuntimeError, match="broken"):
         train_classifier(
             Breaks(2, 2), x, torch.zeros(4, dtype=torch.int64), TrainOptions(device="cpu"), progress=reporter
         )
-    except RuntimeError as error:
-        assert str(error) == "broken"
     assert "\x1b[?25h" in screen.getvalue()

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import Any
 
 from tnml import __version__
 from tnml.cli.console import complain, say
@@ -21,6 +22,7 @@ COMMANDS = {
     "inspect": "show what a model file holds: sites, bonds, parameters, scale of its outputs",
     "data": "list the data sets known by name, or fetch one",
 }
+READERS = {"train": "request"}
 
 HELP = f"""usage: tnml COMMAND [options]
 
@@ -85,5 +87,8 @@ def _run(words: list[str]) -> int:
         say(f"tnml {__version__}")
         return 0
     name = choose("command", words[0], {name: name for name in COMMANDS})
-    command: Callable[[list[str]], int] = import_module(f"tnml.cli.{name}").run
-    return command(words[1:])
+    asked: Any = words[1:]
+    if name in READERS:  # its options are read, and their help shown, before the heavy libraries load
+        asked = import_module(f"tnml.cli.{READERS[name]}").read_request(asked)
+    command: Callable[[Any], int] = import_module(f"tnml.cli.{name}").run
+    return command(asked)

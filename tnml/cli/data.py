@@ -51,5 +51,5 @@ def _fetch(name: str | None, cache: str | None) -> int:
     if record.present:
         say(f"{name} is here: {record.where}")
     else:
-        say(f"{name} is in {fetch(name, cache=cache)}")
+        say(f"{name} is in {fetch(name, cache=cache, report=say)}")
     return 0

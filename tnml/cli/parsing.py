@@ -63,22 +63,28 @@ def parse(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
         raise InputError(_reworded(parser, str(error))) from error
 
 
-def check(parser: ArgumentParser, content: Mapping[str, Any], source: str) -> None:
-    """Passes if the parser takes these nested options.
+def checked(parser: ArgumentParser, content: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """These nested options as the parser takes them, by dotted name: numbers from text, tuples from lists.
 
     Raises:
         InputError: an unknown name or a value of the wrong type; the text names `source`.
 
     Example:
         >>> parser = new_parser("tnml sing", "Sings.", [])
-        >>> check(parser, {"loud": 1}, "song.yaml")
+        >>> checked(parser, {"loud": 1}, "song.yaml")
         Traceback (most recent call last):
         tnml.errors.InputError: song.yaml: unknown option loud. See `tnml sing --help`
     """
     try:
-        parser.parse_object(dict(content))
+        taken = parser.parse_object(dict(content))
     except ArgumentError as error:
         raise InputError(f"{source}: {_reworded(parser, str(error), dashes='')}") from error
+    names = [
+        f"{name}.{inner}" if isinstance(taken[name], Namespace) else name
+        for name, value in content.items()
+        for inner in (value if isinstance(taken[name], Namespace) else [name])
+    ]
+    return {name: taken[name] for name in names}
 
 
 def plain(namespace: Namespace | Mapping[str, Any]) -> dict[str, Any]:

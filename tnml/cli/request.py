@@ -10,7 +10,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from tnml.cli.options import GROUPS, SHARED, DataOptions, ModelOptions, RunOptions
-from tnml.cli.parsing import check, new_parser, parse, plain
+from tnml.cli.parsing import checked, new_parser, parse, plain
 from tnml.cli.presets import preset_defaults
 from tnml.cli.runs import OPTIONS
 from tnml.data.shipped import SHIPPED
@@ -141,14 +141,12 @@ def _stored(parser: ArgumentParser, path: Path, what: str) -> dict[str, Any]:
             f"{path} must hold options such as `train: {{epochs: 5}}`, got {content!r:.40}; "
             "options.yaml of a run shows them all"
         )
-    flat: dict[str, Any] = {}
-    for name, value in content.items():
-        if name in GROUPS and not isinstance(value, dict):
-            raise InputError(f"{path}: {name} must hold options such as `{name}: {{...}}`, got {value!r:.40}")
-        inner = {f"{name}.{key}": v for key, v in value.items()} if name in GROUPS else {str(name): value}
-        flat |= inner
-    check(parser, content, str(path))
-    return flat
+    for name in GROUPS:
+        if not isinstance(content.get(name, {}), dict):
+            raise InputError(
+                f"{path}: {name} must hold options such as `{name}: {{...}}`, got {content[name]!r:.40}"
+            )
+    return checked(parser, {str(name): value for name, value in content.items()}, str(path))
 
 
 def _located(dataset: str) -> str:

@@ -1,5 +1,6 @@
 """The folder of a run: where it is, what lies in it."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -9,6 +10,7 @@ from tnml.errors import InputError
 from tnml.files import write_text
 
 OPTIONS, MODEL = "options.yaml", "model.safetensors"
+RUNS = Path("runs")
 
 
 def open_folder(options: RunOptions, out: Path | None, *, claim: bool) -> Path:
@@ -27,14 +29,24 @@ def open_folder(options: RunOptions, out: Path | None, *, claim: bool) -> Path:
         PosixPath('here')
     """
     if not claim:
-        return out or Path("runs") / "unnamed"
+        return out or RUNS / "unnamed"
     if out is not None and (out / OPTIONS).exists():
         raise InputError(
             f"{out} already holds a run; continue it with --resume {out}, or choose another --out"
         )
-    folder = out or _next_free(Path("runs"), Path(options.dataset).stem)
+    folder = out or _next_free(RUNS, Path(options.dataset).stem)
     write_text(folder / OPTIONS, yaml.safe_dump(options.record(), sort_keys=False))
     return folder
+
+
+def discard_unused(folder: Path) -> None:
+    """Removes the folder of a run that never began, if there is nothing in it but its options."""
+    if [path.name for path in folder.iterdir()] == [OPTIONS]:
+        (folder / OPTIONS).unlink()
+        with suppress(OSError):  # other runs are beside it
+            folder.rmdir()
+            if folder.parent == RUNS:
+                RUNS.rmdir()
 
 
 def _next_free(parent: Path, name: str) -> Path:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from tnml.cli.console import say
 from tnml.cli.runs import MODEL
-from tnml.data import Dataset, load
+from tnml.data import Dataset, available, fetch, load
 from tnml.data.dataset import Scale
 from tnml.data.shipped import SHIPPED
 from tnml.errors import InputError
@@ -61,7 +62,7 @@ def open_model(path: str | os.PathLike[str]) -> SavedModel:
         place = place / MODEL
         if not place.exists():
             raise InputError(
-                f"{path} holds no {MODEL}; if its run is not finished, `tnml train --resume {path}` continues it"
+                f"{path} holds no {MODEL}; is its run unfinished? `tnml train --resume {path}` continues it"
             )
     model = load_model(place)
     if not isinstance(model, MPSClassifier):
@@ -125,6 +126,8 @@ def read_data(
         (4, 4)
     """
     with scaling_advice(option):
+        if download and name in {record.name for record in available() if not record.present}:
+            fetch(name, report=say)  # minutes, perhaps: say so
         return load(name, split=split, pool=pool, resize=resize, scale=scale, download=download)
 
 

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tnml.cli.console import complain, facts, rank, say
 from tnml.cli.options import RunOptions
-from tnml.cli.request import read_request
-from tnml.cli.runs import MODEL, open_folder
+from tnml.cli.request import Request
+from tnml.cli.runs import MODEL, discard_unused, open_folder
 from tnml.cli.saved import n_parameters, read_data
 from tnml.data import Dataset
 from tnml.errors import InputError
@@ -21,28 +22,31 @@ from tnml.training import ProgressReporter, TrainingInterrupted, train_classifie
 INTERRUPTED = 130
 
 
-def run(words: Sequence[str]) -> int:
-    """The exit code of `tnml train` with these words.
+def run(request: Request) -> int:
+    """The exit code of `tnml train`, asked for what `request.read_request` read.
 
     Raises:
         InputError: something asked for cannot be used.
     """
-    request = read_request(words)
     options = request.options
     train, test = (_read(options, split) for split in ("train", "test"))
     classes = _classes(train)
-    layer = _layer(options, train, len(classes))
+    targets = [_indices(part, classes) for part in (train, test)]
+    sites = train.x.shape[1]
+    layer = MPSLayer(
+        sites, len(classes), **vars(options.model), shape=train.image_shape, seed=options.train.seed
+    )
     main = rank() == 0
     folder = request.resume or open_folder(options, request.out, claim=main)
-    say(_opening(options, train, test, classes, layer, folder))
+    say(_opening(train, test, classes, layer, folder))
     try:
         result = train_classifier(
             layer,
             train.x,
-            _indices(train, classes),
+            targets[0],
             options.train,
             x_test=test.x,
-            y_test=_indices(test, classes),
+            y_test=targets[1],
             image_shape=train.image_shape,
             run_dir=folder,
             resume=request.resume is not None,
@@ -51,19 +55,27 @@ def run(words: Sequence[str]) -> int:
     except TrainingInterrupted:
         complain(f"stopped; continue with `tnml train --resume {folder}`", title="tnml")
         return INTERRUPTED
-    results = {
-        "test accuracy": result.test["accuracy"],
-        "seconds": result.seconds,
-        "epochs": len(result.history),
-    }
+    except InputError:
+        if main and request.resume is None:
+            discard_unused(folder)
+        raise
+    results = {"test accuracy": result.test["accuracy"], "seconds": result.seconds}
     if main:
-        data = _data_record(options, train) | {"results": results}
-        model = MPSClassifier.from_layer(
-            layer, classes, image_shape=train.image_shape, history=result.history, data=data
-        )
-        model.save(folder / MODEL)
+        _keep(folder / MODEL, layer, classes, result.history, _data_record(options, train, results))
     say(_summary(options, layer, folder, results))
     return 0
+
+
+def _keep(
+    path: Path,
+    layer: MPSLayer,
+    classes: npt.NDArray[np.generic],
+    history: Sequence[dict[str, float]],
+    data: dict[str, Any],
+) -> None:
+    """Writes the model file."""
+    shape = data["image_shape"]
+    MPSClassifier.from_layer(layer, classes, image_shape=shape, history=history, data=data).save(path)
 
 
 def _read(options: RunOptions, split: str) -> Dataset:
@@ -89,7 +101,7 @@ def _classes(train: Dataset) -> npt.NDArray[np.generic]:
     classes = np.unique(train.y)
     if len(classes) < 2:
         raise InputError(
-            f"{train.name}: expected two classes or more, got only {classes[0]!r}; add samples of another"
+            f"{train.name}: expected two classes or more, got only {classes[0]}; add samples of another"
         )
     return classes
 
@@ -99,19 +111,13 @@ def _indices(dataset: Dataset, classes: npt.NDArray[np.generic]) -> npt.NDArray[
     strange = np.setdiff1d(dataset.y, classes)
     if len(strange):
         raise InputError(
-            f"{dataset.name} {dataset.split} holds the label {strange[0]!r}, which no training sample has; "
+            f"{dataset.name} {dataset.split} holds the label {strange[0]}, which no training sample has; "
             "drop those samples or train on some"
         )
     return np.searchsorted(classes, dataset.y).astype(np.int64)
 
 
-def _layer(options: RunOptions, train: Dataset, n_classes: int) -> MPSLayer:
-    sites = train.x.shape[1]
-    return MPSLayer(sites, n_classes, **vars(options.model), shape=train.image_shape, seed=options.train.seed)
-
-
 def _opening(
-    options: RunOptions,
     train: Dataset,
     test: Dataset,
     classes: npt.NDArray[np.generic],
@@ -134,7 +140,7 @@ def _opening(
     )
 
 
-def _data_record(options: RunOptions, train: Dataset) -> dict[str, object]:
+def _data_record(options: RunOptions, train: Dataset, results: dict[str, float]) -> dict[str, Any]:
     """What a reader of the model file has to know to prepare data in the same way."""
     data = options.data
     original = train.image_shape
@@ -149,6 +155,7 @@ def _data_record(options: RunOptions, train: Dataset) -> dict[str, object]:
         "image_shape": train.image_shape,
         "original_shape": original,
         "provenance": train.provenance,
+        "results": results,
     }
 
 

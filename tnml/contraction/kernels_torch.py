@@ -55,6 +55,26 @@ def _runs(shape: ChainShape) -> list[_Run]:
     return [left, right]
 
 
+class _Saved:
+    """Views of one buffer: what enters each chunk's steps `[step, half, b, k]`, and the rescaling factors."""
+
+    def __init__(self, shape: ChainShape, run: _Run, batch: int, buffer: Tensor) -> None:
+        halves = len(run.right)
+        self.entering: list[Tensor] = []
+        place = 0
+        for first, last in run.chunks():
+            k, size = run.bonds[first][0], (last - first) * halves * batch * run.bonds[first][0]
+            self.entering.append(buffer[place : place + size].view(last - first, halves, batch, k))
+            place += size
+        count = len(run.bonds) // RESCALE_EVERY
+        self.factors = buffer[place : place + count * halves * batch].view(count, halves, batch, 1)
+
+    @staticmethod
+    def size(run: _Run, batch: int) -> int:
+        """Numbers in the buffer of a run."""
+        return len(run.right) * batch * (sum(k for k, _ in run.bonds) + len(run.bonds) // RESCALE_EVERY)
+
+
 def saved_size(shape: ChainShape, batch: int) -> int:
     """Numbers that `forward` keeps for `backward`: every vector and the factors of the rescaling.
 
@@ -62,16 +82,13 @@ def saved_size(shape: ChainShape, batch: int) -> int:
         >>> saved_size(ChainShape(2, (1, 2), (2, 1)), batch=3)
         6
     """
-    per_sample = 0
-    for run in _runs(shape):
-        per_sample += len(run.right) * (sum(k for k, _ in run.bonds) + len(run.bonds) // RESCALE_EVERY)
-    return per_sample * batch
+    return sum(_Saved.size(run, batch) for run in _runs(shape))
 
 
 def _ordered(features: Tensor, run: _Run) -> Tensor:
-    """Features `[step, half, b, e]` in the order of processing."""
-    sites = torch.tensor(run.sites, device=features.device)
-    return features.permute(1, 0, 2)[sites]
+    """Features `[step, half, b, e, 1]` in the order of processing."""
+    sites = torch.tensor(run.sites, device=features.device, dtype=torch.int64).view(-1, len(run.right))
+    return features.permute(1, 0, 2)[sites].unsqueeze(-1)
 
 
 def _cores(weight: Tensor, shape: ChainShape, run: _Run, first: int, last: int) -> Tensor:
@@ -101,48 +118,49 @@ def forward(
         [(3, 2), (3, 2), (2, 3), (0,)]
     """
     batch = features.shape[0]
-    saved = features.new_empty(saved_size(shape, batch) if keep else 0)
+    buffer = features.new_empty(saved_size(shape, batch))
     place = 0
     vectors: list[Tensor] = []
     exponents: list[Tensor] = []
     for run in _runs(shape):
-        halves = len(run.right)
-        kept = halves * batch * (sum(k for k, _ in run.bonds) + len(run.bonds) // RESCALE_EVERY)
-        vector, exponent = _forward_run(
-            features, weight, shape, run, saved[place : place + kept] if keep else None
-        )
-        place += kept
+        size = _Saved.size(run, batch)
+        saved = _Saved(shape, run, batch, buffer[place : place + size])
+        vector, exponent = _forward_run(features, weight, shape, run, saved)
+        place += size
         vectors += vector.unbind(0)
         exponents += exponent.unbind(0)
-    return vectors[0].clone(), vectors[1].clone(), torch.stack(exponents), saved
+    kept = buffer if keep else buffer.new_empty(0)
+    return vectors[0].clone(), vectors[1].clone(), torch.stack(exponents), kept
 
 
 def _forward_run(
-    features: Tensor, weight: Tensor, shape: ChainShape, run: _Run, saved: Tensor | None
+    features: Tensor, weight: Tensor, shape: ChainShape, run: _Run, saved: _Saved
 ) -> tuple[Tensor, Tensor]:
     """Takes the halves of a run to the label site; fills `saved` with what enters each step."""
     halves, batch = len(run.right), features.shape[0]
-    vector = features.new_ones(halves, batch, 1)
+    result = features.new_ones(halves, batch, run.bonds[-1][1] if run.bonds else 1)
     exponent = torch.zeros(halves, batch, dtype=weight.real.dtype, device=weight.device)
-    ordered = _ordered(features, run) if run.sites else features
-    place = 0
-    for first, last in run.chunks():
-        cores = _cores(weight, shape, run, first, last).flatten(2, 3)
-        for step in range(first, last):
-            if saved is not None:
-                saved[place : place + vector.numel()].view_as(vector).copy_(vector)
-                place += vector.numel()
-            expanded = ordered[step].unsqueeze(-1) * vector.unsqueeze(2)
-            vector = torch.bmm(expanded.flatten(2), cores[step - first])
+    ordered = _ordered(features, run)
+    chunks = list(run.chunks())
+    if chunks:
+        saved.entering[0][0].fill_(1)
+    for number, (first, last) in enumerate(chunks):
+        cores = _cores(weight, shape, run, first, last).flatten(2, 3).unbind(0)
+        entering = saved.entering[number].unsqueeze(3).unbind(0)
+        following = saved.entering[number + 1][0] if number + 1 < len(chunks) else result
+        leaving = [*saved.entering[number][1:].unbind(0), following]
+        expanded = features.new_empty(halves, batch, shape.physical, run.bonds[first][0])
+        flat = expanded.flatten(2)
+        for i, feature in enumerate(ordered[first:last].unbind(0)):
+            torch.mul(feature, entering[i], out=expanded)
+            torch.bmm(flat, cores[i], out=leaving[i])
+            step = first + i
             if step % RESCALE_EVERY == RESCALE_EVERY - 1:
-                power = power_of_two(vector)
-                factor = torch.exp2(-power).to(vector.dtype)
-                vector = vector * factor.unsqueeze(-1)
-                exponent = exponent + power
-                if saved is not None:
-                    saved[place : place + factor.numel()].view_as(factor).copy_(factor)
-                    place += factor.numel()
-    return vector, exponent
+                power = power_of_two(leaving[i])
+                factor = saved.factors[step // RESCALE_EVERY].copy_(torch.exp2(-power).unsqueeze(-1))
+                leaving[i].mul_(factor)
+                exponent += power
+    return result, exponent
 
 
 def backward(
@@ -170,18 +188,19 @@ def backward(
         >>> backward((torch.ones_like(left), torch.ones_like(right)), f, w, shape, saved, False)[0]
         tensor([3., 3., 3., 3., 3., 3., 3., 3.])
     """
+    batch = features.shape[0]
     gradient = torch.empty_like(weight)
-    of_features = torch.empty_like(features.permute(1, 0, 2), memory_format=torch.contiguous_format)
+    of_features = features.new_empty(shape.n_sites, batch, shape.physical)
     place = 0
     runs = _runs(shape)
     for run in runs:
-        halves = len(run.right)
-        kept = halves * features.shape[0] * (sum(k for k, _ in run.bonds) + len(run.bonds) // RESCALE_EVERY)
+        size = _Saved.size(run, batch)
         incoming = torch.stack(gradients) if len(runs) == 1 else gradients[int(run.right[0])].unsqueeze(0)
-        outputs = gradient, of_features if want_features else None
-        if run.sites:
-            _backward_run(incoming, features, weight, shape, run, saved[place : place + kept], outputs)
-        place += kept
+        kept = _Saved(shape, run, batch, saved[place : place + size])
+        _backward_run(
+            incoming, features, weight, shape, run, kept, (gradient, of_features if want_features else None)
+        )
+        place += size
     return gradient, of_features.permute(1, 0, 2) if want_features else None
 
 
@@ -191,37 +210,39 @@ def _backward_run(
     weight: Tensor,
     shape: ChainShape,
     run: _Run,
-    saved: Tensor,
+    saved: _Saved,
     outputs: tuple[Tensor, Tensor | None],
 ) -> None:
     """Writes the gradients of a run's cores (and features) into `outputs`."""
     halves, batch, d = len(run.right), features.shape[0], shape.physical
-    ordered = _ordered(features, run).conj()
-    end = saved.numel()
-    for first, last in reversed(list(run.chunks())):
+    ordered = _ordered(features, run).conj().resolve_conj()
+    for number, (first, last) in reversed(list(enumerate(run.chunks()))):
         k, j = run.bonds[first]
         count = last - first
-        cores = _cores(weight, shape, run, first, last).conj()
-        entering = adjoint.new_empty(count, halves, batch, k)
+        cores = _cores(weight, shape, run, first, last).conj().resolve_conj()
+        turned = cores.transpose(-1, -2).flatten(2, 3).unbind(0)
         leaving = adjoint.new_empty(count, halves, batch, j)
-        turned = cores.transpose(-1, -2).flatten(2, 3)
-        for step in range(last - 1, first - 1, -1):
+        leaving[-1] = adjoint
+        adjoint = adjoint.new_empty(halves, batch, k)
+        below = [adjoint, *leaving[:-1].unbind(0)]
+        expanded = adjoint.new_empty(halves, batch, d, j)
+        flat = expanded.flatten(2)
+        sources = leaving.unsqueeze(3).unbind(0)
+        feature = ordered[first:last].unbind(0)
+        for i in range(count - 1, -1, -1):
+            step = first + i
             if step % RESCALE_EVERY == RESCALE_EVERY - 1:
-                factor = saved[end - halves * batch : end].view(halves, batch, 1)
-                end -= halves * batch
-                adjoint = adjoint * factor
-            leaving[step - first] = adjoint
-            entering[step - first] = saved[end - halves * batch * k : end].view(halves, batch, k)
-            end -= halves * batch * k
-            expanded = ordered[step].unsqueeze(-1) * adjoint.unsqueeze(2)
-            adjoint = torch.bmm(expanded.flatten(2), turned[step - first])
-        expanded = ordered[first:last].unsqueeze(-1) * entering.conj().unsqueeze(3)
-        of_cores = torch.matmul(expanded.flatten(3).transpose(-1, -2), leaving).view(count, halves, d, k, j)
+                leaving[i].mul_(saved.factors[step // RESCALE_EVERY])
+            torch.mul(feature[i], sources[i], out=expanded)
+            torch.bmm(flat, turned[i], out=below[i])
+        entering = saved.entering[number].conj()
+        vectors = (ordered[first:last] * entering.unsqueeze(3)).flatten(3)
+        of_cores = torch.matmul(vectors.transpose(-1, -2), leaving).view(count, halves, d, k, j)
         _scatter(of_cores, shape, run, first, last, outputs[0])
         if outputs[1] is not None:
             sites = torch.tensor(run.sites[first:last], device=features.device)
             through = torch.einsum("shekj,shbj->shbek", cores, leaving)
-            outputs[1][sites] = torch.einsum("shbk,shbek->shbe", entering.conj(), through)
+            outputs[1][sites] = torch.einsum("shbk,shbek->shbe", entering, through)
 
 
 def _scatter(of_cores: Tensor, shape: ChainShape, run: _Run, first: int, last: int, gradient: Tensor) -> None:

@@ -27,7 +27,7 @@ from tnml.training.processes import device_of
 
 FLOATS = [np.float64, np.float32]
 BLOCK = 256  # samples predicted at a time; always as many, so that no sample's bits depend on the others
-_LEAST_EPOCHS, _LEAST_STEPS, _MOST_EPOCHS = 10, 1300, 300
+_LEAST_EPOCHS, _MOST_EPOCHS, _LEAST_STEPS = 10, 300, 1300
 _LAYER_PREFIX = "layer."
 
 
@@ -197,18 +197,19 @@ class MPSEstimator(BaseEstimator):
         return "snake" if self.image_shape is not None or square else "raster"
 
     def _options(self, samples: int, *, one_pass: bool, **own: Any) -> TrainOptions:
-        """The options of the next run on so many samples.
+        """The options of the next run on so many samples, numbers left at None chosen as the docstrings say.
 
-        Numbers left at None: batches of 32 to 100 samples, as many epochs as make 1300 steps, between 10
-        and 300, and a rate of 0.2 / sites between 3e-4 and 0.03, because all sites move at once.
+        Adam moves a weight by up to lr a step, so the rate 2 / steps lets it go a distance of order one
+        whatever the size of the data: less underfits, more fits noise. All sites move at once, hence 1 / n.
         """
         batch = self.batch_size or min(100, max(32, samples // 100))
+        steps_per_epoch = math.ceil(samples / batch)
         epochs, lr = self.epochs, self.lr
         if epochs is None:
-            steps = math.ceil(samples / batch)
-            epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS / steps)))
+            epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS / steps_per_epoch)))
         if lr is None:
-            lr = 1.0 if self.optimizer == "lbfgs" else min(0.03, max(3e-4, 0.2 / self.layer_.n_sites))
+            fastest = min(0.02, 0.2 / self.layer_.n_sites, 2 / (epochs * steps_per_epoch))
+            lr = 1.0 if self.optimizer == "lbfgs" else max(3e-4, fastest)
         chosen = {
             "epochs": 1 if one_pass else epochs,
             "batch_size": batch,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tnml.contraction import ENGINES, ChainShape, chain_flat
 from tnml.errors import InputError, choose
-from tnml.features import FeatureMap, feature_map, site_order
+from tnml.features import FEATURE_NAMES, FeatureMap, feature_map, site_order
 from tnml.files import write_model
 from tnml.nn.dropout import BondDropout, SiteDropout
 from tnml.nn.initialise import fit_path, starting_cores, starting_path
@@ -257,6 +257,11 @@ class MPSLayer(nn.Module):
         Raises:
             InputError: the feature map is the user's own function, which no file can hold.
         """
+        if self.features.name not in FEATURE_NAMES:
+            raise InputError(
+                f"the feature map {self.features.name!r} is a function, which no file can hold; "
+                "save the state dict and rebuild the layer with the function"
+            )
         return {
             "n_sites": self.n_sites,
             "out_features": self.out_features,

@@ -20,10 +20,11 @@ def write_metrics(path: str | os.PathLike[str], history: Sequence[Row]) -> None:
         InputError: the folder cannot be written to.
 
     Example:
-        >>> import tempfile
+        >>> import pathlib, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_metrics(Path(folder) / "metrics.csv", [{"epoch": 1, "loss": 0.5}])
-        ...     (Path(folder) / "metrics.csv").read_text().split()
+        ...     path = pathlib.Path(folder) / "metrics.csv"
+        ...     write_metrics(path, [{"epoch": 1, "loss": 0.5}])
+        ...     path.read_text().split()
         ['epoch,loss', '1,0.5']
     """
     columns = list(dict.fromkeys(name for row in history for name in row))

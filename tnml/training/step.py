@@ -141,7 +141,7 @@ class Stepper:
 
     def weights_are_finite(self) -> bool:
         """Whether every trained number is finite; waits for the device."""
-        return all(bool(torch.isfinite(p.detach()).all()) for p in self.parameters)
+        return all(bool(torch.isfinite(p).all()) for p in self.parameters)
 
     def means(self) -> Row:
         """The means over this process's samples of the epoch so far."""

@@ -276,10 +276,11 @@ def _train(
         CrossEntropy() if isinstance(loss, CrossEntropy) else loss
     )  # smoothing is for training only
     keep, held = _split(data, options)
+    x, y = (data.x[keep], data.y[keep]) if len(held) else (data.x, data.y)
     result = run(
         layer,
         loss,
-        ArrayBatches(data.x[keep], data.y[keep], options, data.image_shape),
+        ArrayBatches(x, y, options, data.image_shape),
         options,
         evaluate=HeldOut(data.x[held], data.y[held], plain) if len(held) else None,
         on_epoch=on_epoch,
@@ -355,7 +356,7 @@ def _inputs(name: str, values: Array, dtype: torch.dtype) -> Tensor:
     if tensor.is_complex():
         raise InputError(f"{name} must be real, got {tensor.dtype}")
     tensor = tensor.to(dtype)
-    if not torch.isfinite(tensor).all():
+    if not (torch.isfinite(tensor.sum()) or torch.isfinite(tensor).all()):  # a finite sum is the quick proof
         raise InputError(f"{name} holds NaN or infinite values; remove or replace them")
     return tensor
 

@@ -1,0 +1,229 @@
+"""The MPS layer against a plain per-site loop and the peers.
+
+One process per implementation and case. All processes of a case are prepared one after another, then measured in
+rounds, each in its turn, so that drift of the machine hits all alike.
+"""
+
+import argparse
+import itertools
+import multiprocessing
+from collections.abc import Iterator
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks import chain_table
+from benchmarks.chain_worker import SLOW, Case, serve
+from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.machine import GEMM_SIZE, available_memory, header, summary
+from benchmarks.reference import bonds
+
+SITES, BATCHES, BONDS = (784, 196), (100, 500), (10, 20, 50, 100)
+PATIENCE = 180.0  # seconds for one answer of a worker
+
+# The bars: share of the GEMM peak by (engine, batch), one number per bond dimension; the rest by bond dimension.
+PERCENT = {("native", 100): (15, 35, 50, 50), ("native", 500): (25, 50, 60, 60), ("torch", 100): (2, 8, 20, 30)}
+OVER_PEER = {10: 15.0, 20: 25.0, 50: 25.0}
+MEMORY = 2.0  # times cores and left vectors, native engine
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--only", default=",".join(CONTENDERS), help="implementations, by comma (default: %(default)s)")
+    parser.add_argument("--sites", default=None, help="numbers of sites, by comma (default: 784,196)")
+    parser.add_argument("--batch", default=None, help="batch sizes, by comma (default: 100,500)")
+    parser.add_argument("--bond", default=None, help="bond dimensions, by comma (default: 10,20,50,100)")
+    parser.add_argument("--rounds", type=int, default=None, help="rounds of every case (default: 7)")
+    parser.add_argument("--trial-seconds", type=float, default=6.0, help="time to try a peer's settings (default: 6)")
+    parser.add_argument("--gigabytes", type=float, default=10.0, help="peers that need more are skipped (default: 10)")
+
+
+def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """The result: one record per implementation and case, with ratios and bars."""
+    result = header("chain", options.smoke)
+    names = [name.strip() for name in options.only.split(",")]
+    if unknown := [name for name in names if name not in CONTENDERS]:
+        raise SystemExit(f"unknown implementation {unknown[0]!r}; choose from: {', '.join(CONTENDERS)}")
+    result["rows"], result["not_installed"] = [], [n for n in names if not CONTENDERS[n].installed()]
+    chosen = [CONTENDERS[name] for name in names if CONTENDERS[name].installed()]
+    cases = list(_cases(options))
+    for number, case in enumerate(cases, 1):
+        text = f"case {number} of {len(cases)}: {case.n_sites} sites, batch {case.batch}, bond dimension {case.bond_dim}"
+        with console.status(text):
+            rows = measure_case(case, chosen, options)
+        compare(rows)
+        result["rows"] += rows
+        result["errors"] += [f"{text}: {r['implementation']}: {r['reason']}" for r in rows if r["status"] == "failed"]
+        if not options.smoke:
+            console.print(chain_table.line(rows))
+    return result
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """The table."""
+    chain_table.show(result, console)
+
+
+def _cases(options: argparse.Namespace) -> Iterator[Case]:
+    small = options.smoke
+    sites = _numbers(options.sites, (20,) if small else SITES)
+    batches = _numbers(options.batch, (8,) if small else BATCHES)
+    yield from (Case(*c) for c in itertools.product(sites, batches, _numbers(options.bond, (6,) if small else BONDS)))
+
+
+def _numbers(text: str | None, default: tuple[int, ...]) -> tuple[int, ...]:
+    return default if text is None else tuple(int(word) for word in text.split(","))
+
+
+def measure_case(case: Case, chosen: list[Contender], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One record per contender; a failure of one is recorded and does not stop the others."""
+    context = multiprocessing.get_context("spawn")
+    gemm_size = 128 if options.smoke else GEMM_SIZE
+    rounds = options.rounds or (2 if options.smoke else 7)
+    limit = min(options.gigabytes * 1e9, 0.6 * available_memory())
+    records, workers = [], {}
+    for contender in chosen:
+        record = {"implementation": contender.name, **asdict(case), "status": "ok"}
+        records.append(record)
+        if (needed := contender.needed_bytes(case.n_sites, case.batch, case.bond_dim)) > limit:
+            record |= {"status": "skipped", "reason": f"its site matrices need about {needed / 1e9:.0f} GB"}
+            continue
+        here, there = context.Pipe()
+        process = context.Process(
+            target=serve, args=(there, contender.name, case, options.trial_seconds, gemm_size), daemon=True
+        )
+        process.start()
+        there.close()
+        workers[contender.name] = _Turn(record, here, rounds)
+    live = [turn for turn in workers.values() if turn.start()]
+    for number in range(rounds):
+        turn_first = number % max(1, len(live))
+        for turn in live[turn_first:] + live[:turn_first]:
+            turn.measure()
+    for turn in workers.values():
+        turn.finish(case)
+    return records
+
+
+class _Turn:
+    """The parent's side of one worker.
+
+    Args:
+        record: what becomes of the measurement.
+        connection: to the process.
+        rounds: how many there will be; slow contenders do three.
+    """
+
+    def __init__(self, record: dict[str, Any], connection: Connection, rounds: int) -> None:
+        self.record, self._connection, self._left = record, connection, rounds
+        self._rounds: list[dict[str, Any]] = []
+
+    def start(self) -> bool:
+        """Waits for the imports, then lets the worker prepare; whether it can be measured."""
+        self._receive()
+        self.record |= self._ask("prepare")
+        if "check" in self.record and CONTENDERS[self.record["implementation"]].own:
+            wrong = not (self.record["check"]["matched"] and self.record["finite"])
+            if wrong:
+                self._fail("its answer is wrong, so it is not timed")
+        elif "check" in self.record and not self.record["check"]["matched"]:
+            self.record["note"] = "not the same function: timed on its own numbers"
+            if not self.record["finite"]:
+                self._fail("its answer is not finite")
+        return bool(self.record["status"] == "ok")
+
+    def measure(self) -> None:
+        """One round."""
+        if self.record["status"] == "ok" and self._left > 0:
+            self._left -= 1
+            found = self._ask("round")
+            if found:
+                self._rounds.append(found)
+                if found["step"]["wall"][0] > SLOW:
+                    self._left = min(self._left, 2 - len(self._rounds))
+
+    def finish(self, case: Case) -> None:
+        """Ends the process and sums up."""
+        try:
+            self._connection.send("stop")
+        except OSError:
+            pass  # it has ended already
+        self._connection.close()
+        if self.record["status"] != "ok":
+            return
+        self.record["gemm_gflops"] = summary([found["gemm"] for found in self._rounds], 1e9)
+        work = work_of(case)
+        for kind, flops in (("step", 3 * work["flops_forward"]), ("forward", work["flops_forward"])):
+            for clock in ("wall", "cpu"):
+                samples = [s for found in self._rounds for s in found[kind][clock]]
+                self.record[f"{kind}_{clock}_ms"] = summary(samples, 1e-3)
+            seconds = self.record[f"{kind}_wall_ms"]["median"] * 1e-3
+            share = flops / seconds / (self.record["gemm_gflops"]["median"] * 1e9)
+            self.record[f"{kind}_percent_of_peak"] = 100 * share
+        self.record["memory"]["ratio"] = self.record["memory"]["peak_bytes"] / work["bytes"]
+
+    def _ask(self, word: str) -> dict[str, Any]:
+        try:
+            self._connection.send(word)
+        except OSError:
+            return self._fail("its process ended")
+        answer = self._receive()
+        return self._fail(answer["failed"]) if "failed" in answer else answer
+
+    def _receive(self) -> dict[str, Any]:
+        try:
+            if self._connection.poll(PATIENCE):
+                answer: dict[str, Any] = self._connection.recv()
+                return answer
+        except (EOFError, OSError):
+            return self._fail("its process ended, perhaps for want of memory")
+        return self._fail(f"no answer in {PATIENCE:.0f} seconds")
+
+    def _fail(self, reason: str) -> dict[str, Any]:
+        if self.record["status"] == "ok":
+            self.record |= {"status": "failed", "reason": reason}
+        return {}
+
+
+def work_of(case: Case) -> dict[str, int]:
+    """What a case asks for: numbers in the cores, operations of a forward pass, bytes of cores and left vectors."""
+    dims, half = bonds(case.n_sites, case.bond_dim), case.n_sites // 2
+    left, right = dims[: half + 1], dims[half + 1 :]
+    pairs = itertools.chain(itertools.pairwise(left), itertools.pairwise(right))
+    weights = sum(2 * l * r for l, r in pairs)
+    vectors = case.batch * (sum(left[:-1]) + sum(right[1:]))
+    return {"weights": weights, "flops_forward": 2 * case.batch * weights, "bytes": 4 * (weights + vectors)}
+
+
+def compare(rows: list[dict[str, Any]]) -> None:
+    """Adds to the records of one case the ratios over the loop and the best peer, and the bars."""
+    good = {row["implementation"]: row for row in rows if row["status"] == "ok"}
+    peers = {name: row for name, row in good.items() if CONTENDERS[name].peer}
+    best = min(peers, key=lambda name: peers[name]["step_wall_ms"]["median"], default=None)
+    for name, row in good.items():
+        if not CONTENDERS[name].own:
+            continue
+        for label, other in (("loop", "loop"), ("best_peer", best)):
+            if other in good:
+                ratio = {k: good[other][f"{k}_wall_ms"]["median"] / row[f"{k}_wall_ms"]["median"] for k in ("step", "forward")}
+                row[f"times_faster_than_{label}"] = {"name": other, **ratio}
+        row["bars"] = list(_bars(row))
+
+
+def _bars(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What is asked of this record, what was measured, and whether it passes."""
+    name, chi = row["implementation"], row["bond_dim"]
+    percent = PERCENT.get((name, row["batch"]))
+    if percent and chi in BONDS:
+        yield _bar("percent_of_peak", row["step_percent_of_peak"], at_least=percent[BONDS.index(chi)])
+    if name == "native" and chi in OVER_PEER and "times_faster_than_best_peer" in row:
+        yield _bar("times_faster_than_best_peer", row["times_faster_than_best_peer"]["step"], at_least=OVER_PEER[chi])
+    if name == "native":
+        yield _bar("memory_ratio", row["memory"]["ratio"], at_most=MEMORY)
+
+
+def _bar(what: str, measured: float, at_least: float = 0.0, at_most: float = float("inf")) -> dict[str, Any]:
+    bar = {"at_least": at_least} if at_least else {"at_most": at_most}
+    return {"what": what, "measured": measured, **bar, "passed": at_least <= measured <= at_most}

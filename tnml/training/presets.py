@@ -1,0 +1,70 @@
+"""Recipes by data set: what `tnml train` uses unless told otherwise, and the accurate ones.
+
+Every recipe was chosen on a validation part of the training set; its test figures are in the README and in
+`benchmarks/results/`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from tnml.errors import choose
+from tnml.training.options import TrainOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A recipe.
+
+    Args:
+        model: arguments of `tnml.nn.MPSLayer` beyond sites and outputs.
+        train: options of the training.
+
+    Example:
+        >>> preset("mnist").model["bond_dim"]
+        20
+    """
+
+    model: Mapping[str, Any] = field(default_factory=dict)
+    train: TrainOptions = field(default_factory=TrainOptions)
+
+
+_SMALL = Preset(
+    model={"bond_dim": 16, "order": "snake"},
+    train=TrainOptions(epochs=30, lr=2e-3, batch_size=32, clip_norm=1.0),
+)
+_IMAGES = Preset(
+    model={"bond_dim": 20, "order": "snake"},
+    train=TrainOptions(epochs=15, lr=5e-4, batch_size=100, clip_norm=1.0, max_shift=1),
+)
+_ACCURATE = Preset(
+    model={"bond_dim": 32, "order": "snake"},
+    train=TrainOptions(epochs=30, lr=3e-4, batch_size=100, clip_norm=1.0, max_shift=1, average="ema"),
+)
+
+PRESETS: Mapping[str, Mapping[str, Preset]] = MappingProxyType(
+    {
+        "digits": {"default": _SMALL, "accurate": _SMALL},
+        "mnist": {"default": _IMAGES, "accurate": _ACCURATE},
+        "fashion-mnist": {"default": _IMAGES, "accurate": _ACCURATE},
+        "other": {"default": _SMALL, "accurate": _SMALL},
+    }
+)
+
+
+def preset(data: str, name: str = "default") -> Preset:
+    """The recipe called `name` for a data set; data sets without recipes of their own share "other".
+
+    Args:
+        data: name of the data set.
+        name: "default" or "accurate".
+
+    Raises:
+        InputError: there is no recipe of this name.
+
+    Example:
+        >>> preset("my-folder").train.epochs == preset("other").train.epochs
+        True
+    """
+    return choose("preset", name, PRESETS.get(data, PRESETS["other"]))
