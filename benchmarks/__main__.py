@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 RESULTS = Path(__file__).parent / "results"
+TABLE_WIDTH = 140  # a narrower terminal wraps lines; it does not lose columns
 NAMES = {
     "chain": "the MPS layer against a plain loop and the peers: time, memory, share of the GEMM peak",
     "imports": "what `import tnml` and `tnml --help` add to `import torch`",
@@ -39,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     module.add_arguments(own)
     options = own.parse_args(words[1:])
     console = Console()
+    console.width = max(console.width, TABLE_WIDTH)
     result = module.measure(options, console)
     module.show(result, console)
     out = options.out or (None if options.smoke else RESULTS / f"{name}.json")

@@ -215,8 +215,10 @@ def compare(rows: list[dict[str, Any]]) -> None:
 def _bars(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What is asked of this record, what was measured, and whether it passes."""
     name, chi = row["implementation"], row["bond_dim"]
+    if row["n_sites"] not in SITES or chi not in BONDS:
+        return
     percent = PERCENT.get((name, row["batch"]))
-    if percent and chi in BONDS:
+    if percent:
         yield _bar("percent_of_peak", row["step_percent_of_peak"], at_least=percent[BONDS.index(chi)])
     if name == "native" and chi in OVER_PEER and "times_faster_than_best_peer" in row:
         yield _bar("times_faster_than_best_peer", row["times_faster_than_best_peer"]["step"], at_least=OVER_PEER[chi])

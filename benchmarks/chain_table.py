@@ -5,24 +5,34 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-HEADINGS = ("N", "B", "chi", "implementation", "step ms (min-max)", "CPU ms", "% of peak", "forward ms", "x loop", "x best peer", "memory MB", "x needed")
+from benchmarks.machine import in_words
+
+HEADINGS = (
+    "N/B/chi",
+    "implementation",
+    "step ms (min-max)",
+    "CPU ms",
+    "% of peak",
+    "forward ms",
+    "x loop",
+    "x best peer",
+    "memory MB",
+    "x needed",
+)
 
 
 def show(result: dict[str, Any], console: Console) -> None:
     """One line per record, bars beside what was measured, and a count of the bars."""
-    machine = result["machine"]
-    console.print(
-        f"\n{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, torch {machine['torch']}, {machine['simd']}"
-    )
+    console.print("\n" + in_words(result["machine"]))
     table = Table(title="MPS layer, d = 2, 10 outputs, float32; step = forward and backward to all parameters")
     for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading == "implementation" else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if heading in HEADINGS[:2] else "right", no_wrap=True)
     previous = None
     for row in result["rows"]:
         case = row["n_sites"], row["batch"], row["bond_dim"]
         if previous not in (None, case):
             table.add_section()
-        table.add_row(*([str(n) for n in case] if case != previous else ["", "", ""]), *_cells(row))
+        table.add_row("/".join(map(str, case)) if case != previous else "", *_cells(row))
         previous = case
     console.print(table)
     for name in result["not_installed"]:

@@ -38,6 +38,14 @@ def describe() -> dict[str, Any]:
     }
 
 
+def in_words(machine: dict[str, Any]) -> str:
+    """The machine on one line."""
+    return (
+        f"{machine['cpu']}; {machine['cores']} cores, {machine['threads']} threads, {machine['simd']}; "
+        f"torch {machine['torch']}, Python {machine['python']}"
+    )
+
+
 def cpu_model() -> str:
     """The processor's own name."""
     source = Path("/proc/cpuinfo")

@@ -67,7 +67,7 @@ LIBRARY: dict[str, tuple[Callable[[], object], str]] = {
     "wrong width": (lambda: MPSLayer(4, 3)(torch.zeros(2, 5)), r"expected inputs \[b, 4\] .* got \[2, 5\]"),
     "cores do not fit": (
         lambda: chain(torch.zeros(1, 2, 2), [torch.zeros(1, 2, 3), torch.zeros(2, 2, 1)], label_site=2),
-        r"3.*2",
+        r"core 1 has left bond 2, expected 3",
     ),
     "x with NaN": (lambda: train(changed(X, np.nan)), r"x holds NaN or infinite values; remove"),
     "x with infinity": (lambda: train(changed(X, np.inf)), r"x holds NaN or infinite values; remove"),

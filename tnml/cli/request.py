@@ -11,11 +11,11 @@ from jsonargparse import ArgumentParser
 
 from tnml.cli.options import GROUPS, SHARED, DataOptions, ModelOptions, RunOptions
 from tnml.cli.parsing import checked, new_parser, parse, plain
-from tnml.cli.presets import preset_defaults
 from tnml.cli.runs import OPTIONS
 from tnml.data.shipped import SHIPPED
 from tnml.errors import InputError
 from tnml.training import TrainOptions
+from tnml.training.presets import preset
 
 EXAMPLES = (
     "tnml train digits",
@@ -68,7 +68,7 @@ def read_request(words: Sequence[str]) -> Request:
         stored |= _stored(parser, Path(first.config), "config file")
     dataset = first.dataset or stored.get("dataset", "digits")
     chosen = first.preset or stored.get("preset", "default")
-    parser.set_defaults({**preset_defaults(chosen, dataset), **stored, "dataset": dataset, "preset": chosen})
+    parser.set_defaults({**_preset_defaults(dataset, chosen), **stored, "dataset": dataset, "preset": chosen})
     found = plain(parse(parser, words))
     train = TrainOptions(**found["train"], **{name: found[name] for name in SHARED})
     options = RunOptions(
@@ -82,6 +82,16 @@ def read_request(words: Sequence[str]) -> Request:
     if folder["out"] is not None and folder["resume"] is not None:
         raise InputError("--resume continues in the folder of the run; leave --out away")
     return Request(options=options, **folder)
+
+
+def _preset_defaults(dataset: str, name: str) -> dict[str, Any]:
+    """The options of a preset, by dotted name."""
+    recipe = preset(dataset, name)
+    model = {f"model.{option}": value for option, value in recipe.model.items()}
+    train = {
+        f"train.{option}": value for option, value in recipe.train.record().items() if option not in SHARED
+    }
+    return model | train
 
 
 def _parser() -> ArgumentParser:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from tnml.cli.console import complain, facts, rank, say
 from tnml.cli.options import RunOptions
@@ -36,6 +37,8 @@ def run(request: Request) -> int:
     layer = MPSLayer(
         sites, len(classes), **vars(options.model), shape=train.image_shape, seed=options.train.seed
     )
+    if layer.features.identity is None:  # its starting path has to be fitted to samples
+        layer.rescale_(torch.from_numpy(train.x[:: max(1, len(train) // 500)]).to(layer.weight.dtype))
     main = rank() == 0
     folder = request.resume or open_folder(options, request.out, claim=main)
     say(_opening(train, test, classes, layer, folder))

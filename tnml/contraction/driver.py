@@ -13,10 +13,10 @@ barrier, over rows for the core gradients. No sum runs across threads, so result
 """
 
 import numpy as np
-from llvmlite import ir
 from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]
-from numba.core import cgutils
-from numba.extending import intrinsic
+
+from tnml.contraction.machine_code import call, call_for_int, integer, load, store
+from tnml.contraction.reference import RESCALE_EVERY
 
 # Slots of the parameter vector every thread reads; addresses and strides are in bytes.
 (
@@ -27,78 +27,20 @@ from numba.extending import intrinsic
 ) = range(39)  # fmt: skip
 # Columns of the table of rows; offsets of vectors count numbers of one sample.
 (W_OFFSET, K, J, STRIDE_K, STRIDE_J, STRIDE_E, SITE, IN_OFFSET, OUT_OFFSET, N_COLUMNS) = range(10)
-RESCALE_EVERY = 8
 GRADIENT_VECTORS = 32  # lane vectors that a gradient tile sums before it adds up its lanes
 TILE_COLUMNS = 32  # width of the table of tile kernels
 
 
-@intrinsic
-def _call(typing_context, address, arguments):
-    """Calls the machine code at an address with 64-bit integers."""
-    kinds = list(arguments)
-
-    def generate(context, builder, signature, values):
-        given = cgutils.unpack_tuple(builder, values[1], len(kinds))
-        integers = [context.cast(builder, g, t, types.int64) for g, t in zip(given, kinds, strict=True)]
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * len(kinds))
-        builder.call(builder.inttoptr(values[0], kind.as_pointer()), integers)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, arguments), generate
-
-
-@intrinsic
-def _call_for_int(typing_context, address):
-    """Calls the machine code at an address that takes nothing and returns a C int."""
-
-    def generate(context, builder, signature, values):
-        kind = ir.FunctionType(ir.IntType(32), [])
-        return builder.sext(builder.call(builder.inttoptr(values[0], kind.as_pointer()), []), ir.IntType(64))
-
-    return types.int64(types.int64), generate
-
-
-@intrinsic
-def _load(typing_context, address):
-    """The float at an address."""
-
-    def generate(context, builder, signature, values):
-        return builder.load(builder.inttoptr(values[0], ir.FloatType().as_pointer()), typ=ir.FloatType())
-
-    return types.float32(types.int64), generate
-
-
-@intrinsic
-def _store(typing_context, address, value):
-    """Writes a float to an address."""
-
-    def generate(context, builder, signature, values):
-        builder.store(values[1], builder.inttoptr(values[0], ir.FloatType().as_pointer()))
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.float32), generate
-
-
-@intrinsic
-def _integer(typing_context, address):
-    """The 64-bit integer at an address."""
-
-    def generate(context, builder, signature, values):
-        return builder.load(builder.inttoptr(values[0], ir.IntType(64).as_pointer()), typ=ir.IntType(64))
-
-    return types.int64(types.int64), generate
-
-
 @njit
 def _column(q, row, column):
-    return _integer(q[TABLE] + 8 * (row * N_COLUMNS + column))
+    return integer(q[TABLE] + 8 * (row * N_COLUMNS + column))
 
 
 @njit
 def _my_range(q, thread, half):
     """Lane vectors `[first, last)` of this thread in a half."""
     slot = q[PARTITION] + 8 * (4 * thread + 2 * half)
-    return _integer(slot), _integer(slot + 8)
+    return integer(slot), integer(slot + 8)
 
 
 @njit
@@ -135,7 +77,7 @@ def _expand(q, row, u, count, first, last, x, stride):
             x + (v - first) * width,
             stride,
         )
-        _call(_integer(q[EXPANDS] + 8 * n), arguments)
+        call(integer(q[EXPANDS] + 8 * n), arguments)
         v += n
 
 
@@ -149,8 +91,8 @@ def _multiply(q, w, of_e, of_k, of_j, d, count, outputs, x, stride, n, o):
     j = 0
     for block in range(blocks):
         size = small + (1 if block < larger else 0)
-        kernel = _integer(q[TILES] + 8 * (n * TILE_COLUMNS + size))
-        _call(kernel, (w + j * of_j, of_e, of_k, of_j, d, count, x, stride, o + j * width, outputs * width))
+        kernel = integer(q[TILES] + 8 * (n * TILE_COLUMNS + size))
+        call(kernel, (w + j * of_j, of_e, of_k, of_j, d, count, x, stride, o + j * width, outputs * width))
         j += size
 
 
@@ -175,7 +117,7 @@ def _forward_row(q, row, first, last, x):
             f = q[PACKED] + ((row + 1) * q[D] * q[VECTORS] + v) * width
             exponents = q[EXPONENTS] + (half * q[VECTORS] + v) * width
             factors = q[FACTORS] + ((row + 1) * q[VECTORS] + v) * width
-            _call(
+            call(
                 q[RESCALE],
                 (o + v * outputs * width, outputs, q[D], f, q[VECTORS] * width, exponents, factors),
             )
@@ -200,13 +142,13 @@ def _pack(q, half, first, last):
             for e in range(d):
                 target = q[PACKED] + 4 * lanes * ((row * d + e) * q[VECTORS] + v)
                 for i in range(filled):
-                    _store(target + 4 * i, _load(source + i * q[FEATURES_B] + e * q[FEATURES_D]))
+                    store(target + 4 * i, load(source + i * q[FEATURES_B] + e * q[FEATURES_D]))
                 for i in range(filled, lanes):
-                    _store(target + 4 * i, np.float32(0))
+                    store(target + 4 * i, np.float32(0))
         if begin < end:
             start = _vector(q, begin, 0) + 4 * lanes * v
             for i in range(lanes):
-                _store(start + 4 * i, np.float32(1))
+                store(start + 4 * i, np.float32(1))
 
 
 @njit
@@ -219,13 +161,13 @@ def _unpack(q, half, first, last):
     for v in range(first, last):
         for i in range(min(lanes, q[BATCH] - v * lanes)):
             for j in range(outputs):
-                value = _load(source + 4 * ((v * outputs + j) * lanes + i))
-                _store(target + 4 * ((v * lanes + i) * outputs + j), value)
+                value = load(source + 4 * ((v * outputs + j) * lanes + i))
+                store(target + 4 * ((v * lanes + i) * outputs + j), value)
 
 
 @njit
 def _thread_of(q):
-    return q[THREAD] if q[THREAD] >= 0 else _call_for_int(q[THREAD_NUMBER])
+    return q[THREAD] if q[THREAD] >= 0 else call_for_int(q[THREAD_NUMBER])
 
 
 @njit
@@ -259,8 +201,8 @@ def _pack_adjoint(q, half, first, last):
         for i in range(lanes):
             b = v * lanes + i
             for j in range(outputs):
-                value = _load(source + 4 * (b * outputs + j)) if b < q[BATCH] else np.float32(0)
-                _store(target + 4 * ((v * outputs + j) * lanes + i), value)
+                value = load(source + 4 * (b * outputs + j)) if b < q[BATCH] else np.float32(0)
+                store(target + 4 * ((v * outputs + j) * lanes + i), value)
 
 
 @njit
@@ -307,8 +249,8 @@ def _adjoint_with_features(q, row, v, n, g_out, target, x):
     for i in range(n):
         for j in range(outputs):
             for lane in range(q[LANES]):
-                value = _load(g_out + ((v + i) * outputs + j) * width + 4 * lane)
-                _store(x + (j * n + i) * width + 4 * lane, value)
+                value = load(g_out + ((v + i) * outputs + j) * width + 4 * lane)
+                store(x + (j * n + i) * width + 4 * lane, value)
     for e in range(q[D]):
         o = h + e * n * count * width
         _multiply(q, w + e * of_e, of_e, of_j, of_k, 1, outputs, count, x, n * width, n, o)
@@ -328,7 +270,7 @@ def _adjoint_with_features(q, row, v, n, g_out, target, x):
             g,
             df,
         )
-        _call(q[PULLBACK], (*arguments, of_feature))
+        call(q[PULLBACK], (*arguments, of_feature))
 
 
 @njit
@@ -363,9 +305,9 @@ def _gradient_tiles(q, shapes, accumulate):
         j = 0
         while j < columns:
             wide = _group(columns - j, 4)
-            kernel = _integer(q[GRADIENTS] + 8 * (5 * height + wide))
+            kernel = integer(q[GRADIENTS] + 8 * (5 * height + wide))
             place = core + m * line + 4 * j
-            _call(kernel, (a + m * of_m, of_m, a_v, b + j * of_j, of_j, b_v, n, place, line, accumulate))
+            call(kernel, (a + m * of_m, of_m, a_v, b + j * of_j, of_j, b_v, n, place, line, accumulate))
             j += wide
         m += height
 
@@ -403,7 +345,7 @@ def _backward_chunks(q, thread):
             for row in range(top - 1, bottom - 1, -1):
                 if first < last and (row > begin or q[FEATURE_GRADIENT]):
                     _adjoint_row(q, half, row, first, last, x)
-        _call(q[BARRIER], ())
+        call(q[BARRIER], ())
         turn = 0
         for half in range(2):
             begin, end = _rows(q, half)
@@ -412,7 +354,7 @@ def _backward_chunks(q, thread):
                 if turn % q[THREADS] == thread:
                     _gradient_row(q, row, _adjoint(q, half, row), x)
                 turn += 1
-        _call(q[BARRIER], ())
+        call(q[BARRIER], ())
         done += chunk
 
 

@@ -27,7 +27,7 @@ from tnml.training.processes import device_of
 
 FLOATS = [np.float64, np.float32]
 BLOCK = 256  # samples predicted at a time; always as many, so that no sample's bits depend on the others
-_LEAST_EPOCHS, _MOST_EPOCHS, _LEAST_STEPS = 10, 300, 1300
+_LEAST_EPOCHS, _MOST_EPOCHS, _LEAST_STEPS = 10, 200, 1000
 _LAYER_PREFIX = "layer."
 
 
@@ -169,14 +169,13 @@ class MPSEstimator(BaseEstimator):
         """A new layer for samples like `X`, and everything else that a fit begins with."""
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self.feature_range_ = fit_range(X, self.feature_range)
-        shape = None if self.image_shape is None else tuple(int(side) for side in self.image_shape)
         layer = MPSLayer(
             X.shape[1],
             outputs,
             _plain(self.bond_dim),
             features=self.features,
             order=self._order(X.shape[1]),
-            shape=shape,
+            shape=self.image_shape,
             label_site=_plain(self.label_site),
             noise=_plain(self.noise),
             bond_dropout=_plain(self.bond_dropout),

@@ -39,16 +39,17 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         feature_range: what becomes 0 and 1. "auto": 0 and 1 where all training values lie between them,
             else each feature's least and greatest training value; a pair (low, high) for all features; None
             hands values on untouched. Unless None, values beyond are cut off, also in `predict`.
-        epochs: passes over the data; None makes it at least 1300 steps, in 10 to 300 epochs.
+        epochs: passes over the data; None makes it at least 1000 steps, in 10 to 200 epochs.
         batch_size: samples per step; None is a hundredth of the samples, between 32 and 100.
-        lr: peak learning rate; None is 2 / steps, at most 0.2 / features and 0.02, at least 3e-4 ("lbfgs": 1).
+        lr: peak learning rate; None is 2 / steps, at most 0.02 and 0.2 / features, but at least 3e-4 (1 for
+            "lbfgs").
         optimizer: "adam", "adamw", "sgd" or "lbfgs".
         weight_decay: decoupled for "adamw", else an L2 penalty.
         schedule: of the learning rate, "one-cycle", "cosine", "constant" or "step".
         clip_norm: longest gradient, None for no limit.
         average: "ema" keeps a moving average of the weights, "none" does not.
-        label_smoothing: share of the target spread evenly over the classes; keeps small data from being learnt
-            by heart (97.9 % without, 98.9 % with it on held-out digits), and probabilities off 0 and 1.
+        label_smoothing: share of the target spread evenly over the classes; it keeps small data from being
+            learnt by heart and probabilities off 0 and 1.
         max_shift: shift training images by up to this many pixels at random.
         validation_fraction: part of the samples held out, stratified; `history_` tells how it does.
         patience: epochs without a lower loss on that part after which training stops; None never stops.
@@ -269,7 +270,8 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """The most probable label of each sample, `[b]`."""
         best = self._evaluate(X).argmax(axis=1)  # first: it tells whether there was a fit
-        return self.classes_[best]
+        labels: npt.NDArray[Any] = self.classes_[best]
+        return labels
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         return {}
@@ -278,8 +280,8 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         values = self.classes_.tolist()
         if not all(isinstance(value, str | int | float | bool) for value in values):
             raise InputError(
-                f"a model file keeps classes that are text, numbers or truth values, got {type(values[0]).__name__} "
-                f"in {self.classes_.dtype}; convert the labels before fit, or pickle the model"
+                f"a model file keeps classes that are text, numbers or truth values, got {values[0]!r} "
+                f"of dtype {self.classes_.dtype}; convert the labels before fit, or pickle the model"
             )
         return {"classes": values, "classes_dtype": str(self.classes_.dtype)}
 

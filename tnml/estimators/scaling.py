@@ -68,4 +68,5 @@ def scale(x: Inexact[ndarray, "b n"], limits: Float64[ndarray, "2 n"] | None) ->
     if np.any(low != 0) or np.any(high != 1):
         x = np.clip(x, low, high)  # before the difference, which could overflow
         x = (x - low) / np.where(high > low, high - low, 1.0)
-    return np.clip(x, 0.0, 1.0).astype(np.float32, copy=False)
+    unit: Float32[ndarray, "b n"] = np.clip(x, 0.0, 1.0).astype(np.float32, copy=False)
+    return unit

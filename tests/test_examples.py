@@ -1,0 +1,53 @@
+"""The examples run, show what they promise, and README's Python is the quickstart."""
+
+import importlib.util
+import re
+import textwrap
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+MOST_LINES = 80
+
+
+def load_example(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["quickstart", "layer"])
+def test_example(name: str, project_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load_example(project_root / "examples" / f"{name}.py").main(smoke=True)
+    assert "test accuracy: 0." in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("data_dir")
+def test_mnist_example(project_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load_example(project_root / "examples" / "mnist.py").main(smoke=True)
+    assert "test accuracy: 0." in capsys.readouterr().out
+
+
+def test_every_example_is_short_and_tested(project_root: Path) -> None:
+    examples = sorted((project_root / "examples").glob("*.py"))
+    assert [path.stem for path in examples] == ["layer", "mnist", "quickstart"]
+    for path in examples:
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= MOST_LINES
+        assert f"    python examples/{path.name}\n" in text
+        assert "def main(smoke: bool = False)" in text
+
+
+def test_readme_shows_the_quickstart(project_root: Path) -> None:
+    source = (project_root / "examples" / "quickstart.py").read_text(encoding="utf-8")
+    shown = source.split("# README: from here\n")[1].split("    # README: to here")[0]
+    shown = textwrap.dedent(shown).replace("epochs=5 if smoke else 30", "epochs=30")
+    imports = "import tempfile\nfrom pathlib import Path\n\nimport tnml\n\n"
+    readme = (project_root / "README.md").read_text(encoding="utf-8")
+    first = re.search(r"^```python\n(.*?)^```", readme, flags=re.MULTILINE | re.DOTALL)
+    assert first is not None
+    assert first[1] == imports + shown
