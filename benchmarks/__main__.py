@@ -36,7 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     own = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=NAMES[name])
     own.add_argument("--smoke", action="store_true", help="tiny sizes, a few seconds; shows that it works")
-    own.add_argument("--out", type=Path, help="where the JSON goes (default: benchmarks/results/, not with --smoke)")
+    own.add_argument(
+        "--out", type=Path, help="where the JSON goes (default: benchmarks/results/, not with --smoke)"
+    )
     module.add_arguments(own)
     options = own.parse_args(words[1:])
     console = Console()

@@ -1,10 +1,11 @@
 """The MPS layer against a plain per-site loop and the peers.
 
-One process per implementation and case. All processes of a case are prepared one after another, then measured in
-rounds, each in its turn, so that drift of the machine hits all alike.
+One process per implementation and case. The processes of a case are prepared one after another, then measured
+in rounds, each in its turn, so that drift of the machine hits all alike.
 """
 
 import argparse
+import contextlib
 import itertools
 import multiprocessing
 from collections.abc import Iterator
@@ -23,21 +24,31 @@ from benchmarks.reference import bonds
 SITES, BATCHES, BONDS = (784, 196), (100, 500), (10, 20, 50, 100)
 PATIENCE = 180.0  # seconds for one answer of a worker
 
-# The bars: share of the GEMM peak by (engine, batch), one number per bond dimension; the rest by bond dimension.
-PERCENT = {("native", 100): (15, 35, 50, 50), ("native", 500): (25, 50, 60, 60), ("torch", 100): (2, 8, 20, 30)}
+# The bars: percent of the GEMM peak by (engine, batch), one number for each of BONDS; speed by chi.
+PERCENT = {
+    ("native", 100): (15, 35, 50, 50),
+    ("native", 500): (25, 50, 60, 60),
+    ("torch", 100): (2, 8, 20, 30),
+}
 OVER_PEER = {10: 15.0, 20: 25.0, 50: 25.0}
 MEMORY = 2.0  # times cores and left vectors, native engine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
-    parser.add_argument("--only", default=",".join(CONTENDERS), help="implementations, by comma (default: %(default)s)")
+    parser.add_argument(
+        "--only", default=",".join(CONTENDERS), help="implementations, by comma (default: %(default)s)"
+    )
     parser.add_argument("--sites", default=None, help="numbers of sites, by comma (default: 784,196)")
     parser.add_argument("--batch", default=None, help="batch sizes, by comma (default: 100,500)")
     parser.add_argument("--bond", default=None, help="bond dimensions, by comma (default: 10,20,50,100)")
     parser.add_argument("--rounds", type=int, default=None, help="rounds of every case (default: 7)")
-    parser.add_argument("--trial-seconds", type=float, default=6.0, help="time to try a peer's settings (default: 6)")
-    parser.add_argument("--gigabytes", type=float, default=10.0, help="peers that need more are skipped (default: 10)")
+    parser.add_argument(
+        "--trial-seconds", type=float, default=6.0, help="time to try a peer's settings (default: 6)"
+    )
+    parser.add_argument(
+        "--gigabytes", type=float, default=10.0, help="peers that need more are skipped (default: 10)"
+    )
 
 
 def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -50,12 +61,14 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     chosen = [CONTENDERS[name] for name in names if CONTENDERS[name].installed()]
     cases = list(_cases(options))
     for number, case in enumerate(cases, 1):
-        text = f"case {number} of {len(cases)}: {case.n_sites} sites, batch {case.batch}, bond dimension {case.bond_dim}"
-        with console.status(text):
+        text = f"N={case.n_sites} B={case.batch} chi={case.bond_dim}"
+        with console.status(f"case {number} of {len(cases)}: {text}"):
             rows = measure_case(case, chosen, options)
         compare(rows)
         result["rows"] += rows
-        result["errors"] += [f"{text}: {r['implementation']}: {r['reason']}" for r in rows if r["status"] == "failed"]
+        result["errors"] += [
+            f"{text}: {r['implementation']}: {r['reason']}" for r in rows if r["status"] == "failed"
+        ]
         if not options.smoke:
             console.print(chain_table.line(rows))
     return result
@@ -70,7 +83,9 @@ def _cases(options: argparse.Namespace) -> Iterator[Case]:
     small = options.smoke
     sites = _numbers(options.sites, (20,) if small else SITES)
     batches = _numbers(options.batch, (8,) if small else BATCHES)
-    yield from (Case(*c) for c in itertools.product(sites, batches, _numbers(options.bond, (6,) if small else BONDS)))
+    yield from (
+        Case(*c) for c in itertools.product(sites, batches, _numbers(options.bond, (6,) if small else BONDS))
+    )
 
 
 def _numbers(text: str | None, default: tuple[int, ...]) -> tuple[int, ...]:
@@ -146,10 +161,8 @@ class _Turn:
 
     def finish(self, case: Case) -> None:
         """Ends the process and sums up."""
-        try:
+        with contextlib.suppress(OSError):  # it may have ended already
             self._connection.send("stop")
-        except OSError:
-            pass  # it has ended already
         self._connection.close()
         if self.record["status"] != "ok":
             return
@@ -188,7 +201,7 @@ class _Turn:
 
 
 def work_of(case: Case) -> dict[str, int]:
-    """What a case asks for: numbers in the cores, operations of a forward pass, bytes of cores and left vectors."""
+    """What a case asks for: core elements, operations of a forward pass, bytes of cores and left vectors."""
     dims, half = bonds(case.n_sites, case.bond_dim), case.n_sites // 2
     left, right = dims[: half + 1], dims[half + 1 :]
     pairs = itertools.chain(itertools.pairwise(left), itertools.pairwise(right))
@@ -207,7 +220,10 @@ def compare(rows: list[dict[str, Any]]) -> None:
             continue
         for label, other in (("loop", "loop"), ("best_peer", best)):
             if other in good:
-                ratio = {k: good[other][f"{k}_wall_ms"]["median"] / row[f"{k}_wall_ms"]["median"] for k in ("step", "forward")}
+                ratio = {
+                    k: good[other][f"{k}_wall_ms"]["median"] / row[f"{k}_wall_ms"]["median"]
+                    for k in ("step", "forward")
+                }
                 row[f"times_faster_than_{label}"] = {"name": other, **ratio}
         row["bars"] = list(_bars(row))
 
@@ -221,7 +237,9 @@ def _bars(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if percent:
         yield _bar("percent_of_peak", row["step_percent_of_peak"], at_least=percent[BONDS.index(chi)])
     if name == "native" and chi in OVER_PEER and "times_faster_than_best_peer" in row:
-        yield _bar("times_faster_than_best_peer", row["times_faster_than_best_peer"]["step"], at_least=OVER_PEER[chi])
+        yield _bar(
+            "times_faster_than_best_peer", row["times_faster_than_best_peer"]["step"], at_least=OVER_PEER[chi]
+        )
     if name == "native":
         yield _bar("memory_ratio", row["memory"]["ratio"], at_most=MEMORY)
 

@@ -24,7 +24,9 @@ HEADINGS = (
 def show(result: dict[str, Any], console: Console) -> None:
     """One line per record, bars beside what was measured, and a count of the bars."""
     console.print("\n" + in_words(result["machine"]))
-    table = Table(title="MPS layer, d = 2, 10 outputs, float32; step = forward and backward to all parameters")
+    table = Table(
+        title="MPS layer, d = 2, 10 outputs, float32; step = forward and backward to all parameters"
+    )
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading in HEADINGS[:2] else "right", no_wrap=True)
     previous = None
@@ -49,7 +51,9 @@ def line(rows: list[dict[str, Any]]) -> str:
     """One line for one case, printed as soon as it is measured."""
     first = rows[0]
     times = [
-        f"{row['implementation']} {row['step_wall_ms']['median']:.1f} ms" if row["status"] == "ok" else f"{row['implementation']} {row['status']}"
+        f"{row['implementation']} {row['step_wall_ms']['median']:.1f} ms"
+        if row["status"] == "ok"
+        else f"{row['implementation']} {row['status']}"
         for row in rows
     ]
     return f"N={first['n_sites']} B={first['batch']} chi={first['bond_dim']}: {', '.join(times)}"

@@ -1,9 +1,10 @@
-"""The implementations that `chain` compares, behind one face: build from an instance, call, read the gradients."""
+"""The implementations that `chain` compares, behind one face: build, call, read the gradients."""
 
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -54,7 +55,7 @@ class OwnLayer:
 
 
 class PlainLoop:
-    """What one writes first: a parameter per site, one GEMM per site and autograd; both halves meet at the label."""
+    """What one writes first: a parameter and a GEMM per site, autograd; both halves meet at the label."""
 
     def __init__(self, instance: Instance) -> None:
         self._half = instance.label_site
@@ -66,7 +67,9 @@ class PlainLoop:
         left = right = x.new_ones(x.shape[0], 1)
         for phi, core in zip(features[: self._half], self._cores[: self._half], strict=True):
             left = (phi.unsqueeze(2) * left.unsqueeze(1)).flatten(1) @ core.flatten(0, 1)
-        for phi, core in zip(features[: self._half - 1 : -1], self._cores[: self._half - 1 : -1], strict=True):
+        for phi, core in zip(
+            features[: self._half - 1 : -1], self._cores[: self._half - 1 : -1], strict=True
+        ):
             right = (phi.unsqueeze(2) * right.unsqueeze(1)).flatten(1) @ core.transpose(1, 2).flatten(0, 1)
         return torch.einsum("bl,lcr,br->bc", left, self._label, right)
 
@@ -78,12 +81,12 @@ class PlainLoop:
 
 
 class TensorKrowch:
-    """tensorkrowch's `MPSLayer`, traced as its documentation says; uniform bonds, so that it can stack the cores."""
+    """tensorkrowch's `MPSLayer`, traced as its documentation says; uniform bonds, so that the cores stack."""
 
     def __init__(self, instance: Instance, setting: Setting) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a SyntaxWarning of one of its modules
-            import tensorkrowch
+            tensorkrowch = import_module("tensorkrowch")
 
         padded, label = instance.padded()
         tensors = [t.float() for t in [*padded[: instance.label_site], label, *padded[instance.label_site :]]]
@@ -113,10 +116,10 @@ class TorchMPS:
     """TorchMPS's `MPS` (serial evaluation, no bias matrices); not on PyPI, so used where it is installed."""
 
     def __init__(self, instance: Instance) -> None:
-        from torchmps import MPS
-
         n, classes = len(instance.cores), instance.label.shape[1]
-        self._network = MPS(n, classes, instance.bond_dim, PHYSICAL, label_site=instance.label_site, use_bias=False)
+        self._network = import_module("torchmps").MPS(
+            n, classes, instance.bond_dim, PHYSICAL, label_site=instance.label_site, use_bias=False
+        )
         padded, label = instance.padded()
         half = instance.label_site
         self._shapes = [core.shape for core in instance.cores]
@@ -180,7 +183,9 @@ def _tensorkrowch_settings() -> tuple[Setting, ...]:
     names = ("auto_stack", "auto_unbind", "inline_input", "inline_mats")
     choices = [(True, False, False, True), (False, False, True, True), (False, False, False, True)]
     choices.append((False, False, False, False))
-    return tuple({**dict(zip(names, choice, strict=True)), "threads": t} for choice in choices for t in ("all", 1))
+    return tuple(
+        {**dict(zip(names, choice, strict=True)), "threads": t} for choice in choices for t in ("all", 1)
+    )
 
 
 CONTENDERS = {
@@ -190,6 +195,8 @@ CONTENDERS = {
         Contender("torch", lambda i, _: OwnLayer(i, "torch"), own=True, package="tnml"),
         Contender("loop", lambda i, _: PlainLoop(i), settings=({"threads": "all"}, {"threads": 1})),
         Contender("tensorkrowch", TensorKrowch, False, "tensorkrowch", 2.0, _tensorkrowch_settings()),
-        Contender("torchmps", lambda i, _: TorchMPS(i), False, "torchmps", 2.0, ({"threads": "all"}, {"threads": 1})),
+        Contender(
+            "torchmps", lambda i, _: TorchMPS(i), False, "torchmps", 2.0, ({"threads": "all"}, {"threads": 1})
+        ),
     )
 }

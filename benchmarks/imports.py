@@ -21,23 +21,28 @@ PROGRAMS = {
     "tnml.MPSClassifier": ["-c", "import torch, tnml; tnml.MPSClassifier"],
     "every public name": ["-c", "import torch, tnml; [getattr(tnml, name) for name in tnml.__all__]"],
     "tnml --help": ["-m", "tnml", "--help"],
+    "tnml train --help": ["-m", "tnml", "train", "--help"],
 }
+SMOKE = (BASE, "import tnml", "tnml --help")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
-    parser.add_argument("--repeats", type=int, default=None, help=f"processes of each kind (default: {REPEATS})")
+    parser.add_argument(
+        "--repeats", type=int, default=None, help=f"processes of each kind (default: {REPEATS})"
+    )
 
 
 def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The result: seconds of every program, and beyond `import torch`."""
     result = header("imports", options.smoke)
     repeats = options.repeats or (1 if options.smoke else REPEATS)
-    seconds: dict[str, list[float]] = {name: [] for name in PROGRAMS}
+    programs = SMOKE if options.smoke else tuple(PROGRAMS)
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
     failed: dict[str, str] = {}
     with console.status("starting processes"):
         for number in range(repeats + 1):  # the first of each fills the file cache
-            for name in [name for name in PROGRAMS if name not in failed]:
+            for name in [name for name in programs if name not in failed]:
                 elapsed, complaint = _run(PROGRAMS[name])
                 if complaint:
                     failed[name] = complaint
@@ -51,10 +56,15 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 def _run(arguments: list[str]) -> tuple[float, str]:
     """Seconds of one process from start to end, and what it complained about if it failed."""
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=120
+    )
     elapsed = time.perf_counter() - start
-    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    return elapsed, f"exit status {done.returncode}: {last}" if done.returncode else ""
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return elapsed, f"exit status {done.returncode}: {last}"
+    silent = "--help" in arguments and "usage" not in done.stdout.lower()
+    return elapsed, "it showed no help" if silent else ""
 
 
 def _rows(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
@@ -65,7 +75,9 @@ def _rows(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
             row["beyond_torch"] = row["seconds"]["median"] - summary(seconds[BASE])["median"]
         if name == "import tnml" and "beyond_torch" in row:
             passed = row["beyond_torch"] < BAR
-            row["bars"] = [{"what": "beyond_torch", "measured": row["beyond_torch"], "at_most": BAR, "passed": passed}]
+            row["bars"] = [
+                {"what": "beyond_torch", "measured": row["beyond_torch"], "at_most": BAR, "passed": passed}
+            ]
         rows.append(row)
     return rows
 
@@ -79,7 +91,9 @@ def show(result: dict[str, Any], console: Console) -> None:
     for row in result["rows"]:
         s = row["seconds"]
         beyond = f"{row['beyond_torch']:+.2f}" if "beyond_torch" in row else ""
-        bars = [f"<{b['at_most']:g} {'[green]pass' if b['passed'] else '[red]miss'}" for b in row.get("bars", [])]
+        bars = [
+            f"<{b['at_most']:g} {'[green]pass' if b['passed'] else '[red]miss'}" for b in row.get("bars", [])
+        ]
         table.add_row(row["program"], f"{s['median']:.2f} ({s['min']:.2f}-{s['max']:.2f})", beyond, *bars)
     console.print(table)
     for text in result["errors"]:

@@ -51,7 +51,10 @@ def cpu_model() -> str:
     source = Path("/proc/cpuinfo")
     if source.is_file():
         text = source.read_text(encoding="utf-8")
-        found = {key: re.search(rf"^{key}\s*:\s*(.+)$", text, re.MULTILINE) for key in ("model name", "cpu family", "model")}
+        found = {
+            key: re.search(rf"^{key}\s*:\s*(.+)$", text, re.MULTILINE)
+            for key in ("model name", "cpu family", "model")
+        }
         if found["model name"]:
             numbers = [f"{key} {match[1]}" for key, match in found.items() if match and key != "model name"]
             return ", ".join([found["model name"][1].strip(), *numbers])
@@ -143,7 +146,7 @@ def peak_resident() -> int:
 
 
 def reset_peak() -> bool:
-    """Starts a new peak, after returning what is free; False where the system has no such switch (not Linux)."""
+    """Starts a new peak, after returning what is free; False where the system cannot (not Linux)."""
     gc.collect()
     libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
     if libc is not None and hasattr(libc, "malloc_trim"):
@@ -174,7 +177,11 @@ def available_memory() -> int:
 
 def _meminfo(field: str) -> int:
     source = Path("/proc/meminfo")
-    match = re.search(rf"^{field}:\s+(\d+) kB", source.read_text(encoding="ascii"), re.MULTILINE) if source.is_file() else None
+    match = (
+        re.search(rf"^{field}:\s+(\d+) kB", source.read_text(encoding="ascii"), re.MULTILINE)
+        if source.is_file()
+        else None
+    )
     return int(match[1]) * 1024 if match else 8 * 10**9
 
 

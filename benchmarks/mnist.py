@@ -1,7 +1,7 @@
-"""The recipes behind `tnml train mnist`: test accuracy and seconds of training on the real images, several seeds.
+"""The recipes behind `tnml train mnist`: test accuracy and seconds on the real images, several seeds.
 
-The recipes were chosen on a validation part of the training set; here they are trained on all of it, and the test set
-is read once per run. The data come from TNML_DATA, the user's cache or the network, as for `tnml train`.
+The recipes were chosen on a validation part of the training set; here they are trained on all of it, and the
+test set is read once per run. The data come from TNML_DATA, the user's cache or the network.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from tnml.training import TrainOptions, train_classifier
 from tnml.training.presets import preset
 
 RECIPES = ("mnist:default", "mnist:accurate", "fashion-mnist:default")
-# Every seed has to reach the accuracy, and to stay in the seconds of training (after the native engine's compile).
+# Every seed has to reach the accuracy, in these seconds of training after the native engine's compile.
 BARS = {
     "mnist:default": {"accuracy": 0.983, "seconds": 180.0},
     "mnist:accurate": {"accuracy": 0.991, "seconds": 600.0},
@@ -32,13 +32,15 @@ BARS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
-    parser.add_argument("--recipes", default=None, help=f"DATA:PRESET, by comma (default: {','.join(RECIPES)})")
+    parser.add_argument(
+        "--recipes", default=None, help=f"DATA:PRESET, by comma (default: {','.join(RECIPES)})"
+    )
     parser.add_argument("--seeds", default=None, help="by comma (default: 0,1,2)")
     parser.add_argument("--device", default="cpu", help="as for `tnml train` (default: cpu)")
 
 
 def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """The result: one record per recipe and seed, and a summary with bars per recipe. Ctrl-C keeps what is done."""
+    """The result: one record per recipe and seed, and a summary per recipe. Ctrl-C keeps what is done."""
     result = header("mnist", options.smoke)
     recipes = (options.recipes or ("digits:default" if options.smoke else ",".join(RECIPES))).split(",")
     seeds = [int(word) for word in (options.seeds or ("0" if options.smoke else "0,1,2")).split(",")]
@@ -68,7 +70,9 @@ def train(recipe: str, seed: int, device: str, smoke: bool, console: Console) ->
     with console.status(f"{recipe}, seed {seed}") as status:
 
         def tell(row: dict[str, float]) -> None:
-            status.update(f"{recipe}, seed {seed}: epoch {row['epoch']:.0f} of {options.epochs}, loss {row['loss']:.4f}")
+            status.update(
+                f"{recipe}, seed {seed}: epoch {row['epoch']:.0f} of {options.epochs}, loss {row['loss']:.4f}"
+            )
 
         found = train_classifier(
             layer,
@@ -80,7 +84,9 @@ def train(recipe: str, seed: int, device: str, smoke: bool, console: Console) ->
             image_shape=training.image_shape,
             on_epoch=tell,
         )
-    console.print(f"{recipe}, seed {seed}: test accuracy {found.test['accuracy']:.4f} in {found.seconds:.0f} s")
+    console.print(
+        f"{recipe}, seed {seed}: test accuracy {found.test['accuracy']:.4f} in {found.seconds:.0f} s"
+    )
     return {
         "recipe": recipe,
         "seed": seed,
@@ -137,7 +143,9 @@ def _bar(what: str, measured: float, kind: str, limit: float) -> dict[str, Any]:
 def show(result: dict[str, Any], console: Console) -> None:
     """The table."""
     console.print("\n" + in_words(result["machine"]))
-    table = Table(title="Test accuracy: mean (worst-best of the seeds); seconds of training after the compile")
+    table = Table(
+        title="Test accuracy: mean (worst-best of the seeds); seconds of training after the compile"
+    )
     for heading in ("recipe", "seeds", "parameters", "epochs", "test accuracy %", "bar", "seconds", "bar"):
         table.add_column(heading, justify="left" if heading == "recipe" else "right")
     for entry in result["recipes"]:

@@ -1,5 +1,6 @@
-"""The function all implementations must compute, in float64, by the plainest recurrence; imports nothing of tnml."""
+"""The function all must compute, in float64, by the plainest recurrence; imports nothing of tnml."""
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -36,7 +37,7 @@ class Instance:
         return sum(core.numel() for core in self.cores)
 
     def padded(self) -> tuple[list[Tensor], Tensor]:
-        """Cores `(l, d, r)` and label core, all bonds filled up with zeros to the largest: the same function."""
+        """Cores `(l, d, r)` and label core, all bonds filled with zeros to the largest: the same function."""
         chi = self.bond_dim
         cores = []
         for core in self.cores:
@@ -55,7 +56,9 @@ def bonds(n_sites: int, bond_dim: int) -> list[int]:
     return left + right[::-1]
 
 
-def make_instance(n_sites: int, bond_dim: int, classes: int, seed: int, noise: float | None = None) -> Instance:
+def make_instance(
+    n_sites: int, bond_dim: int, classes: int, seed: int, noise: float | None = None
+) -> Instance:
     """An identity path with Gaussian noise, so that outputs are of order one for features that sum to 1.
 
     Args:
@@ -68,7 +71,10 @@ def make_instance(n_sites: int, bond_dim: int, classes: int, seed: int, noise: f
     generator = torch.Generator().manual_seed(seed)
     std = 0.3 / (n_sites * bond_dim) ** 0.5 if noise is None else noise
     dims, half = bonds(n_sites, bond_dim), n_sites // 2
-    pairs = [*zip(dims[:half], dims[1 : half + 1], strict=True), *zip(dims[half + 1 : -1], dims[half + 2 :], strict=True)]
+    pairs = [
+        *itertools.pairwise(dims[: half + 1]),
+        *itertools.pairwise(dims[half + 1 :]),
+    ]
     cores = [
         torch.eye(l, r, dtype=torch.float64)
         + std * torch.randn(PHYSICAL, l, r, generator=generator, dtype=torch.float64)

@@ -38,7 +38,7 @@ def test_every_example_is_short_and_tested(project_root: Path) -> None:
     for path in examples:
         text = path.read_text(encoding="utf-8")
         assert len(text.splitlines()) <= MOST_LINES
-        assert f"    python examples/{path.name}\n" in text
+        assert f"\npython examples/{path.name}\n" in text
         assert "def main(smoke: bool = False)" in text
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,8 @@ def run(request: Request) -> int:
             progress=ProgressReporter(),
         )
     except TrainingInterrupted:
-        complain(f"stopped; continue with `tnml train --resume {folder}`", title="tnml")
+        if main:
+            complain(f"stopped; continue with `tnml train --resume {quote(str(folder))}`", title="tnml")
         return INTERRUPTED
     except InputError:
         if main and request.resume is None:
@@ -172,4 +174,5 @@ def _summary(options: RunOptions, layer: MPSLayer, folder: Path, results: dict[s
             ("model", model),
         ]
     )
-    return f"\n{lines}\n\nnext: tnml evaluate {model} {options.dataset} --figure confusion.png"
+    words = f"{quote(str(model))} {quote(options.dataset)}"
+    return f"\n{lines}\n\nnext: tnml evaluate {words} --figure confusion.png"

@@ -1,5 +1,6 @@
 """What classifier and regressor share: parameters into a layer and a training run, predictions, files."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -16,12 +17,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from tnml import __version__
-from tnml.errors import InputError
+from tnml.errors import InputError, choose
 from tnml.estimators.scaling import fit_range, scale
-from tnml.features import FeatureMap
+from tnml.features import FEATURE_NAMES, FeatureMap
 from tnml.files import FORMAT, write_model
 from tnml.nn import MPSLayer
 from tnml.training import LoopOptions, ProgressReporter, TrainOptions
+from tnml.training.options import whole
 from tnml.training.outcomes import Row
 from tnml.training.processes import device_of
 
@@ -84,7 +86,7 @@ class MPSEstimator(BaseEstimator):
                 is your own function, classes that are not text, numbers or truth values.
         """
         check_is_fitted(self)
-        if self.layer_.features.name == "callable":
+        if self.layer_.features.name not in FEATURE_NAMES:
             raise InputError(
                 "a feature map that is your own function cannot be kept in a model file; pickle the model "
                 "or choose features by name"
@@ -120,14 +122,18 @@ class MPSEstimator(BaseEstimator):
             for name, tensor in tensors.items()
             if name.startswith(_LAYER_PREFIX)
         }
-        limits = tensors.get("feature_range")
         model.layer_ = _layer(metadata["config"], state)
-        model.n_features_in_ = model.layer_.n_sites
-        model.feature_range_ = None if limits is None else limits.numpy()
+        model.n_features_in_ = sites = model.layer_.n_sites
+        model.feature_range_ = None
+        if "feature_range" in tensors:
+            model.feature_range_ = stored_array(tensors, "feature_range", (2, sites))
         model.history_, model.data_ = [], metadata["data"]
-        model.n_iter_, model.seed_ = metadata["n_iter"], metadata["seed"]
-        if metadata["feature_names"] is not None:
-            model.feature_names_in_ = np.array(metadata["feature_names"], dtype=object)
+        model.n_iter_, model.seed_ = (whole(name, metadata[name], 0) for name in ("n_iter", "seed"))
+        names = metadata["feature_names"]
+        if names is not None:
+            if len(names) != sites:
+                raise InputError(f"{sites} sites and {len(names)} feature names")
+            model.feature_names_in_ = np.array(names, dtype=object)
         model._adopt(tensors, metadata)
         return model
 
@@ -144,19 +150,20 @@ class MPSEstimator(BaseEstimator):
         raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
-        """Parameters, numbers and numpy arrays, also for the layer."""
+        """Parameters, numbers and numpy arrays, for the layer, too; that with an own feature map itself."""
         state: dict[str, Any] = dict(super().__getstate__())
         layer = state.get("layer_")
-        if layer is not None:
-            config = layer.config | {"features": _feature_spec(layer.features)}
+        if layer is not None and layer.features.name in FEATURE_NAMES:
             arrays = {name: tensor.detach().cpu().numpy() for name, tensor in layer.state_dict().items()}
-            state["layer_"] = {"config": config, "state": arrays}
+            state["layer_"] = {"config": layer.config, "state": arrays}
+        elif layer is not None:
+            state["layer_"] = copy.deepcopy(layer).cpu()
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         stored = state.get("layer_")
-        if stored is not None:
+        if isinstance(stored, dict):
             tensors = {name: torch.tensor(np.array(array)) for name, array in stored["state"].items()}
             state["layer_"] = _layer(stored["config"], tensors)
         super().__setstate__(state)
@@ -180,7 +187,7 @@ class MPSEstimator(BaseEstimator):
             noise=_plain(self.noise),
             bond_dropout=_plain(self.bond_dropout),
             site_dropout=_plain(self.site_dropout),
-            dtype=self.dtype,
+            dtype=choose("dtype", self.dtype, {name: name for name in ("float32", "float64")}),
             engine=self.engine,
             seed=seed,
         )
@@ -198,17 +205,22 @@ class MPSEstimator(BaseEstimator):
     def _options(self, samples: int, *, one_pass: bool, **own: Any) -> TrainOptions:
         """The options of the next run on so many samples, numbers left at None chosen as the docstrings say.
 
-        Adam moves a weight by up to lr a step, so the rate 2 / steps lets it go a distance of order one
-        whatever the size of the data: less underfits, more fits noise. All sites move at once, hence 1 / n.
+        Adam moves a weight by up to lr a step, so a rate of distance / steps lets it go that far whatever
+        the size of the data: less underfits, more fits noise. All sites move at once, hence 1 / n; few sites
+        cannot fit much noise, and with small steps they stay in poor minima (a product of two among three).
         """
-        batch = self.batch_size or min(100, max(32, samples // 100))
+        sites, epochs, lr = self.layer_.n_sites, self.epochs, self.lr
+        batch = min(100, max(32, samples // 100)) if self.batch_size is None else self.batch_size
+        batch = whole("batch_size", _plain(batch), 1)
         steps_per_epoch = math.ceil(samples / batch)
-        epochs, lr = self.epochs, self.lr
         if epochs is None:
             epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS / steps_per_epoch)))
-        if lr is None:
-            fastest = min(0.02, 0.2 / self.layer_.n_sites, 2 / (epochs * steps_per_epoch))
-            lr = 1.0 if self.optimizer == "lbfgs" else max(3e-4, fastest)
+        epochs = whole("epochs", _plain(epochs), 1)
+        if lr is None and self.optimizer == "lbfgs":
+            lr = 1.0
+        elif lr is None:
+            distance = max(2.0, 200.0 / sites**2)
+            lr = max(3e-4, min(0.02, 0.2 / sites, distance / (epochs * steps_per_epoch)))
         chosen = {
             "epochs": 1 if one_pass else epochs,
             "batch_size": batch,
@@ -260,9 +272,20 @@ def _layer(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MPSLayer:
     return layer.eval()
 
 
-def _feature_spec(features: FeatureMap) -> dict[str, Any] | FeatureMap:
-    """What rebuilds the features in this or another process."""
-    return features if features.name == "callable" else features.spec
+def stored_array(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """The finite float64 array `name` of a model file.
+
+    Raises:
+        InputError: it is something else.
+
+    Example:
+        >>> stored_array({"y_mean": torch.tensor([2.0], dtype=torch.float64)}, "y_mean", (1,))
+        array([2.])
+    """
+    array = tensors[name].numpy()
+    if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
+        raise InputError(f"{name} must be finite float64 numbers {shape}, got {array.dtype} {array.shape}")
+    return array
 
 
 def _plain(value: Any) -> Any:
@@ -277,6 +300,8 @@ def _parameters_for_json(parameters: Mapping[str, Any]) -> dict[str, Any]:
         kept["random_state"] = None
     if isinstance(kept["features"], FeatureMap):
         kept["features"] = kept["features"].spec
+    elif isinstance(kept["features"], Mapping):
+        kept["features"] = dict(kept["features"])
     if not isinstance(kept["order"], str):
         kept["order"] = [int(site) for site in kept["order"]]
     for name in ("image_shape", "feature_range"):

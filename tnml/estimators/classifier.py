@@ -39,10 +39,10 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         feature_range: what becomes 0 and 1. "auto": 0 and 1 where all training values lie between them,
             else each feature's least and greatest training value; a pair (low, high) for all features; None
             hands values on untouched. Unless None, values beyond are cut off, also in `predict`.
-        epochs: passes over the data; None makes it at least 1000 steps, in 10 to 200 epochs.
+        epochs: passes over the data; None makes it 1000 steps or more, but never over 200 epochs nor under 10.
         batch_size: samples per step; None is a hundredth of the samples, between 32 and 100.
-        lr: peak learning rate; None is 2 / steps, at most 0.02 and 0.2 / features, but at least 3e-4 (1 for
-            "lbfgs").
+        lr: peak learning rate; None is 2 / steps (times 100 / features² for fewer than 10), at most 0.02
+            and 0.2 / features, but at least 3e-4; 1 for "lbfgs".
         optimizer: "adam", "adamw", "sgd" or "lbfgs".
         weight_decay: decoupled for "adamw", else an L2 penalty.
         schedule: of the learning rate, "one-cycle", "cosine", "constant" or "step".
@@ -161,7 +161,8 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
             data: what it was trained on, kept as `data_` and in the model file; plain JSON values.
 
         Raises:
-            InputError: the number of classes is not that of the outputs, or they do not ascend.
+            InputError: the number of classes is not that of the outputs, they do not ascend, or the feature
+                map is a function without a name.
 
         Example:
             >>> model = MPSClassifier.from_layer(MPSLayer(4, 2), ["no", "yes"], data={"name": "mine"})
@@ -176,7 +177,7 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         config = layer.config
         model = cls(
             max(layer.bond_dims),
-            features=layer.features if layer.features.name == "callable" else config["features"],
+            features=config["features"],
             image_shape=image_shape,
             feature_range=feature_range,
             **{name: config[name] for name in _SHARED},
@@ -298,5 +299,5 @@ _SHARED = ("order", "label_site", "bond_dropout", "site_dropout", "dtype", "engi
 def _check_classes(classes: npt.NDArray[Any]) -> None:
     if len(classes) < 2:
         raise InputError(
-            f"expected samples of at least 2 classes, got 1 class: {classes[0]!r}; nothing can be told apart"
+            f"expected samples of at least 2 classes, got 1 class: {classes[0]}; nothing can be told apart"
         )

@@ -10,7 +10,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from tnml.errors import InputError
-from tnml.estimators.base import FLOATS, MPSEstimator
+from tnml.estimators.base import FLOATS, MPSEstimator, stored_array
 from tnml.training import train_regressor
 
 
@@ -176,5 +176,7 @@ class MPSRegressor(RegressorMixin, MPSEstimator):
         return {"flat": self._flat}
 
     def _adopt(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-        self.y_mean_, self.y_scale_ = tensors["y_mean"].numpy(), tensors["y_scale"].numpy()
+        shape = (self.layer_.out_features,)
+        self.y_mean_ = stored_array(tensors, "y_mean", shape)
+        self.y_scale_ = stored_array(tensors, "y_scale", shape)
         self._flat = bool(metadata["flat"])

@@ -17,13 +17,13 @@ __all__ = [
     "save_figure",
 ]
 
-_DRAWN = frozenset({"bond_figure", "confusion_figure", "save_figure"})  # matplotlib waits until it is used
+_HOMES = dict.fromkeys(("bond_figure", "confusion_figure", "save_figure"), "figures")  # loads matplotlib
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _DRAWN:
+    if name not in _HOMES:
         raise AttributeError(f"module 'tnml.report' has no attribute {name!r}")
-    return getattr(import_module("tnml.report.figures"), name)
+    return getattr(import_module(f"tnml.report.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -50,10 +50,11 @@ def confusion_figure(
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     names = [str(label) for label in labels]
+    shown = range(0, n_classes, -(-n_classes // _MANY))
+    upright = max(map(len, names)) > 3
+    axes.set_xticks(shown, [names[i] for i in shown], rotation=90 if upright else 0)
+    axes.set_yticks(shown, [names[i] for i in shown])
     if n_classes <= _MANY:
-        upright = max(map(len, names)) > 3
-        axes.set_xticks(range(n_classes), names, rotation=90 if upright else 0)
-        axes.set_yticks(range(n_classes), names)
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 color = "white" if shares[row, column] > 0.5 else "black"
