@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 RESULTS = Path(__file__).parent / "results"
-TABLE_WIDTH = 140  # a narrower terminal wraps lines; it does not lose columns
+TABLE_WIDTH = 150  # a narrower terminal wraps lines; it does not lose columns
 NAMES = {
     "chain": "the MPS layer against a plain loop and the peers: time, memory, share of the GEMM peak",
     "imports": "what `import tnml` and `tnml --help` add to `import torch`",

@@ -128,7 +128,7 @@ class _Turn:
     Args:
         record: what becomes of the measurement.
         connection: to the process.
-        rounds: how many there will be; slow contenders do three.
+        rounds: how many there will be; slow contenders do two.
     """
 
     def __init__(self, record: dict[str, Any], connection: Connection, rounds: int) -> None:

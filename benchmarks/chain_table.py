@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -13,7 +14,7 @@ HEADINGS = (
     "step ms (min-max)",
     "CPU ms",
     "% of peak",
-    "forward ms",
+    "fwd ms",
     "x loop",
     "x best peer",
     "memory MB",
@@ -24,9 +25,8 @@ HEADINGS = (
 def show(result: dict[str, Any], console: Console) -> None:
     """One line per record, bars beside what was measured, and a count of the bars."""
     console.print("\n" + in_words(result["machine"]))
-    table = Table(
-        title="MPS layer, d = 2, 10 outputs, float32; step = forward and backward to all parameters"
-    )
+    title = "MPS layer, d = 2, 10 outputs, float32; step = forward and backward to all parameters"
+    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading in HEADINGS[:2] else "right", no_wrap=True)
     previous = None

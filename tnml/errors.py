@@ -41,5 +41,7 @@ def choose(what: str, name: str, options: Mapping[str, T]) -> T:
     if isinstance(name, str) and name in options:
         return options[name]
     near = difflib.get_close_matches(str(name), list(options), n=2, cutoff=0.5)
+    if not near and len(str(name)) >= 3:  # a beginning, perhaps with a slip at its end
+        near = [option for option in options if option.startswith(str(name)[:3])][:2]
     hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else "."
     raise InputError(f"unknown {what} {name!r}{hint} Choose from: {', '.join(options)}")

@@ -39,7 +39,7 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         feature_range: what becomes 0 and 1. "auto": 0 and 1 where all training values lie between them,
             else each feature's least and greatest training value; a pair (low, high) for all features; None
             hands values on untouched. Unless None, values beyond are cut off, also in `predict`.
-        epochs: passes over the data; None makes it 1000 steps or more, but never over 200 epochs nor under 10.
+        epochs: passes over the data; None makes it about 1000 steps, in 10 to 200 epochs.
         batch_size: samples per step; None is a hundredth of the samples, between 32 and 100.
         lr: peak learning rate; None is 2 / steps (times 100 / features² for fewer than 10), at most 0.02
             and 0.2 / features, but at least 3e-4; 1 for "lbfgs".

@@ -58,7 +58,8 @@ def starting_cores(
     """
     if noise is None:
         square_norm = features(torch.linspace(0, 1, 257)).abs().square().sum(-1).mean().item()
-        noise = 0.25 / math.sqrt(max(1, shape.n_sites) * max(shape.left + shape.right) * max(square_norm, 1e-6))
+        widest = max(shape.left + shape.right)
+        noise = 0.25 / math.sqrt(max(1, shape.n_sites) * widest * max(square_norm, 1e-6))
     weight = torch.randn(shape.n_weights, generator=generator, dtype=torch.float64) * noise
     if dtype.is_complex:
         phase = torch.randn(shape.n_weights, generator=generator, dtype=torch.float64) * noise

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tnml.contraction import ENGINES, ChainShape, chain_flat
 from tnml.errors import InputError, choose
 from tnml.features import FEATURE_NAMES, FeatureMap, feature_map, site_order
-from tnml.files import write_model
+from tnml.files import FORMAT, write_model
 from tnml.nn.dropout import BondDropout, SiteDropout
 from tnml.nn.initialise import fit_path, starting_cores, starting_path
 from tnml.shapes import growing_bonds
@@ -288,7 +288,7 @@ class MPSLayer(nn.Module):
             ...     tnml.load(os.path.join(folder, "m.safetensors")).n_sites
             4
         """
-        write_model(path, self.state_dict(), {"format": 1, "kind": "layer", "config": self.config})
+        write_model(path, self.state_dict(), {"format": FORMAT, "kind": "layer", "config": self.config})
 
     def extra_repr(self) -> str:
         """Sites, outputs, bond dimension and feature map."""
