@@ -235,7 +235,7 @@ def test_operator_passes_pytorchs_own_checks(generator):
         given = features.to(dtype).requires_grad_(True), weight.to(dtype).requires_grad_(True)
         torch.library.opcheck(
             torch.ops.tnml.chain.default,
-            (*given, shape.key, engine, True),
+            (*given, shape.key, engine, 2),
             test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
         )
     assert torch.ops.tnml.chain.default is not None

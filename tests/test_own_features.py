@@ -82,7 +82,6 @@ def test_own_function_is_differentiable_and_keeps_dtype(generator: torch.Generat
     fmap = feature_map(lambda x: torch.stack((x.float(), x.float() ** 3), -1).mT.contiguous().mT)
     x = torch.rand(4, 5, dtype=torch.float64, generator=generator)
     assert fmap(x).dtype == torch.float64
-    assert fmap(x).is_contiguous()
     smooth = feature_map(own_circle)
     x.requires_grad_()
     assert torch.autograd.gradcheck(smooth, (x,))

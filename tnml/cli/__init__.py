@@ -56,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         True
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    # On a machine that others use too, threads that spin long for each other cost tens of times the work
+    # itself. OpenMP reads this when torch loads, which no command has done yet.
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     try:
         code = _run(words)
         sys.stdout.flush()

@@ -113,7 +113,9 @@ def chain_flat(features: Tensor, weight: Tensor, shape: ChainShape, engine: str 
     _check(features, weight, shape, engine)
     if engine == "reference" or _transformed(features, weight):
         return ChainValue(*reference_chain(features, weight, shape))
-    keep = torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad)
+    keep = 0
+    if torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad):
+        keep = 2 if features.requires_grad else 1
     left, right, exponent, *_ = torch.ops.tnml.chain(features, weight, shape.key, engine, keep)
     return ChainValue(left, right, exponent)
 
@@ -189,12 +191,12 @@ def _announce() -> None:
 
 
 @torch.library.custom_op("tnml::chain", mutates_args=())
-def _chain_op(features: Tensor, weight: Tensor, key: str, engine: str, keep: bool) -> list[Tensor]:
-    """`left, right, exponent` and what the backward operator needs."""
+def _chain_op(features: Tensor, weight: Tensor, key: str, engine: str, keep: int) -> list[Tensor]:
+    """`left, right, exponent`, what the backward needs (`keep` 0: nothing, 1: weights, 2: features too)."""
     shape = ChainShape.from_key(key)
     if _runs_native(engine, weight):
         return list(_native().forward(features.detach(), weight.detach().contiguous(), shape, keep))
-    return list(kernels_torch.forward(features.detach(), weight.detach(), shape, keep))
+    return list(kernels_torch.forward(features.detach(), weight.detach(), shape, keep > 0))
 
 
 @torch.library.custom_op("tnml::chain_backward", mutates_args=())
@@ -229,7 +231,7 @@ def _native() -> Any:
 
 
 @_chain_op.register_fake
-def _chain_fake(features: Tensor, weight: Tensor, key: str, engine: str, keep: bool) -> list[Tensor]:
+def _chain_fake(features: Tensor, weight: Tensor, key: str, engine: str, keep: int) -> list[Tensor]:
     shape, batch = ChainShape.from_key(key), features.shape[0]
     left, right = features.new_empty(batch, shape.left[-1]), features.new_empty(batch, shape.right[0])
     exponent = torch.empty(2, batch, dtype=weight.real.dtype, device=weight.device)

@@ -23,8 +23,8 @@ from tnml.contraction.reference import RESCALE_EVERY
     THREAD, THREADS, ROWS_LEFT, ROWS, D, VECTORS, LANES, BATCH, FEATURES, FEATURES_B, FEATURES_N, FEATURES_D,
     WEIGHT, TABLE, PACKED, SAVED, KEEP, WIDEST, EXPONENTS, FACTORS, SCRATCH, SCRATCH_STRIDE, PARTITION,
     MAX_VECTORS, ACCUMULATORS, EXPANDS, TILES, GRADIENTS, RESCALE, PULLBACK, LEFT, RIGHT, GRADIENT,
-    FEATURE_GRADIENT, ADJOINTS, CHUNK, THREAD_NUMBER, BARRIER, N_SLOTS,
-) = range(39)  # fmt: skip
+    FEATURE_GRADIENT, ADJOINTS, CHUNK, THREAD_NUMBER, BARRIER, FACTORS_STRIDE, N_SLOTS,
+) = range(40)  # fmt: skip
 # Columns of the table of rows; offsets of vectors count numbers of one sample.
 (W_OFFSET, K, J, STRIDE_K, STRIDE_J, STRIDE_E, SITE, IN_OFFSET, OUT_OFFSET, N_COLUMNS) = range(10)
 GRADIENT_VECTORS = 32  # lane vectors that a gradient tile sums before it adds up its lanes
@@ -116,7 +116,7 @@ def _forward_row(q, row, first, last, x):
         for v in range(first, last):
             f = q[PACKED] + ((row + 1) * q[D] * q[VECTORS] + v) * width
             exponents = q[EXPONENTS] + (half * q[VECTORS] + v) * width
-            factors = q[FACTORS] + ((row + 1) * q[VECTORS] + v) * width
+            factors = q[FACTORS] + (row + 1) * q[FACTORS_STRIDE] + v * width
             call(
                 q[RESCALE],
                 (o + v * outputs * width, outputs, q[D], f, q[VECTORS] * width, exponents, factors),

@@ -11,9 +11,8 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,25 +28,26 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork.set)  # OpenMP's threads do not survive a fork
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(NamedTuple):
     """Sizes of the buffers that one batch needs."""
 
     vectors: int
+    columns: int
     saved: int
     packed: int
     factors: int
 
     @staticmethod
-    def of(shape: ChainShape, batch: int, keep: bool) -> "Sizes":
-        """Buffers of a batch; without `keep` (no gradient) only two vectors a half are stored."""
+    @functools.lru_cache(maxsize=64)
+    def of(shape: ChainShape, batch: int, keep: int) -> "Sizes":
+        """Buffers of a batch; `keep` as in `forward`."""
         lanes = tiles.machine().lanes
         vectors = -(-batch // lanes)
         columns = vectors * lanes
-        widest = max(shape.left + shape.right)
-        numbers = sum(shape.left) + sum(shape.right) if keep else 4 * widest
+        numbers = sum(shape.left) + sum(shape.right) if keep else 4 * shape.widest
+        packed = shape.n_sites * shape.physical * columns
         return Sizes(
-            vectors, numbers * columns, shape.n_sites * shape.physical * columns, shape.n_sites * columns
+            vectors, columns, numbers * columns, packed, (shape.n_sites if keep > 1 else 1) * columns
         )
 
 
@@ -105,6 +105,7 @@ def _gradient_sizes(dimension: int) -> set[int]:
     return sizes
 
 
+@functools.lru_cache(maxsize=64)
 def _partition(shape: ChainShape, vectors: int, threads: int) -> np.ndarray:
     """Lane vectors `[left first, left last, right first, right last)` of each thread, by cost."""
     label = shape.label_site
@@ -175,39 +176,38 @@ def _parameters(
     features: Tensor,
     weight: Tensor,
     shape: ChainShape,
-    keep: bool,
+    keep: int,
     buffers: Sequence[Tensor],
     backward: bool,
     want_features: bool = False,
 ) -> tuple[np.ndarray, int, list[object]]:
     """The parameter vector common to both passes, the number of threads, and what must stay alive."""
     machine = tiles.machine()
-    batch = features.shape[0]
-    sizes = Sizes.of(shape, batch, keep)
+    sizes = Sizes.of(shape, features.shape[0], keep)
     expands, tile_table, gradients, rescale, pullback = _kernels(
         shape, sizes.vectors, backward, want_features
     )
     table = _table(shape)
     threads = _threads()
-    widest = max(shape.left + shape.right)
-    rows = max(
-        shape.physical * min(sizes.vectors, driver.GRADIENT_VECTORS),
-        (shape.physical + 1) * machine.max_vectors,
+    d = shape.physical
+    stride = (
+        machine.lanes
+        * shape.widest
+        * max(d * min(sizes.vectors, driver.GRADIENT_VECTORS), (d + 1) * machine.max_vectors)
     )
-    stride = machine.lanes * widest * rows + 64
-    scratch = POOL.take(threads * stride)
+    scratch = POOL.take(threads * stride + 64)
     partition = _partition(shape, sizes.vectors, threads)
     packed, saved, factors = buffers
     q = np.zeros(driver.N_SLOTS, dtype=np.int64)
     of_b, of_n, of_d = (4 * s for s in features.stride())
     for slot, value in (
         (driver.THREADS, threads), (driver.ROWS_LEFT, shape.label_site), (driver.ROWS, shape.n_sites),
-        (driver.D, shape.physical), (driver.VECTORS, sizes.vectors), (driver.LANES, machine.lanes),
-        (driver.BATCH, batch), (driver.FEATURES, features.data_ptr()), (driver.FEATURES_B, of_b),
+        (driver.D, d), (driver.VECTORS, sizes.vectors), (driver.LANES, machine.lanes),
+        (driver.BATCH, features.shape[0]), (driver.FEATURES, features.data_ptr()), (driver.FEATURES_B, of_b),
         (driver.FEATURES_N, of_n), (driver.FEATURES_D, of_d), (driver.WEIGHT, weight.data_ptr()),
         (driver.TABLE, table.ctypes.data), (driver.PACKED, packed.data_ptr()),
-        (driver.SAVED, saved.data_ptr()),
-        (driver.KEEP, int(keep)), (driver.WIDEST, widest), (driver.FACTORS, factors.data_ptr()),
+        (driver.SAVED, saved.data_ptr()), (driver.KEEP, int(keep > 0)), (driver.WIDEST, shape.widest),
+        (driver.FACTORS, factors.data_ptr()), (driver.FACTORS_STRIDE, 4 * sizes.columns * int(keep > 1)),
         (driver.SCRATCH, scratch.data_ptr()), (driver.SCRATCH_STRIDE, 4 * stride),
         (driver.PARTITION, partition.ctypes.data), (driver.MAX_VECTORS, machine.max_vectors),
         (driver.ACCUMULATORS, machine.accumulators), (driver.EXPANDS, expands.ctypes.data),
@@ -218,33 +218,27 @@ def _parameters(
     return q, threads, [table, partition, scratch, expands, tile_table, gradients]
 
 
-def forward(features: Tensor, weight: Tensor, shape: ChainShape, keep: bool) -> tuple[Tensor, ...]:
+def forward(features: Tensor, weight: Tensor, shape: ChainShape, keep: int) -> tuple[Tensor, ...]:
     """`left [b, l]`, `right [b, r]`, `exponent [2, b]`, and what the backward pass needs.
 
     Args:
         features: `[b, n, d]`, float32 on the CPU, any strides.
         weight: flat contiguous weights.
         shape: bonds and label site.
-        keep: whether a backward pass will follow.
+        keep: 0 for no backward pass, 1 for one to the weights, 2 for one to the features too.
     """
     batch = features.shape[0]
     sizes = Sizes.of(shape, batch, keep)
-    packed, saved = POOL.take(sizes.packed), POOL.take(sizes.saved)
-    factors = torch.ones(sizes.factors)
+    buffers = POOL.take(sizes.packed), POOL.take(sizes.saved), torch.ones(sizes.factors)
     left, right = features.new_ones(batch, shape.left[-1]), features.new_ones(batch, shape.right[0])
-    exponents = torch.zeros(2, sizes.vectors * tiles.machine().lanes, dtype=torch.int32)
+    exponents = torch.zeros(2, sizes.columns, dtype=torch.int32)
     if batch:
-        q, threads, alive = _parameters(
-            features, weight, shape, keep, (packed, saved, factors), backward=False
-        )
-        q[driver.EXPONENTS], q[driver.LEFT], q[driver.RIGHT] = (
-            exponents.data_ptr(),
-            left.data_ptr(),
-            right.data_ptr(),
-        )
+        q, threads, alive = _parameters(features, weight, shape, keep, buffers, backward=False)
+        q[driver.EXPONENTS] = exponents.data_ptr()
+        q[driver.LEFT], q[driver.RIGHT] = left.data_ptr(), right.data_ptr()
         _launch(driver.forward_worker, q, threads)
         del alive
-    return left, right, exponents[:, :batch].float(), packed, saved, factors
+    return left, right, exponents[:, :batch].float(), *buffers
 
 
 def backward(
@@ -261,12 +255,12 @@ def backward(
     gradient = POOL.take(shape.n_weights)
     if not batch:
         return gradient.zero_(), torch.zeros_like(features) if want_features else None
-    q, threads, alive = _parameters(features, weight, shape, True, state, True, want_features)
+    keep = 2 if want_features else 1
+    q, threads, alive = _parameters(features, weight, shape, keep, state, True, want_features)
     alone = threads == 1 or (threads == 2 and (_balanced(shape) or _openmp() is None))
     chunk = 1 if alone else CHUNK
-    sizes = Sizes.of(shape, batch, keep=True)
-    columns = sizes.vectors * tiles.machine().lanes
-    adjoints = POOL.take(2 * (chunk + 1) * max(shape.left + shape.right) * columns)
+    sizes = Sizes.of(shape, batch, keep)
+    adjoints = POOL.take(2 * (chunk + 1) * shape.widest * sizes.columns)
     per_site = POOL.take(sizes.packed) if want_features else None
     grad_left, grad_right = grad_left.contiguous(), grad_right.contiguous()
     q[driver.LEFT], q[driver.RIGHT] = grad_left.data_ptr(), grad_right.data_ptr()
@@ -276,7 +270,7 @@ def backward(
     del alive
     if per_site is None:
         return gradient, None
-    return gradient, _features_gradient(per_site, state[2], shape, batch, columns)
+    return gradient, _features_gradient(per_site, state[2], shape, batch, sizes.columns)
 
 
 def _features_gradient(

@@ -45,6 +45,9 @@ class ChainShape:
         if self.left[0] != 1 or self.right[-1] != 1:
             raise InputError(f"the outer bonds must be 1, got {self.left[0]} and {self.right[-1]}")
 
+    def __hash__(self) -> int:
+        return hash(self.key)  # a string keeps its hash: shapes are looked up in every call
+
     @property
     def label_site(self) -> int:
         """Number of sites left of the label core."""
@@ -74,6 +77,11 @@ class ChainShape:
     def n_weights(self) -> int:
         """Number of weights of all cores."""
         return self.offsets[-1]
+
+    @functools.cached_property
+    def widest(self) -> int:
+        """The largest bond."""
+        return max(self.left + self.right)
 
     @functools.cached_property
     def key(self) -> str:

@@ -19,7 +19,7 @@ class FeatureMap:
     Attributes:
         name: the name `feature_map` knows it by, or "callable".
         dim: the number of components d.
-        function: the components, `[...] -> [..., d]`, contiguous.
+        function: the components, `[...] -> [..., d]`, of any strides.
         derivative: d phi / dx, `[...] -> [..., d]`.
         normalisation: "sum" (the components add up to 1), "norm" (their 2-norm is 1), "orthonormal" (under
             the uniform distribution on [0, 1]) or "none".
