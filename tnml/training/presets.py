@@ -43,7 +43,7 @@ _MNIST = Preset(
 _MNIST_ACCURATE = Preset(
     model={"bond_dim": 50, "order": "snake"},
     train=TrainOptions(
-        epochs=30, lr=3e-4, batch_size=100, clip_norm=1.0, max_shift=2, label_smoothing=0.1, average="ema"
+        epochs=24, lr=3e-4, batch_size=100, clip_norm=1.0, max_shift=2, label_smoothing=0.1, average="ema"
     ),
 )
 _FASHION = Preset(
