@@ -71,6 +71,16 @@ def test_maps_without_a_preserved_path_are_healthy_after_rescale(generator):
     assert norms.max() / norms.median() <= 3
 
 
+def test_rescale_keeps_seed_and_noise(generator):
+    x = torch.rand(50, 9, generator=generator)
+    spec = {"name": "rbf", "dim": 3, "normalise": False}
+    a, b, c = (
+        MPSLayer(9, 2, 3, features=spec, seed=s, noise=n).rescale_(x) for s, n in ((1, 0.1), (2, 0.1), (1, 0))
+    )
+    assert not torch.equal(a.weight, b.weight)
+    assert c.weight.count_nonzero() < a.weight.count_nonzero()
+
+
 def test_rescale_keeps_a_healthy_path_and_sets_the_scale(generator):
     layer = MPSLayer(50, 4, 6)
     weight = layer.weight.detach().clone()

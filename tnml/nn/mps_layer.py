@@ -104,8 +104,8 @@ class MPSLayer(nn.Module):
         self._raster = bool(torch.equal(self.order, torch.arange(n_sites)))
 
         chosen = choose("dtype", str(dtype).removeprefix("torch."), DTYPES)
-        generator = torch.Generator().manual_seed(seed)
-        weight = starting_cores(self.features, self.chain_shape, noise, chosen, generator)
+        self._noise, self._seed = noise, seed
+        weight, generator = self._starting_weight(chosen)
         label = torch.randn(
             self.chain_shape.left[-1],
             out_features,
@@ -203,6 +203,11 @@ class MPSLayer(nn.Module):
             self._indices = shape, shape.join(pieces)
         return self._indices[1].to(self.weight.device)
 
+    def _starting_weight(self, dtype: torch.dtype) -> tuple[Tensor, torch.Generator]:
+        """The cores that the seed and the noise of this layer give, and the generator behind them."""
+        generator = torch.Generator().manual_seed(self._seed)
+        return starting_cores(self.features, self.chain_shape, self._noise, dtype, generator), generator
+
     @torch.no_grad()
     def rescale_(self, x: Tensor) -> "MPSLayer":
         """This layer, its starting cores set so that the outputs of the samples `x` are of order one.
@@ -218,10 +223,7 @@ class MPSLayer(nn.Module):
         """
         if starting_path(self.features, self.chain_shape) == "fitted":
             weights = fit_path(self.local_features(x).real).to(self.weight)
-            generator = torch.Generator().manual_seed(0)
-            fresh = starting_cores(self.features, self.chain_shape, None, self.weight.dtype, generator).to(
-                self.weight
-            )
+            fresh = self._starting_weight(self.weight.dtype)[0].to(self.weight)
             for core, w in zip(self.chain_shape.split(fresh), weights, strict=True):
                 core.add_((w - 1)[:, None, None] * torch.eye(core.shape[1], core.shape[2]).to(core))
             self.weight.copy_(fresh)
