@@ -102,6 +102,32 @@ def test_double_backward_of_the_native_engine_equals_double_precision(generator)
     assert oracles.relative(second(torch.float32, "native"), second(torch.float64, "reference")) <= 1e-5
 
 
+@pytest.mark.parametrize("engine", ["torch", "native"])
+def test_input_gradient_penalty_of_a_frozen_chain(engine, generator):
+    shape = SHAPES["ragged"]
+    features, weight, *_ = instance(shape, generator, dtype=torch.float32)
+
+    def penalty(f: Tensor, name: str) -> Tensor:
+        left, right = true_vectors(f, weight.to(f.dtype), shape, name)
+        (slope,) = torch.autograd.grad((left.sum(1) * right.sum(1)).sum(), f, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), f)[0]
+
+    expected = penalty(features.double().requires_grad_(True), "reference")
+    assert oracles.relative(penalty(features.requires_grad_(True), engine), expected) <= 1e-5
+
+
+@pytest.mark.parametrize("engine", ["torch", "native"])
+def test_batched_gradients_equal_single_ones(engine, generator):
+    shape = SHAPES["uniform"]
+    features, weight, *_ = instance(shape, generator, dtype=torch.float32)
+    weight.requires_grad_(True)
+    left = chain_flat(features, weight, shape, engine).left
+    seeds = torch.randn(3, *left.shape, generator=generator)
+    (batched,) = torch.autograd.grad(left, weight, seeds, is_grads_batched=True, retain_graph=True)
+    single = [torch.autograd.grad(left, weight, seed, retain_graph=True)[0] for seed in seeds]
+    assert torch.allclose(batched, torch.stack(single), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("shape", [SHAPES["uniform"], SHAPES["ragged"], SHAPES["wide"]])
 def test_complex_values_and_wirtinger_gradients(shape, generator):
     features, weight, *_ = instance(shape, generator, dtype=torch.complex128)
@@ -217,6 +243,9 @@ for engine, dtype in (("native", torch.float32), ("auto", torch.float32), ("torc
     expected = torch.autograd.grad(loss(weight, features), (weight, features))
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     found = torch.autograd.grad(compiled(weight, features), (weight, features))
+    more = torch.randn(7, 6, 2, generator=generator).to(dtype)
+    dynamic = torch.compile(loss, fullgraph=True, dynamic=True, backend="aot_eager")
+    assert torch.allclose(dynamic(weight, more), loss(weight, more))
     for a, b in zip(found, expected):
         assert torch.equal(a, b), engine
 print("compiled")
@@ -238,7 +267,12 @@ def test_operator_passes_pytorchs_own_checks(generator):
             (*given, shape.key, engine, 2),
             test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
         )
-    assert torch.ops.tnml.chain.default is not None
+        state = torch.ops.tnml.chain(*given, shape.key, engine, 2)
+        turned = given[0].detach().permute(2, 0, 1).contiguous().permute(1, 2, 0)
+        arguments = (state[:2], turned, given[1].detach(), shape.key, engine, state[3:], True)
+        torch.library.opcheck(
+            torch.ops.tnml.chain_backward.default, arguments, test_utils=("test_schema", "test_faketensor")
+        )
 
 
 def test_chain_of_separate_cores_equals_the_dense_tensor(generator):

@@ -1,6 +1,9 @@
 """What the engines must survive: threads, shared memory, odd batches, zeros, a missing numba."""
 
 import importlib
+import os
+import subprocess
+import sys
 import threading
 
 import oracles
@@ -48,6 +51,89 @@ def test_native_result_does_not_depend_on_the_number_of_threads(generator):
         torch.set_num_threads(before)
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(other, found[0], strict=True))
+
+
+TEAM = """
+import torch
+from tnml.contraction import ChainShape, chain_flat
+from tnml.shapes import growing_bonds
+generator = torch.Generator().manual_seed(0)
+found = []
+for label in (20, 33):
+    shape = ChainShape(2, growing_bonds(label, 2, 5), growing_bonds(40 - label, 2, 5)[::-1])
+    features = torch.rand(70, 40, 2, generator=generator).requires_grad_()
+    weight = torch.randn(shape.n_weights, generator=generator).requires_grad_()
+    for threads in (1, 2, 3, 4):
+        torch.set_num_threads(threads)
+        value = chain_flat(features, weight, shape, "native")
+        gradients = torch.autograd.grad(value.left.sum() + value.right.sum(), (weight, features))
+        found.append((value.left, value.right, *gradients))
+        assert all(torch.equal(a, b) for a, b in zip(found[-1], found[0])), threads
+    found.clear()
+print("alike")
+"""
+
+
+@pytest.mark.parametrize("setting", ["OMP_THREAD_LIMIT=1", "OMP_THREAD_LIMIT=2", "OMP_DYNAMIC=true"])
+def test_openmp_may_give_fewer_threads_than_asked_for(setting):
+    name, value = setting.split("=")
+    done = subprocess.run(
+        [sys.executable, "-c", TEAM],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, name: value},
+    )
+    assert done.stdout == "alike\n", done.stderr
+
+
+def test_without_openmp_python_threads_take_a_half_each(monkeypatch, generator):
+    native = chain_module.native_engine()
+    shape = ChainShape(2, growing_bonds(12, 2, 5), growing_bonds(30, 2, 5)[::-1])
+    features, weight, *_ = instance(shape, generator, batch=40, dtype=torch.float32)
+
+    def results():
+        w = weight.clone().requires_grad_(True)
+        value = chain_flat(features, w, shape, "native")
+        (value.left.sum() + value.right.sum()).backward()
+        return value.left.detach(), value.right.detach(), w.grad
+
+    expected = results()
+    monkeypatch.setattr(native, "_openmp", lambda: None)
+    monkeypatch.setattr(native.torch, "get_num_threads", lambda: 4)
+    assert all(torch.equal(a, b) for a, b in zip(results(), expected, strict=True))
+
+
+FORK = """
+import os, signal, torch
+import tnml.contraction
+from tnml.contraction import ChainShape, chain_flat
+torch.set_num_threads(2)
+a = torch.ones(600, 600); a @ a; (torch.ones(10**6) * 2).sum()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    value = chain_flat(torch.ones(40, 2, 2), torch.ones(8), ChainShape(2, (1, 2), (2, 1)), "native")
+    os._exit(0 if value.left[0, 0].item() == 2.0 else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_computes_alone_instead_of_hanging():
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=False)
+    assert done.stdout == "0\n", done.stderr
+
+
+@pytest.mark.parametrize("scales", [(1e-37, 1e4), (1e37, 1e-5), (3e-39, 1.0)])
+def test_extreme_vectors_and_features_are_rescaled(scales):
+    """The vector after eight sites is near the end of float32, the ninth feature pulls the other way."""
+    shape = ChainShape(1, (1,) * 13, (1,))
+    features = torch.ones(2, 12, 1)
+    features[:, 7], features[:, 8] = scales
+    value = chain_flat(features, torch.ones(12), shape, "native")
+    truth = torch.tensor(scales, dtype=torch.float32).double().log2().sum()
+    assert value.left[0, 0].double().log2() + value.exponent[0, 0] == pytest.approx(truth.item(), abs=2e-5)
 
 
 def test_native_engine_from_many_python_threads_at_once(generator):

@@ -136,6 +136,7 @@ def no_preparation() -> None:
 
 
 CONFIG = ["train", "--config", "options.yaml"]
+INSPECT = ["inspect", "model.safetensors"]
 QUICK = ["--train.epochs", "1", "--device", "cpu"]
 
 # Command lines: what lies in the folder, the words, what the one line has to say.
@@ -247,6 +248,12 @@ COMMAND_LINE: dict[str, tuple[Callable[[], None], list[str], str]] = {
         ["inspect", "model.safetensors", "--figure", "a.jpeg"],
         r"unknown figure format 'jpeg'",
     ),
+    "seed": (no_preparation, ["train", "--seed", "9" * 23], r"--seed must be .* 0 to 4294967295, got 9"),
+    "seed: negative": (no_preparation, ["train", "--seed", "-1"], r"--seed must be .* 0 to .*, got -1"),
+    "seed: too large by one": (no_preparation, ["train", "--seed", str(2**32)], r"got 4294967296"),
+    "inspect: seed": (write_model, [*INSPECT, "--seed", "9" * 23], r"--seed must be .* 0 to 4294967295"),
+    "inspect: no samples": (write_model, [*INSPECT, "--samples", "0"], r"--samples must be .* 1 to .*got 0"),
+    "inspect: samples": (write_model, [*INSPECT, "--samples", "-5"], r"--samples must be .*got -5"),
     "resume: nothing": (
         no_preparation,
         ["train", "--resume", "run"],

@@ -165,12 +165,58 @@ def test_bond_dropout_drops_indices_everywhere_but_the_first():
                 core[:, :, mask[: core.shape[2]] == 0] = 0
             else:
                 core[mask[: core.shape[0]] == 0] = 0
-        scale = torch.where(torch.arange(8) == 0, torch.ones(8), 2 * mask)
-        smaller.label.mul_(scale[:, None, None]).mul_(scale)
+        chance = torch.full((8, 8), 0.25).fill_diagonal_(0.5)  # that both indices are kept
+        chance[0], chance[:, 0], chance[0, 0] = 0.5, 0.5, 1.0
+        smaller.label.mul_((torch.outer(mask, mask) / chance).unsqueeze(1))
     assert torch.allclose(smaller(x), dropped, atol=1e-5)
     dropped.sum().backward()
     lost = layer._bond_index()[layer.weight.grad != 0]
     assert set(lost.tolist()) == set(torch.nonzero(mask).flatten().tolist())
+
+
+@pytest.mark.parametrize(
+    "features", ["linear", "trigonometric", {"name": "rbf", "dim": 3, "normalise": False}]
+)
+def test_dropout_leaves_the_starting_path_alone(features, generator):
+    x = torch.rand(100, 300, generator=generator)
+    layer = MPSLayer(300, 5, 6, features=features, noise=0.0, seed=2).rescale_(x)
+    layer.site_dropout.p, layer.bond_dropout.p = 0.2, 0.5
+    plain = layer.eval()(x).abs().median()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        dropped = torch.stack([layer.train()(x).detach() for _ in range(4)]).abs()
+    assert 0.3 * plain <= dropped.median() <= 3 * plain
+
+
+def test_bond_dropout_keeps_the_mean_of_the_label_core():
+    layer = MPSLayer(8, 2, 4, bond_dropout=0.5).train()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        mean = torch.stack([layer._dropped()[1].detach() for _ in range(4000)]).mean(0)
+    assert (mean / layer.label.detach() - 1).abs().max() <= 5 * (3 / 4000) ** 0.5
+
+
+def test_a_state_brings_its_order_and_a_bad_state_changes_nothing(generator):
+    x = torch.rand(3, 16, generator=generator)
+    snake, raster = MPSLayer(16, 2, 3, order="snake", noise=0.3), MPSLayer(16, 2, 3)
+    raster.load_state_dict(snake.state_dict())
+    assert torch.equal(raster(x), snake(x))
+    assert torch.equal(MPSLayer(**raster.config).order, snake.order)
+    other = MPSLayer(16, 3, 5)
+    before = copy.deepcopy(other.state_dict())
+    with pytest.raises(RuntimeError, match="size mismatch for label"):
+        other.load_state_dict(snake.state_dict())
+    assert torch.equal(other.label, before["label"])
+    assert other.bond_dims == MPSLayer(16, 3, 5).bond_dims
+
+
+def test_gradients_of_other_bonds_do_not_survive_a_load(generator):
+    x = torch.rand(3, 16, generator=generator)
+    layer = MPSLayer(16, 2, 5)
+    layer(x).sum().backward()
+    layer.load_state_dict(MPSLayer(16, 2, 3).state_dict())
+    layer(x).sum().backward()
+    assert layer.weight.grad.shape == layer.weight.shape
 
 
 def test_bond_dropout_statistics():

@@ -123,6 +123,25 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
 
 
+def test_only_a_failed_write_is_blamed_on_the_disk(tmp_path, monkeypatch):
+    def fail(text):
+        def save(state, target):
+            raise RuntimeError(text)
+
+        monkeypatch.setattr(torch, "save", save)
+
+    fail("basic_ios::clear: iostream error")
+    with pytest.raises(
+        InputError, match=r"c\.pt: the disk may be full or the folder not writable; free"
+    ) as caught:
+        checkpoint.save(tmp_path / "c.pt", {"epoch": 1})
+    assert "basic_ios" not in str(caught.value)
+    fail("CUDA out of memory")
+    with pytest.raises(RuntimeError, match=r"^CUDA out of memory$"):
+        checkpoint.save(tmp_path / "c.pt", {"epoch": 1})
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write to a read-only folder")
 def test_a_read_only_folder_is_said(tmp_path):
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)

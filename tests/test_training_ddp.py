@@ -14,8 +14,12 @@ from programs.training_job import SAMPLES, Batches, Net, OneBatch, losses, mean_
 from torch import nn
 
 from tnml.errors import InputError
+from tnml.nn import MPSLayer, SiteDropout
+from tnml.nn.dropout import part_of_batch
 from tnml.training import LoopOptions, ProgressReporter, TrainingDiverged, run
+from tnml.training.interrupt import StopRequest
 from tnml.training.processes import Group
+from tnml.training.step import Stepper
 
 PROGRAM = Path(__file__).parent / "programs" / "training_job.py"
 ADAM = {"epochs": 3, "lr": 0.05, "clip_norm": 0.5, "average": "ema"}
@@ -56,6 +60,87 @@ def test_parts_cover_the_batch_once(total):
     assert [part[1] for part in parts] == [len(part[0][1]) for part in parts]
     assert parts[0][1] >= 1
     assert all(part[2] == total for part in parts)
+
+
+def test_two_parts_drop_the_sites_that_the_whole_batch_drops(generator):
+    features, neutral = torch.rand(5, 6, 2, generator=generator), torch.tensor([0.5, 0.5])
+    drop, found, after = SiteDropout(0.5), [], []
+    for parts in ([slice(0, 5)], [slice(0, 3)], [slice(3, 5)]):
+        torch.manual_seed(3)
+        with part_of_batch(parts[0].start, parts[0].stop - parts[0].start, 5):
+            found.append(drop(features[parts[0]], neutral))
+        after.append(torch.rand(1).item())
+    assert torch.equal(torch.cat(found[1:]), found[0])
+    assert len(set(after)) == 1, "the generators stay in step"
+    assert not torch.equal(found[0], features)
+    torch.manual_seed(3)
+    with part_of_batch(2, 1, 5):
+        other = drop(features, neutral)  # not the part: a batch of its own
+    assert torch.equal(other, found[0])
+
+
+def stepper(rank, module, group=None):
+    fabric = Two(rank)
+    fabric.backward = torch.Tensor.backward
+    return Stepper(module, losses, LoopOptions(device="cpu"), fabric, group or Sole(fabric), 6)
+
+
+class Sole(Group):
+    """One of two processes whose partner is never asked."""
+
+    def sum_gradients(self, parameters):
+        pass
+
+
+def test_a_step_tells_the_dropout_its_part():
+    seen = []
+
+    class Listens(nn.Linear):
+        def forward(self, x):
+            seen.append(SiteDropout(0.5)(torch.ones(len(x), 50, 1), torch.zeros(1)))
+            return super().forward(x)
+
+    with torch.random.fork_rng(devices=[]):
+        for rank in range(2):
+            stepper(rank, Listens(5, 3)).take(Batches()(0, 0), 0, 0)
+    assert [len(mask) for mask in seen] == [4, 3]
+    assert not torch.equal(seen[0][:3], seen[1]), "the same rows would be drawn twice"
+
+
+def test_means_after_a_checkpoint_inside_an_epoch():
+    with torch.random.fork_rng(devices=[]):
+        first = stepper(0, Net(0.0))
+        first.take(Batches()(0, 0), 0, 0)  # 4 of 7 samples are ours
+        mine = first.means()["loss"]
+        state = {**first.state(), "sums": {"loss": torch.tensor(7 * 2.0)}}  # as gathered: of all 7
+        first.restore(state)
+        assert first.means()["loss"] == pytest.approx(2.0)
+        second = stepper(1, Net(0.0))
+        second.restore(state)
+        assert second.means()["loss"] == 0.0
+        second = stepper(1, Net(0.0))
+        second.restore({**state, "module": Net(0.0).state_dict()})
+        second.take(Batches()(0, 0), 0, 0)
+    x, y = Batches()(0, 0)
+    net = Net(0.0)
+    assert mine == pytest.approx(mean_loss(net, x[:4], y[:4]).item(), rel=1e-5)
+    assert second.means()["loss"] == pytest.approx(mean_loss(net, x[4:], y[4:]).item(), rel=1e-5)
+
+
+def test_a_worker_knows_the_process_that_started_it(tmp_path):
+    assert not StopRequest(tmp_path / "stop", os.getppid()).made()
+    assert StopRequest(tmp_path / "stop", os.getpid()).made()  # it is our parent no more
+
+
+@pytest.mark.slow
+def test_dropout_in_two_processes_equals_one():
+    def layer():
+        return MPSLayer(5, 3, 4, site_dropout=0.3, bond_dropout=0.3, noise=0.3, engine="torch")
+
+    one, two = layer(), layer()
+    run(one, losses, Batches(), LoopOptions(device="cpu", **ADAM))
+    run(two, losses, Batches(), LoopOptions(device="cpu", devices=2, **ADAM))
+    assert_close(two.state_dict(), one.state_dict())
 
 
 @pytest.mark.slow
@@ -140,6 +225,26 @@ def test_torchrun_gives_every_rank_the_weights_of_one_process(tmp_path):
     assert_close(ranks[0], expected.state_dict())
 
 
+@pytest.mark.slow
+def test_torchrun_starts_from_the_weights_of_rank_0(tmp_path):
+    expected, _ = alone(ADAM)
+    process = torchrun("none", tmp_path / "w", ADAM, "--own", "weights")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    ranks = [torch.load(tmp_path / f"w.{rank}") for rank in range(2)]
+    assert_close(ranks[0], expected.state_dict())
+    assert_close(ranks[1], ranks[0], tolerance=0.0)
+
+
+@pytest.mark.slow
+def test_torchrun_with_different_options_is_refused(tmp_path):
+    process = torchrun("none", tmp_path / "w", ADAM, "--own", "seed")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "all processes of a run need the same options" in errors
+    assert list(tmp_path.iterdir()) == []
+
+
 def wait_for(path, process):
     while not path.exists() and process.poll() is None:
         time.sleep(0.02)
@@ -197,6 +302,47 @@ def test_the_processes_end_with_their_parent(tmp_path):
     before = (folder / "metrics.csv").stat().st_mtime_ns
     time.sleep(1.0)
     assert (folder / "metrics.csv").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the children in /proc")
+def test_the_processes_end_with_a_parent_that_dies_while_they_start(tmp_path):
+    command = [sys.executable, str(PROGRAM), "none", str(tmp_path / "w"), "--pause", "0.02", "--options"]
+    process = subprocess.Popen(
+        [*command, '{"epochs": 100000, "devices": 2}'],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        start_new_session=True,
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    try:
+        while (
+            process.poll() is None and len(children.read_text().split()) < 3
+        ):  # one is multiprocessing's own
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        for _ in range(300):
+            if not alive(process.pid):
+                break
+            time.sleep(0.1)
+        assert not alive(process.pid)
+    finally:
+        if alive(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def alive(group):
+    """Whether a process of the group runs; one that has ended and waits to be collected does not."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, pgrp = status.read_text().rpartition(")")[2].split()[:3]
+        except (OSError, ValueError):
+            continue
+        if int(pgrp) == group and state != "Z":
+            return True
+    return False
 
 
 @pytest.mark.slow

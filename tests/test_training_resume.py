@@ -120,6 +120,29 @@ def test_a_run_is_not_resumed_as_another(tmp_path):
         train("adam", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda s: s.pop("stepper"),
+        lambda s: s.update(identity=3),
+        lambda s: s.update(epoch="two"),
+        lambda s: s.update(history=[1.0]),
+        lambda s: s["stepper"].update(module=5),
+        lambda s: s["stepper"].update(sums=[1, 2]),
+        lambda s: s["stepper"].update(optimizer=5),
+        lambda s: s["stepper"]["module"].pop("first.weight"),
+    ],
+    ids=["key", "identity", "epoch", "history", "module", "sums", "optimizer", "weight"],
+)
+def test_a_checkpoint_of_another_making_is_one_clear_error(tmp_path, damage):
+    train("adam", tmp_path)
+    stored = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    damage(stored["state"])
+    torch.save(stored, tmp_path / "checkpoint.pt")
+    with pytest.raises(InputError, match="is not the checkpoint of this run"):
+        train("adam", tmp_path, resume=True)
+
+
 def test_folders_that_hold_no_run(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="needs run_dir"):

@@ -8,6 +8,7 @@ from torch import nn
 from tnml.errors import InputError
 from tnml.nn import MPSLayer
 from tnml.training import TrainingInterrupted, TrainOptions, evaluate, train_classifier, train_regressor
+from tnml.training.identity import model_identity
 from tnml.training.losses import CrossEntropy, LabelSquaredError, measure
 from tnml.training.supervised import ArrayBatches
 
@@ -159,6 +160,51 @@ def test_resume_of_classification_checks_the_data(blobs, tmp_path):
         )
     train_classifier(broken, x, y, options, run_dir=tmp_path, resume=True)
     assert torch.equal(whole.weight, broken.weight)
+
+
+def own_map(x):
+    return torch.stack([1 - x, x], dim=-1)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "says"),
+    [
+        (
+            {},
+            {"features": "trigonometric"},
+            r"model\.features: '.*linear.*' in the checkpoint, '.*trig.*' now",
+        ),
+        ({"order": [0, 1, 3, 2]}, {"order": "snake"}, r"model\.order: '\[0, 1, 3, 2\]' in .*, 'snake' now"),
+        ({}, {"site_dropout": 0.5}, r"model\.site_dropout: '0\.0' in the checkpoint, '0\.5' now"),
+        ({"features": own_map}, {}, r"model\.features: 'own_map with 2 components' in "),
+    ],
+    ids=["features", "order", "dropout", "own"],
+)
+def test_a_run_is_not_resumed_with_another_model(blobs, tmp_path, first, then, says):
+    options = quick(epochs=1, precision="64")
+    train_classifier(MPSLayer(4, 3, 2, **first), *blobs, options, run_dir=tmp_path)
+    with pytest.raises(InputError, match=says) as caught:
+        train_classifier(MPSLayer(4, 3, 2, **then), *blobs, options, run_dir=tmp_path, resume=True)
+    assert len(str(caught.value)) < 700
+    again = MPSLayer(4, 3, 2, engine="reference", **first).double()  # neither changes the model
+    train_classifier(again, *blobs, options, run_dir=tmp_path, resume=True)
+
+
+def test_long_arguments_are_named_and_not_printed():
+    long, other = (MPSLayer(784, 10, 20, order=order) for order in (range(784), range(783, -1, -1)))
+    texts = [model_identity(nn.Sequential(layer), TrainOptions()) for layer in (long, other)]
+    assert {key for key in texts[0] if texts[0][key] != texts[1][key]} == {"model.0.order"}
+    assert max(map(len, texts[0].values())) <= 80
+
+
+def test_a_wrong_monitor_takes_no_folder(blobs, tmp_path):
+    options = quick(validation=0.2, patience=2, monitor="val_acuracy")
+    with pytest.raises(InputError, match=r"val_acuracy.*choose from val_loss, val_accuracy"):
+        train_classifier(nn.Linear(4, 3), *blobs, options, run_dir=tmp_path / "run")
+    targets = quick(validation=0.2, patience=2, monitor="val_accuracy", loss="mse")
+    with pytest.raises(InputError, match="choose from val_loss, loss"):
+        train_regressor(nn.Linear(4, 1), blobs[0], blobs[0][:, 0], targets, run_dir=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_inputs_are_not_changed_and_may_be_read_only(blobs):

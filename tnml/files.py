@@ -16,6 +16,9 @@ from torch import Tensor
 
 from tnml.errors import InputError
 
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)  # asked once, at import: asking means setting, which other threads would see
+
 FORMAT = 1
 """Version of the model format that this tnml writes; it reads this one and all before."""
 
@@ -63,9 +66,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def _publish(temporary: Path, final: Path) -> None:
     """Flushes the temporary file, renames it and flushes the folder entry."""
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a result file is not
+    temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes it private; a result file is not
     with open(temporary, "rb") as stream:
         os.fsync(stream.fileno())
     os.replace(temporary, final)

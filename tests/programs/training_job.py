@@ -1,6 +1,7 @@
 """A small training run as a program, for tests that kill it, interrupt it or start it several times.
 
 Usage: python training_job.py RUN_DIR WEIGHTS_FILE [--set key=value ...] [--resume] [--pause SECONDS]
+       [--own weights|seed]
 Writes the final weights to WEIGHTS_FILE.RANK and prints one line from rank 0.
 """
 
@@ -8,6 +9,7 @@ import argparse
 import json
 import os
 import time
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -84,10 +86,17 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--own", choices=["weights", "seed"], help="what every process makes for itself")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     module = Net(arguments.dropout)
     options = LoopOptions(device="cpu", **arguments.options)
+    rank = int(os.environ.get("RANK", "0"))
+    if arguments.own == "weights":
+        with torch.no_grad():
+            module.first.weight += rank
+    elif arguments.own == "seed":
+        options = replace(options, seed=rank)
     on_step = Pause(arguments.pause) if arguments.pause else None
     run_dir = None if arguments.run_dir == "none" else arguments.run_dir
     try:
@@ -98,7 +107,7 @@ def main() -> None:
         if is_main_process():
             print(f"interrupted: {stop.run_dir}")
         raise SystemExit(130) from None
-    torch.save(module.state_dict(), f"{arguments.weights}.{os.environ.get('RANK', '0')}")
+    torch.save(module.state_dict(), f"{arguments.weights}.{rank}")
     if is_main_process():
         print(f"done: loss {result.history[-1]['loss']:.6f} in {len(result.history)} epochs")
 

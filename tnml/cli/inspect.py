@@ -9,10 +9,11 @@ from torch import Tensor
 
 from tnml import report
 from tnml.cli.console import facts, say
-from tnml.cli.parsing import new_parser, parse
+from tnml.cli.parsing import MAX_SEED, bounded, new_parser, parse
 from tnml.cli.saved import SavedModel, data_for, n_parameters, open_model
 from tnml.files import read_model
 
+MOST_SAMPLES = 1_000_000
 EXAMPLES = (
     "tnml inspect runs/digits-001",
     "tnml inspect model.safetensors mnist --figure bonds.png",
@@ -43,6 +44,8 @@ def run(words: Sequence[str]) -> int:
     add("--seed", type=int, default=0, help="of the random inputs")
     add("--figure", type=str, metavar="FILE", help="also draw the bond dimensions: .png, .pdf or .svg")
     asked = parse(parser, words)
+    bounded("--samples", asked.samples, 1, MOST_SAMPLES)
+    bounded("--seed", asked.seed, 0, MAX_SEED)
     model = open_model(asked.model)
     say(facts(_contents(model)))
     if asked.data is None:

@@ -10,7 +10,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from tnml.cli.options import GROUPS, SHARED, DataOptions, ModelOptions, RunOptions
-from tnml.cli.parsing import checked, new_parser, parse, plain
+from tnml.cli.parsing import MAX_SEED, bounded, checked, new_parser, parse, plain
 from tnml.cli.runs import OPTIONS
 from tnml.data.shipped import SHIPPED
 from tnml.errors import InputError
@@ -63,13 +63,14 @@ def read_request(words: Sequence[str]) -> Request:
     first = parse(parser, [word for word in words if word not in ("-h", "--help")])
     stored: dict[str, Any] = {}
     if first.resume is not None:
-        stored |= _stored(parser, Path(first.resume) / OPTIONS, "run to resume")
+        stored |= _resumed(parser, Path(first.resume))
     if first.config is not None:
         stored |= _stored(parser, Path(first.config), "config file")
     dataset = first.dataset or stored.get("dataset", "digits")
     chosen = first.preset or stored.get("preset", "default")
     parser.set_defaults({**_preset_defaults(dataset, chosen), **stored, "dataset": dataset, "preset": chosen})
     found = plain(parse(parser, words))
+    bounded("--seed", found["seed"], 0, MAX_SEED)
     train = TrainOptions(**found["train"], **{name: found[name] for name in SHARED})
     options = RunOptions(
         dataset=_located(found["dataset"]),
@@ -131,6 +132,16 @@ def _parser() -> ArgumentParser:
         if action.dest in GROUPS:
             action.help = SUPPRESS
     return parser
+
+
+def _resumed(parser: ArgumentParser, folder: Path) -> dict[str, Any]:
+    """The options of the run in a folder."""
+    if folder.is_dir() and not (folder / OPTIONS).exists():
+        raise InputError(
+            f"there is no run to resume in {folder}: it holds no {OPTIONS}, which is written first; "
+            f"check the path, or start the run again with `tnml train DATA --out {folder}`"
+        )
+    return _stored(parser, folder / OPTIONS, "run to resume")
 
 
 def _stored(parser: ArgumentParser, path: Path, what: str) -> dict[str, Any]:

@@ -35,8 +35,22 @@ def open_folder(options: RunOptions, out: Path | None, *, claim: bool) -> Path:
             f"{out} already holds a run; continue it with --resume {out}, or choose another --out"
         )
     folder = out or _next_free(RUNS, Path(options.dataset).stem)
+    remove_leftovers(folder)
     write_text(folder / OPTIONS, yaml.safe_dump(options.record(), sort_keys=False))
     return folder
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files of a run that was killed while it wrote its options or its model.
+
+    Those of the checkpoint and the metrics are removed where these are written, by `tnml.training`.
+
+    Example:
+        >>> remove_leftovers(Path("no-such-folder"))
+    """
+    for name in (OPTIONS, MODEL):
+        for leftover in folder.glob(f".{name}.*.tmp"):
+            leftover.unlink(missing_ok=True)
 
 
 def discard_unused(folder: Path) -> None:

@@ -33,9 +33,11 @@ def read_samples(
     if not source.is_file():
         raise InputError(f"no file at {source}; give samples as .npz, .npy, .csv or an IDX file")
     values = _read(source)
+    if values.ndim == 0:
+        raise InputError(f"{source} holds a single value; expected an array [n, sites], one row a sample")
     if model.scales_itself:
-        range_here = (float(np.nanmin(values)), float(np.nanmax(values)) + 1.0) if values.size else "auto"
-        from_arrays(values, np.zeros(len(values), np.int64), source.name, scale=range_here)  # only to check
+        scale = _range_of(values)
+        from_arrays(values, np.zeros(len(values), np.int64), source.name, scale=scale)  # only to check
         x = values.reshape(len(values), -1)
     else:
         x = _prepared(values, source.name, model, chosen_scale(model, scale))
@@ -45,6 +47,13 @@ def read_samples(
             f"got {x.shape[1]}; give the columns it was trained on, without index or label"
         )
     return x
+
+
+def _range_of(values: npt.NDArray[Any]) -> Scale:
+    """A range that holds all values; "auto" for what is no array of finite numbers and is refused anyway."""
+    if values.dtype.kind not in "biuf" or not values.size or not np.isfinite(values).all():
+        return "auto"
+    return float(values.min()), float(values.max()) + 1.0
 
 
 def _prepared(

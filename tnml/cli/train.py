@@ -1,7 +1,7 @@
 """`tnml train`: data, layer, training, model file, summary."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -13,15 +13,27 @@ import torch
 from tnml.cli.console import complain, facts, rank, say
 from tnml.cli.options import RunOptions
 from tnml.cli.request import Request
-from tnml.cli.runs import MODEL, discard_unused, open_folder
+from tnml.cli.runs import MODEL, discard_unused, open_folder, remove_leftovers
 from tnml.cli.saved import n_parameters, read_data
 from tnml.data import Dataset
 from tnml.errors import InputError
 from tnml.estimators import MPSClassifier
 from tnml.nn import MPSLayer
-from tnml.training import ProgressReporter, TrainingInterrupted, train_classifier
+from tnml.training import ProgressReporter, train_classifier
 
 INTERRUPTED = 130
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Job:
+    """What a run is about: the data, the layer, and what the model file will say about the data."""
+
+    train: Dataset
+    test: Dataset
+    classes: npt.NDArray[np.generic]
+    targets: list[npt.NDArray[np.int64]]  # of both, as positions in `classes`
+    layer: MPSLayer
+    record: dict[str, Any]
 
 
 def run(request: Request) -> int:
@@ -30,45 +42,68 @@ def run(request: Request) -> int:
     Raises:
         InputError: something asked for cannot be used.
     """
-    options = request.options
-    train, test = (_read(options, split) for split in ("train", "test"))
-    classes = _classes(train)
-    targets = [_indices(part, classes) for part in (train, test)]
-    sites = train.x.shape[1]
-    layer = MPSLayer(
-        sites, len(classes), **vars(options.model), shape=train.image_shape, seed=options.train.seed
-    )
-    if layer.features.identity is None:  # its starting path has to be fitted to samples
-        layer.rescale_(torch.from_numpy(train.x[:: max(1, len(train) // 500)]).to(layer.weight.dtype))
-    main = rank() == 0
-    folder = request.resume or open_folder(options, request.out, claim=main)
-    say(_opening(train, test, classes, layer, folder))
+    options, main, folder = request.options, rank() == 0, request.resume
     try:
-        result = train_classifier(
-            layer,
-            train.x,
-            targets[0],
-            options.train,
-            x_test=test.x,
-            y_test=targets[1],
-            image_shape=train.image_shape,
-            run_dir=folder,
-            resume=request.resume is not None,
-            progress=ProgressReporter(),
-        )
-    except TrainingInterrupted:
+        job = _prepared(options)
+        if folder is None:
+            folder = open_folder(options, request.out, claim=main)
+        elif main:
+            remove_leftovers(folder)
+        say(_opening(job, folder))
+        results = _trained(job, options, folder, resume=request.resume is not None)
+    except KeyboardInterrupt:  # in the loop, which has saved then, or anywhere around it
+        if folder is None:
+            raise
         if main:
             complain(f"stopped; continue with `tnml train --resume {quote(str(folder))}`", title="tnml")
         return INTERRUPTED
+    say(_summary(options, job.layer, folder, results))
+    return 0
+
+
+def _prepared(options: RunOptions) -> _Job:
+    """Reads the data and makes the layer."""
+    train, test = (_read(options, split) for split in ("train", "test"))
+    classes = _classes(train)
+    targets = [_indices(part, classes) for part in (train, test)]
+    layer = MPSLayer(
+        train.x.shape[1],
+        len(classes),
+        **vars(options.model),
+        shape=train.image_shape,
+        seed=options.train.seed,
+    )
+    if layer.features.identity is None:  # its starting path has to be fitted to samples
+        layer.rescale_(torch.from_numpy(train.x[:: max(1, len(train) // 500)]).to(layer.weight.dtype))
+    record = _data_record(options, train)
+    return _Job(train=train, test=test, classes=classes, targets=targets, layer=layer, record=record)
+
+
+def _trained(job: _Job, options: RunOptions, folder: Path, *, resume: bool) -> dict[str, float]:
+    """Trains, measures, writes the model file; gives the results."""
+    main = rank() == 0
+    try:
+        result = train_classifier(
+            job.layer,
+            job.train.x,
+            job.targets[0],
+            options.train,
+            x_test=job.test.x,
+            y_test=job.targets[1],
+            image_shape=job.train.image_shape,
+            run_dir=folder,
+            resume=resume,
+            progress=ProgressReporter(),
+        )
     except InputError:
-        if main and request.resume is None:
+        if main and not resume:
             discard_unused(folder)
         raise
     results = {"test accuracy": result.test["accuracy"], "seconds": result.seconds}
     if main:
-        _keep(folder / MODEL, layer, classes, result.history, _data_record(options, train, results))
-    say(_summary(options, layer, folder, results))
-    return 0
+        data = {**job.record, "results": results}
+        _keep(folder / MODEL, job.layer, job.classes, result.history, data)
+    return results
 
 
 def _keep(
@@ -122,14 +157,9 @@ def _indices(dataset: Dataset, classes: npt.NDArray[np.generic]) -> npt.NDArray[
     return np.searchsorted(classes, dataset.y).astype(np.int64)
 
 
-def _opening(
-    train: Dataset,
-    test: Dataset,
-    classes: npt.NDArray[np.generic],
-    layer: MPSLayer,
-    folder: Path,
-) -> str:
+def _opening(job: _Job, folder: Path) -> str:
     """What will happen, before it does."""
+    train, test, classes, layer = job.train, job.test, job.classes, job.layer
     sites = f"{train.x.shape[1]} sites"
     if train.image_shape is not None:
         sites += f" ({train.image_shape[0]} x {train.image_shape[1]})"
@@ -145,7 +175,7 @@ def _opening(
     )
 
 
-def _data_record(options: RunOptions, train: Dataset, results: dict[str, float]) -> dict[str, Any]:
+def _data_record(options: RunOptions, train: Dataset) -> dict[str, Any]:
     """What a reader of the model file has to know to prepare data in the same way."""
     data = options.data
     original = train.image_shape
@@ -160,7 +190,6 @@ def _data_record(options: RunOptions, train: Dataset, results: dict[str, float])
         "image_shape": train.image_shape,
         "original_shape": original,
         "provenance": train.provenance,
-        "results": results,
     }
 
 

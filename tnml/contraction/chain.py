@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tnml.contraction import kernels_torch
+from tnml.contraction import fork, kernels_torch  # noqa: F401 (fork: its hook has to be there early)
 from tnml.contraction.reference import reference_chain
 from tnml.contraction.shape import ChainShape
 from tnml.errors import InputError, choose
@@ -148,6 +148,8 @@ def _transformed(*tensors: Tensor) -> bool:
         return False
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return True
+    if any(torch._C._functorch.is_legacy_batchedtensor(tensor) for tensor in tensors):  # is_grads_batched
+        return True
     dual = torch.autograd.forward_ad
     return dual._current_level >= 0 and any(dual.unpack_dual(t).tangent is not None for t in tensors)
 
@@ -253,7 +255,7 @@ def _backward_fake(
     state: list[Tensor],
     both: bool,
 ) -> list[Tensor]:
-    return [torch.empty_like(weight)] + ([torch.empty_like(features)] if both else [])
+    return [weight.new_empty(weight.shape)] + ([features.new_empty(features.shape)] if both else [])
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
@@ -272,25 +274,35 @@ def _differentiate(
     batch = features.shape[0]
     zeros = features.new_zeros(batch, shape.left[-1]), features.new_zeros(batch, shape.right[0])
     incoming = [z if g is None else g for g, z in zip(gradients[:2], zeros, strict=True)]
-    if torch.is_grad_enabled():
-        return *_differentiable_backward(incoming, features, weight, exponent, shape, both), None, None, None
+    if torch.is_grad_enabled() or _transformed(*incoming):
+        wanted = ctx.needs_input_grad[:2]
+        of_both = _differentiable_backward(incoming, features, weight, exponent, shape, wanted)
+        return of_both[0], of_both[1], None, None, None
     found = torch.ops.tnml.chain_backward(incoming, features, weight, ctx.key, ctx.engine, state, both)
     return found[1] if both else None, found[0], None, None, None
 
 
 def _differentiable_backward(
-    gradients: list[Tensor], features: Tensor, weight: Tensor, exponent: Tensor, shape: ChainShape, both: bool
-) -> tuple[Tensor | None, Tensor | None]:
+    gradients: list[Tensor],
+    features: Tensor,
+    weight: Tensor,
+    exponent: Tensor,
+    shape: ChainShape,
+    wanted: tuple[bool, bool],
+) -> list[Tensor | None]:
     """The adjoint through the reference recurrence, so that it can be differentiated again."""
-    left, right, own = reference_chain(features, weight, shape)
-    factor = torch.exp2(own - exponent).unsqueeze(-1).to(left.dtype)
-    inputs = [features, weight] if both else [weight]
-    outputs = [left * factor[0], right * factor[1]]
-    live = [(o, g) for o, g in zip(outputs, gradients, strict=True) if o.requires_grad]
-    found = torch.autograd.grad(
-        [o for o, _ in live], inputs, [g for _, g in live], create_graph=True, allow_unused=True
-    )
-    return (found[0], found[1]) if both else (None, found[0])
+    with torch.enable_grad():
+        left, right, own = reference_chain(features, weight, shape)
+        factor = torch.exp2(own - exponent).unsqueeze(-1).to(left.dtype)
+        outputs = [left * factor[0], right * factor[1]]
+        inputs = [t for t, want in zip((features, weight), wanted, strict=True) if want]
+        live = [(o, g) for o, g in zip(outputs, gradients, strict=True) if o.requires_grad]
+        found = iter(
+            torch.autograd.grad(
+                [o for o, _ in live], inputs, [g for _, g in live], create_graph=True, materialize_grads=True
+            )
+        )
+    return [next(found) if want else None for want in wanted]
 
 
 _chain_op.register_autograd(_differentiate, setup_context=_keep_for_backward)

@@ -23,8 +23,8 @@ from tnml.contraction.reference import RESCALE_EVERY
     THREAD, THREADS, ROWS_LEFT, ROWS, D, VECTORS, LANES, BATCH, FEATURES, FEATURES_B, FEATURES_N, FEATURES_D,
     WEIGHT, TABLE, PACKED, SAVED, KEEP, WIDEST, EXPONENTS, FACTORS, SCRATCH, SCRATCH_STRIDE, PARTITION,
     MAX_VECTORS, ACCUMULATORS, EXPANDS, TILES, GRADIENTS, RESCALE, PULLBACK, LEFT, RIGHT, GRADIENT,
-    FEATURE_GRADIENT, ADJOINTS, CHUNK, THREAD_NUMBER, BARRIER, FACTORS_STRIDE, N_SLOTS,
-) = range(40)  # fmt: skip
+    FEATURE_GRADIENT, ADJOINTS, CHUNK, THREAD_NUMBER, BARRIER, FACTORS_STRIDE, TEAM_SIZE, N_SLOTS,
+) = range(41)  # fmt: skip
 # Columns of the table of rows; offsets of vectors count numbers of one sample.
 (W_OFFSET, K, J, STRIDE_K, STRIDE_J, STRIDE_E, SITE, IN_OFFSET, OUT_OFFSET, N_COLUMNS) = range(10)
 GRADIENT_VECTORS = 32  # lane vectors that a gradient tile sums before it adds up its lanes
@@ -171,6 +171,12 @@ def _thread_of(q):
 
 
 @njit
+def _team(q):
+    """Threads that really run: OpenMP may give fewer than asked for, then each does the part of several."""
+    return q[THREADS] if q[THREAD] >= 0 else call_for_int(q[TEAM_SIZE])
+
+
+@njit
 def _scratch(q, thread):
     return q[SCRATCH] + thread * q[SCRATCH_STRIDE]
 
@@ -180,14 +186,15 @@ def forward_worker(parameters):
     """Forward pass of one thread."""
     q = carray(parameters, (N_SLOTS,))
     thread = _thread_of(q)
-    for half in range(2):
-        first, last = _my_range(q, thread, half)
-        begin, end = _rows(q, half)
-        if first < last and begin < end:
-            _pack(q, half, first, last)
-            for row in range(begin, end):
-                _forward_row(q, row, first, last, _scratch(q, thread))
-            _unpack(q, half, first, last)
+    for part in range(thread, q[THREADS], _team(q)):
+        for half in range(2):
+            first, last = _my_range(q, part, half)
+            begin, end = _rows(q, half)
+            if first < last and begin < end:
+                _pack(q, half, first, last)
+                for row in range(begin, end):
+                    _forward_row(q, row, first, last, _scratch(q, thread))
+                _unpack(q, half, first, last)
 
 
 @njit
@@ -329,33 +336,47 @@ def _backward_half(q, half, thread):
 @njit
 def _backward_chunks(q, thread):
     """Backward pass of both halves by all threads, chunk after chunk, with two barriers each."""
-    x = _scratch(q, thread)
-    chunk = q[CHUNK]
-    for half in range(2):
-        first, last = _my_range(q, thread, half)
-        if first < last and q[ROWS_LEFT] * (1 - half) + (q[ROWS] - q[ROWS_LEFT]) * half > 0:
-            _pack_adjoint(q, half, first, last)
+    x, team = _scratch(q, thread), _team(q)
+    for part in range(thread, q[THREADS], team):
+        for half in range(2):
+            first, last = _my_range(q, part, half)
+            begin, end = _rows(q, half)
+            if first < last and begin < end:
+                _pack_adjoint(q, half, first, last)
     longest = max(q[ROWS_LEFT], q[ROWS] - q[ROWS_LEFT])
     done = 0
     while done < longest:
-        for half in range(2):
-            first, last = _my_range(q, thread, half)
-            begin, end = _rows(q, half)
-            top, bottom = end - done, max(begin, end - done - chunk)
-            for row in range(top - 1, bottom - 1, -1):
-                if first < last and (row > begin or q[FEATURE_GRADIENT]):
-                    _adjoint_row(q, half, row, first, last, x)
+        for part in range(thread, q[THREADS], team):
+            _adjoint_chunk(q, part, done, x)
         call(q[BARRIER], ())
         turn = 0
         for half in range(2):
-            begin, end = _rows(q, half)
-            top, bottom = end - done, max(begin, end - done - chunk)
+            top, bottom = _chunk(q, half, done)
             for row in range(top - 1, bottom - 1, -1):
-                if turn % q[THREADS] == thread:
+                if turn % team == thread:
                     _gradient_row(q, row, _adjoint(q, half, row), x)
                 turn += 1
         call(q[BARRIER], ())
-        done += chunk
+        done += q[CHUNK]
+
+
+@njit
+def _chunk(q, half, done):
+    """(top, bottom): rows `[bottom, top)` of a half after `done` rows; empty where the half is at its end."""
+    begin, end = _rows(q, half)
+    return end - done, max(begin, end - done - q[CHUNK])
+
+
+@njit
+def _adjoint_chunk(q, part, done, x):
+    """Adjoints of a chunk for the lane vectors of one part."""
+    for half in range(2):
+        first, last = _my_range(q, part, half)
+        begin = _rows(q, half)[0]
+        top, bottom = _chunk(q, half, done)
+        for row in range(top - 1, bottom - 1, -1):
+            if first < last and (row > begin or q[FEATURE_GRADIENT]):
+                _adjoint_row(q, half, row, first, last, x)
 
 
 @cfunc(types.void(types.CPointer(types.int64)), cache=True)
@@ -367,5 +388,5 @@ def backward_worker(parameters):
         _backward_chunks(q, thread)
     else:
         for half in range(2):
-            if half % q[THREADS] == thread:
+            if half % _team(q) == thread:
                 _backward_half(q, half, thread)

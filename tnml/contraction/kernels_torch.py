@@ -58,7 +58,7 @@ def _runs(shape: ChainShape) -> list[_Run]:
 class _Saved:
     """Views of one buffer: what enters each chunk's steps `[step, half, b, k]`, and the rescaling factors."""
 
-    def __init__(self, shape: ChainShape, run: _Run, batch: int, buffer: Tensor) -> None:
+    def __init__(self, run: _Run, batch: int, buffer: Tensor) -> None:
         halves = len(run.right)
         self.entering: list[Tensor] = []
         place = 0
@@ -69,10 +69,35 @@ class _Saved:
         count = len(run.bonds) // RESCALE_EVERY
         self.factors = buffer[place : place + count * halves * batch].view(count, halves, batch, 1)
 
+    def chunk(self, number: int) -> Tensor:
+        """What enters the steps of a chunk."""
+        return self.entering[number]
+
+    def factor(self, number: int) -> Tensor:
+        """Where the factor of a rescaling goes."""
+        return self.factors[number]
+
     @staticmethod
     def size(run: _Run, batch: int) -> int:
         """Numbers in the buffer of a run."""
         return len(run.right) * batch * (sum(k for k, _ in run.bonds) + len(run.bonds) // RESCALE_EVERY)
+
+
+class _Passing:
+    """Like `_Saved` where no backward pass follows: every chunk has memory of its own, which then goes."""
+
+    def __init__(self, run: _Run, like: Tensor) -> None:
+        halves, batch = len(run.right), like.shape[0]
+        self._sizes = [(last - first, halves, batch, run.bonds[first][0]) for first, last in run.chunks()]
+        self._like, self._factor = like, like.new_empty(halves, batch, 1)
+
+    def chunk(self, number: int) -> Tensor:
+        """What enters the steps of a chunk."""
+        return self._like.new_empty(self._sizes[number])
+
+    def factor(self, number: int) -> Tensor:
+        """Where the factor of a rescaling goes."""
+        return self._factor
 
 
 def saved_size(shape: ChainShape, batch: int) -> int:
@@ -87,8 +112,9 @@ def saved_size(shape: ChainShape, batch: int) -> int:
 
 def _ordered(features: Tensor, run: _Run) -> Tensor:
     """Features `[step, half, b, e, 1]` in the order of processing."""
-    sites = torch.tensor(run.sites, device=features.device, dtype=torch.int64).view(-1, len(run.right))
-    return features.permute(1, 0, 2)[sites].unsqueeze(-1)
+    steps, sites = len(run.sites), features.permute(1, 0, 2)
+    halves = [sites[len(sites) - steps :].flip(0) if is_right else sites[:steps] for is_right in run.right]
+    return torch.stack(halves, 1).unsqueeze(-1)
 
 
 def _cores(weight: Tensor, shape: ChainShape, run: _Run, first: int, last: int) -> Tensor:
@@ -118,23 +144,22 @@ def forward(
         [(3, 2), (3, 2), (2, 3), (0,)]
     """
     batch = features.shape[0]
-    buffer = features.new_empty(saved_size(shape, batch))
+    kept = features.new_empty(saved_size(shape, batch) if keep else 0)
     place = 0
     vectors: list[Tensor] = []
     exponents: list[Tensor] = []
     for run in _runs(shape):
         size = _Saved.size(run, batch)
-        saved = _Saved(shape, run, batch, buffer[place : place + size])
+        saved = _Saved(run, batch, kept[place : place + size]) if keep else _Passing(run, features)
         vector, exponent = _forward_run(features, weight, shape, run, saved)
         place += size
         vectors += vector.unbind(0)
         exponents += exponent.unbind(0)
-    kept = buffer if keep else buffer.new_empty(0)
     return vectors[0].clone(), vectors[1].clone(), torch.stack(exponents), kept
 
 
 def _forward_run(
-    features: Tensor, weight: Tensor, shape: ChainShape, run: _Run, saved: _Saved
+    features: Tensor, weight: Tensor, shape: ChainShape, run: _Run, saved: _Saved | _Passing
 ) -> tuple[Tensor, Tensor]:
     """Takes the halves of a run to the label site; fills `saved` with what enters each step."""
     halves, batch = len(run.right), features.shape[0]
@@ -142,13 +167,14 @@ def _forward_run(
     exponent = torch.zeros(halves, batch, dtype=weight.real.dtype, device=weight.device)
     ordered = _ordered(features, run)
     chunks = list(run.chunks())
-    if chunks:
-        saved.entering[0][0].fill_(1)
+    now = saved.chunk(0) if chunks else result
+    now[:1].fill_(1)
     for number, (first, last) in enumerate(chunks):
         cores = _cores(weight, shape, run, first, last).flatten(2, 3).unbind(0)
-        entering = saved.entering[number].unsqueeze(3).unbind(0)
-        following = saved.entering[number + 1][0] if number + 1 < len(chunks) else result
-        leaving = [*saved.entering[number][1:].unbind(0), following]
+        upcoming = saved.chunk(number + 1) if number + 1 < len(chunks) else result.unsqueeze(0)
+        entering = now.unsqueeze(3).unbind(0)
+        leaving = [*now[1:].unbind(0), upcoming[0]]
+        now = upcoming
         expanded = features.new_empty(halves, batch, shape.physical, run.bonds[first][0])
         flat = expanded.flatten(2)
         for i, feature in enumerate(ordered[first:last].unbind(0)):
@@ -157,7 +183,7 @@ def _forward_run(
             step = first + i
             if step % RESCALE_EVERY == RESCALE_EVERY - 1:
                 power = power_of_two(leaving[i])
-                factor = saved.factors[step // RESCALE_EVERY].copy_(torch.exp2(-power).unsqueeze(-1))
+                factor = saved.factor(step // RESCALE_EVERY).copy_(torch.exp2(-power).unsqueeze(-1))
                 leaving[i].mul_(factor)
                 exponent += power
     return result, exponent
@@ -190,18 +216,16 @@ def backward(
     """
     batch = features.shape[0]
     gradient = torch.empty_like(weight)
-    of_features = features.new_empty(shape.n_sites, batch, shape.physical)
+    of_features = features.new_empty(shape.n_sites, batch, shape.physical) if want_features else None
     place = 0
     runs = _runs(shape)
     for run in runs:
         size = _Saved.size(run, batch)
         incoming = torch.stack(gradients) if len(runs) == 1 else gradients[int(run.right[0])].unsqueeze(0)
-        kept = _Saved(shape, run, batch, saved[place : place + size])
-        _backward_run(
-            incoming, features, weight, shape, run, kept, (gradient, of_features if want_features else None)
-        )
+        kept = _Saved(run, batch, saved[place : place + size])
+        _backward_run(incoming, features, weight, shape, run, kept, (gradient, of_features))
         place += size
-    return gradient, of_features.permute(1, 0, 2) if want_features else None
+    return gradient, None if of_features is None else of_features.permute(1, 0, 2).contiguous()
 
 
 def _backward_run(
@@ -240,9 +264,12 @@ def _backward_run(
         of_cores = torch.matmul(vectors.transpose(-1, -2), leaving).view(count, halves, d, k, j)
         _scatter(of_cores, shape, run, first, last, outputs[0])
         if outputs[1] is not None:
-            sites = torch.tensor(run.sites[first:last], device=features.device)
             through = torch.einsum("shekj,shbj->shbek", cores, leaving)
-            outputs[1][sites] = torch.einsum("shbk,shbek->shbe", entering, through)
+            found = torch.einsum("shbk,shbek->shbe", entering, through)
+            n = len(outputs[1])
+            for half, is_right in enumerate(run.right):
+                target = outputs[1][n - last : n - first] if is_right else outputs[1][first:last]
+                target.copy_(found[:, half].flip(0) if is_right else found[:, half])
 
 
 def _scatter(of_cores: Tensor, shape: ChainShape, run: _Run, first: int, last: int, gradient: Tensor) -> None:

@@ -7,8 +7,6 @@ where that pool cannot be found (macOS, Windows) two Python threads take one hal
 import ctypes
 import functools
 import itertools
-import os
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,13 +17,11 @@ import torch
 from torch import Tensor
 
 from tnml.contraction import driver, tiles
+from tnml.contraction.fork import FORKED
 from tnml.contraction.pool import POOL
 from tnml.contraction.shape import ChainShape
 
 CHUNK = 16  # rows between two barriers
-_after_fork = threading.Event()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork.set)  # OpenMP's threads do not survive a fork
 
 
 class Sizes(NamedTuple):
@@ -38,13 +34,12 @@ class Sizes(NamedTuple):
     factors: int
 
     @staticmethod
-    @functools.lru_cache(maxsize=64)
     def of(shape: ChainShape, batch: int, keep: int) -> "Sizes":
-        """Buffers of a batch; `keep` as in `forward`."""
+        """Buffers of a batch, which may be symbolic; `keep` as in `forward`."""
         lanes = tiles.machine().lanes
         vectors = -(-batch // lanes)
         columns = vectors * lanes
-        numbers = sum(shape.left) + sum(shape.right) if keep else 4 * shape.widest
+        numbers = shape.n_bond_indices if keep else 4 * shape.widest
         packed = shape.n_sites * shape.physical * columns
         return Sizes(
             vectors, columns, numbers * columns, packed, (shape.n_sites if keep > 1 else 1) * columns
@@ -147,7 +142,7 @@ def _executor() -> ThreadPoolExecutor:
 
 def _threads() -> int:
     """Threads to use: PyTorch's setting; one after a fork; two at most without OpenMP."""
-    if _after_fork.is_set():
+    if FORKED.is_set():
         return 1
     wanted = torch.get_num_threads()
     return wanted if _openmp() is not None else min(2, wanted)
@@ -162,6 +157,7 @@ def _launch(worker: Any, parameters: np.ndarray, threads: int) -> None:
     elif library is not None:
         parameters[driver.THREAD] = -1
         parameters[driver.THREAD_NUMBER] = ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p).value
+        parameters[driver.TEAM_SIZE] = ctypes.cast(library.omp_get_num_threads, ctypes.c_void_p).value
         parameters[driver.BARRIER] = ctypes.cast(library.GOMP_barrier, ctypes.c_void_p).value
         library.GOMP_parallel(worker.address, parameters.ctypes.data, threads, 0)
     else:

@@ -2,6 +2,7 @@
 
 import threading
 import weakref
+from collections import deque
 
 import numpy as np
 import torch
@@ -23,31 +24,31 @@ class Pool:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._returned: deque[np.ndarray] = deque()
         self._idle: list[np.ndarray] = []
 
     def take(self, size: int) -> Tensor:
         """An uninitialised tensor `[size]`, aligned to 64 bytes."""
-        block = self._reuse(size)
-        start = (-block.ctypes.data) % ALIGNMENT // block.itemsize
-        view = block[start : start + size]
-        weakref.finalize(view, self._give, block).atexit = False
-        return torch.from_numpy(view)
-
-    def _reuse(self, size: int) -> np.ndarray:
-        """An idle block of the size asked for, at most twice as large, or a new one."""
         needed = size + ALIGNMENT // 4
         with self._lock:
-            fitting = [i for i, block in enumerate(self._idle) if needed <= block.size <= 2 * needed]
-            if fitting:
-                return self._idle.pop(min(fitting, key=lambda i: self._idle[i].size))
-        return np.empty(needed, dtype=np.float32)
+            block = self._reuse(needed)
+        if block is None:
+            block = np.empty(needed, dtype=np.float32)
+        start = (-block.ctypes.data) % ALIGNMENT // block.itemsize
+        view = block[start : start + size]
+        # The finaliser may run in the middle of anything, this class included: it only appends (atomic).
+        weakref.finalize(view, self._returned.append, block).atexit = False
+        return torch.from_numpy(view)
 
-    def _give(self, block: np.ndarray) -> None:
-        with self._lock:
-            self._idle.append(block)
-            while sum(idle.nbytes for idle in self._idle) > KEEP_BYTES:
-                self._idle.pop(0)
+    def _reuse(self, needed: int) -> np.ndarray | None:
+        """An idle block of the size needed, at most twice as large; None without one."""
+        while self._returned:
+            self._idle.append(self._returned.popleft())
+        while sum(idle.nbytes for idle in self._idle) > KEEP_BYTES:
+            self._idle.pop(0)
+        fitting = [i for i, block in enumerate(self._idle) if needed <= block.size <= 2 * needed]
+        return self._idle.pop(min(fitting, key=lambda i: self._idle[i].size)) if fitting else None
 
 
 POOL = Pool()

@@ -84,6 +84,11 @@ class ChainShape:
         return max(self.left + self.right)
 
     @functools.cached_property
+    def n_bond_indices(self) -> int:
+        """Sum of all bonds."""
+        return sum(self.left) + sum(self.right)
+
+    @functools.cached_property
     def key(self) -> str:
         """The shape as text, runs folded: what crosses an operator's schema; `from_key` reads it back."""
         return ";".join([str(self.physical), _fold(self.left), _fold(self.right)])

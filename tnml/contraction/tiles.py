@@ -23,6 +23,7 @@ from llvmlite import ir
 
 I32, I64, F32, PTR = ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.PointerType()
 FAST = ("contract", "nsz", "reassoc")
+MAX_POWER = 60  # a factor of 2^60 neither overflows ordinary features nor makes them subnormal
 _engines: list[object] = []  # keeps compiled code alive
 _lock = threading.Lock()
 
@@ -265,7 +266,8 @@ def _lane_sums(kernel: _Kernel, vectors: list[ir.Value]) -> list[tuple[ir.Value,
 def rescale() -> int:
     """Kernel (u, k count, d, f, f stride of e, exponents, factors) for one lane vector v.
 
-    p = exponent of max_k |u[k]| (0 for a zero or non-finite vector); f[e] *= 2^-p, exponents += p (int32),
+    p = exponent of max_k |u[k]|, within +-MAX_POWER (0 for a zero or non-finite vector);
+    f[e] *= 2^-p, exponents += p (int32),
     factors = 2^-p.
     """
     kernel = _Kernel("rescale", 7)
@@ -281,9 +283,12 @@ def rescale() -> int:
         bits = b.and_(b.bitcast(kernel.load(kernel.at(u, (k, width))), integers), splat(0x7FFFFFFF))
         seen = kernel.get(largest)
         b.store(b.select(b.icmp_signed(">", bits, seen), bits, seen), largest)
-    biased = b.lshr(kernel.get(largest), splat(23))
-    usable = b.and_(b.icmp_signed(">", biased, splat(0)), b.icmp_signed("<", biased, splat(254)))
-    power = b.select(usable, b.sub(biased, splat(127)), splat(0))
+    bits = kernel.get(largest)
+    power = b.sub(b.lshr(bits, splat(23)), splat(127))
+    for bound, sign in ((MAX_POWER, ">"), (-MAX_POWER, "<")):
+        power = b.select(b.icmp_signed(sign, power, splat(bound)), splat(bound), power)
+    usable = b.and_(b.icmp_signed(">", bits, splat(0)), b.icmp_signed("<", bits, splat(0x7F800000)))
+    power = b.select(usable, power, splat(0))
     factor = b.bitcast(b.shl(b.sub(splat(127), power), splat(23)), kernel.vector)
     with kernel.loop(d) as e:
         address = kernel.at(f, (e, fe))

@@ -33,6 +33,26 @@ def starting_path(features: FeatureMap, shape: ChainShape) -> str:
     return "rotation" if features.normalisation == "norm" and features.dim == 2 and wide else "fitted"
 
 
+def neutral_features(features: FeatureMap, shape: ChainShape, path: Tensor | None = None) -> Tensor:
+    """Features `[n, d]` at which each starting core is the identity: what a dropped site holds.
+
+    Args:
+        features: the local feature map.
+        shape: the chain.
+        path: path weights `[n, d]` of `fit_path`, where the path was fitted.
+
+    Example:
+        >>> from tnml.features import feature_map
+        >>> neutral_features(feature_map("linear"), ChainShape(2, (1, 2), (2, 1)))[0]
+        tensor([0.5000, 0.5000])
+    """
+    if starting_path(features, shape) == "rotation":
+        return torch.tensor([1.0, 0.0]).expand(shape.n_sites, 2)
+    if path is None:
+        path = torch.tensor(features.identity or (1.0,) * features.dim).expand(shape.n_sites, features.dim)
+    return path / path.square().sum(-1, keepdim=True).clamp_min(1e-12)
+
+
 def starting_cores(
     features: FeatureMap,
     shape: ChainShape,

@@ -13,7 +13,7 @@ from tnml.errors import InputError, choose
 from tnml.features import FEATURE_NAMES, FeatureMap, feature_map, site_order
 from tnml.files import FORMAT, write_model
 from tnml.nn.dropout import BondDropout, SiteDropout
-from tnml.nn.initialise import fit_path, starting_cores, starting_path
+from tnml.nn.initialise import fit_path, neutral_features, starting_cores, starting_path
 from tnml.shapes import growing_bonds
 
 DTYPES = {
@@ -67,6 +67,7 @@ class MPSLayer(nn.Module):
 
     layout: Tensor
     order: Tensor
+    neutral: Tensor
 
     def __init__(
         self,
@@ -98,8 +99,9 @@ class MPSLayer(nn.Module):
             "order": order if isinstance(order, str) else [int(i) for i in order],
             "shape": shape,
         }
-        self.register_buffer("order", site_order(order, shape, n_sites), persistent=False)
+        self.register_buffer("order", site_order(order, shape, n_sites))
         self.register_buffer("layout", _layout(self.chain_shape))
+        self.register_buffer("neutral", neutral_features(self.features, self.chain_shape).float().clone())
         self._indices: tuple[ChainShape, Tensor] | None = None
         self._raster = bool(torch.equal(self.order, torch.arange(n_sites)))
 
@@ -142,7 +144,7 @@ class MPSLayer(nn.Module):
     def _contract(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.local_features(x)
         if self.training and self.site_dropout.p > 0:
-            features = self.site_dropout(features, self.neutral_features())
+            features = self.site_dropout(features, self.neutral)
         weight: Tensor = self.weight
         label: Tensor = self.label
         if self.training and self.bond_dropout.p > 0:
@@ -171,25 +173,18 @@ class MPSLayer(nn.Module):
             x = x.index_select(1, self.order)
         return (x if featured else self.features(x)).to(self.weight.dtype)
 
-    def neutral_features(self) -> Tensor:
-        """Features `[d]` at which a starting core is the identity: what a dropped site holds.
-
-        Example:
-            >>> MPSLayer(4, 2).neutral_features()
-            tensor([0.5000, 0.5000])
-        """
-        path = torch.tensor(self.features.identity or (1.0,) * self.features.dim, device=self.weight.device)
-        return path / path.square().sum()
-
     def _dropped(self) -> tuple[Tensor, Tensor]:
         """Weights and label core with dropped bond indices set to 0, survivors scaled at the label core."""
         shape = self.chain_shape
-        mask = self.bond_dropout(max(shape.left + shape.right), self.weight)
-        scale = mask / (1 - self.bond_dropout.p)
-        scale[0] = 1.0
+        first = 2 if starting_path(self.features, shape) == "rotation" else 1  # the path's own indices stay
+        mask = self.bond_dropout(shape.widest, self.weight, first)
+        kept = torch.full_like(mask, 1 - self.bond_dropout.p)
+        kept[:first] = 1.0
+        chance = torch.outer(kept, kept)
+        chance.diagonal().copy_(kept)  # one mask serves both sides
         left, _, right = self.label.shape
-        label = self.label * scale[:left, None, None] * scale[:right]
-        return self.weight * mask[self._bond_index()], label
+        scale = (torch.outer(mask, mask) / chance)[:left, :right]
+        return self.weight * mask[self._bond_index()], self.label * scale.unsqueeze(1)
 
     def _bond_index(self) -> Tensor:
         """For every weight `[n_weights]` its index on the bond towards the label core."""
@@ -201,7 +196,9 @@ class MPSLayer(nn.Module):
                 index = torch.arange(left).unsqueeze(1).expand(left, right) if inner is None else inner
                 pieces.append(index.expand(shape.physical, left, right))
             self._indices = shape, shape.join(pieces)
-        return self._indices[1].to(self.weight.device)
+        if self._indices[1].device != self.weight.device:
+            self._indices = self._indices[0], self._indices[1].to(self.weight.device)
+        return self._indices[1]
 
     def _starting_weight(self, dtype: torch.dtype) -> tuple[Tensor, torch.Generator]:
         """The cores that the seed and the noise of this layer give, and the generator behind them."""
@@ -222,12 +219,16 @@ class MPSLayer(nn.Module):
             >>> layer = MPSLayer(64, 10, features="rbf").rescale_(torch.rand(100, 64))
         """
         if starting_path(self.features, self.chain_shape) == "fitted":
-            weights = fit_path(self.local_features(x).real).to(self.weight)
+            path = fit_path(self.local_features(x).real)
+            self.neutral.copy_(neutral_features(self.features, self.chain_shape, path))
+            weights = path.to(self.weight)
             fresh = self._starting_weight(self.weight.dtype)[0].to(self.weight)
             for core, w in zip(self.chain_shape.split(fresh), weights, strict=True):
                 core.add_((w - 1)[:, None, None] * torch.eye(core.shape[1], core.shape[2]).to(core))
             self.weight.copy_(fresh)
-        value, log_scale = self.log_forward(x)
+        was_training = self.training
+        value, log_scale = self.eval().log_forward(x)  # without dropout
+        self.train(was_training)
         log_norm = value.abs().square().mean(-1).sqrt().log() + log_scale
         self.label.mul_(torch.exp(-log_norm.median()).to(self.label.dtype))
         return self
@@ -301,11 +302,23 @@ class MPSLayer(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Takes bonds and label site over from the state, so that a saved state loads into a fresh layer."""
-        layout = state_dict.get(prefix + "layout")
-        if isinstance(layout, Tensor) and not torch.equal(layout.cpu(), self.layout.cpu()):
+        layout, label = state_dict.get(prefix + "layout"), state_dict.get(prefix + "label")
+        if (
+            isinstance(layout, Tensor)
+            and isinstance(label, Tensor)
+            and layout.shape == self.layout.shape
+            and label.shape[1:2] == (self.out_features,)
+            and not torch.equal(layout.cpu(), self.layout.cpu())
+        ):
             label_site, *bonds = layout.tolist()
-            self._adopt(_chain_shape(self.n_sites, self.features.dim, bonds, label_site))
+            shape = _chain_shape(self.n_sites, self.features.dim, bonds, label_site)
+            if state_dict.get(prefix + "weight", self.weight).shape == (shape.n_weights,):
+                self._adopt(shape)
+        before = self.order.clone()
         super()._load_from_state_dict(state_dict, prefix, *args)
+        if not torch.equal(before, self.order):
+            self._raster = bool(torch.equal(self.order.cpu(), torch.arange(self.n_sites)))
+            self._arguments["order"] = self.order.tolist()
 
     def _adopt(self, shape: ChainShape) -> None:
         """Gives the parameters, zeroed, the sizes of another chain; they stay the same `nn.Parameter`s."""
@@ -313,6 +326,7 @@ class MPSLayer(nn.Module):
         self.layout = _layout(shape).to(self.weight.device)
         self.weight.data = self.weight.data.new_zeros(shape.n_weights)
         self.label.data = self.label.data.new_zeros(shape.left[-1], self.out_features, shape.right[0])
+        self.weight.grad = self.label.grad = None
 
 
 def _at_least_one(what: str, value: int) -> int:

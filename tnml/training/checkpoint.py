@@ -15,6 +15,9 @@ from tnml.files import atomic_path, no_space
 
 FORMAT = 1
 
+# Words of the errors that torch's zip writer raises for a failed write; every other RuntimeError is not ours.
+_WRITER = ("PytorchStreamWriter", "inline_container", "basic_ios", "iostream", "unexpected pos")
+
 
 def save(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
     """Writes `state` to `path` atomically: after a crash at any moment the old or the new file is there.
@@ -38,9 +41,12 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
     with atomic_path(path) as temporary, no_space(path):
         try:
             torch.save(plain, temporary)
-        except RuntimeError as error:  # the zip writer's word for a failed write
+        except RuntimeError as error:
+            if not any(word in str(error) for word in _WRITER):
+                raise
             raise InputError(
-                f"cannot write {path}: {error}; free some space or choose another folder"
+                f"cannot write {path}: the disk may be full or the folder not writable; "
+                "free some space or choose another folder"
             ) from error
 
 

@@ -64,14 +64,17 @@ class Loop:
     Args:
         job: everything `run` was given.
         fabric: device, precision and process group.
-        stop_file: of a process started by `launch`.
+        request: of a process started by `launch`.
+
+    Raises:
+        InputError: there is no batch or nothing to train, or the processes were given different options.
     """
 
-    def __init__(self, job: Job, fabric: Fabric, stop_file: Path | None = None) -> None:
+    def __init__(self, job: Job, fabric: Fabric, request: StopRequest | None = None) -> None:
         self.job = job
         self.options = job.options
         self.group = Group(fabric)
-        self.request = StopRequest(stop_file)
+        self.request = request or StopRequest()
         self.device = fabric.device
         self.home = next(iter(job.module.parameters()), torch.zeros(0)).device
         job.module.to(self.device)
@@ -80,6 +83,7 @@ class Loop:
             raise InputError(
                 f"steps_per_epoch must be at least 1, got {self.steps}; there is no batch to train on"
             )
+        self._start_alike()
         self.stepper = Stepper(job.module, job.loss_fn, job.options, fabric, self.group, self.steps)
         self.best = Best(job.options)
         self.epoch = self.step = 0
@@ -89,6 +93,16 @@ class Loop:
         self._view = StepView(1, job.options.epochs, 0, self.steps, 0, 0.0, self.stepper.means)
         self._is_main = self.group.rank == 0
         self._board: TensorBoard | None = None
+
+    def _start_alike(self) -> None:
+        """Under a launcher every process made its own module and options: weights become those of rank 0."""
+        if self.group.size == 1:
+            return
+        tensors = [*self.job.module.parameters(), *self.job.module.buffers()]
+        facts = {name: value for name, value in self.options.record().items() if name != "device"}
+        facts |= {"steps_per_epoch": self.steps, "weights": [(tuple(t.shape), str(t.dtype)) for t in tensors]}
+        self.group.check_same(facts)
+        self.group.copy_from_main(tensors)
 
     def execute(self) -> LoopResult:
         """Runs to the end."""
@@ -321,7 +335,10 @@ class Loop:
                 )
             self.stepper.restore(state["stepper"])
             self.best.restore(state["best"])
-            self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
-            self.seconds, self.epoch_seconds = state["seconds"], state["epoch_seconds"]
-        except (KeyError, TypeError, RuntimeError) as error:
+            self.epoch, self.step = int(state["epoch"]), int(state["step"])
+            self.history = [dict(row) for row in state["history"]]
+            self.seconds, self.epoch_seconds = float(state["seconds"]), float(state["epoch_seconds"])
+        except InputError:
+            raise
+        except (KeyError, TypeError, RuntimeError, AttributeError, ValueError, IndexError) as error:
             raise InputError(f"{source} is not the checkpoint of this run ({error}); start anew") from error

@@ -23,6 +23,7 @@ class StopRequest:
 
     Args:
         stop_file: of a worker process; None in every other.
+        parent: of a worker process, the process that started it.
 
     Example:
         >>> with StopRequest() as request:
@@ -30,9 +31,9 @@ class StopRequest:
         False
     """
 
-    def __init__(self, stop_file: Path | None = None) -> None:
+    def __init__(self, stop_file: Path | None = None, parent: int | None = None) -> None:
         self._stop_file = stop_file
-        self._parent = os.getppid()
+        self._parent = os.getppid() if parent is None else parent
         self._first: float | None = None
         self._before: Any = None
         self._installed = False

@@ -22,12 +22,12 @@ _STOP = "stop"
 
 
 def launch(function: Callable[..., Any], argument: object, count: int) -> Any:
-    """`function(argument, stop_file)` run in `count` processes at once; the value of rank 0.
+    """`function(argument, request)` run in `count` processes at once; the value of rank 0.
 
     Every process finds its place in the environment variables of torchrun (RANK, WORLD_SIZE, MASTER_ADDR,
-    ...). Ctrl-C is passed on as the file `stop_file` and never reaches the processes as a signal. They go
-    through files of a private temporary folder, not through shared memory, of which a container may have
-    next to none.
+    ...). Ctrl-C is passed on as a file that `request`, a `StopRequest`, looks for, and never reaches the
+    processes as a signal; so is the death of this process. Argument and results go through files of a
+    private temporary folder, not through shared memory, of which a container may have next to none.
 
     Args:
         function: a module's function (not a lambda or a local one), so that another process can import it.
@@ -51,7 +51,7 @@ def launch(function: Callable[..., Any], argument: object, count: int) -> Any:
         with request.withheld():  # a process must not die of a Ctrl-C while it starts
             context = start_processes(
                 _worker,
-                args=(name, count, _free_port(), threads),
+                args=(name, count, _free_port(), threads, os.getpid()),
                 nprocs=count,
                 join=False,
                 start_method="spawn",
@@ -90,7 +90,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _worker(rank: int, folder: str, count: int, port: int, threads: int) -> None:
+def _worker(rank: int, folder: str, count: int, port: int, threads: int, parent: int) -> None:
     """One process: joins the group, runs the job and leaves its outcome as a file."""
     os.environ |= {
         "RANK": str(rank),
@@ -106,7 +106,7 @@ def _worker(rank: int, folder: str, count: int, port: int, threads: int) -> None
     here = Path(folder)
     try:
         function, argument = pickle.loads((here / "job").read_bytes())
-        result = function(argument, here / _STOP)
+        result = function(argument, StopRequest(here / _STOP, parent))
         _leave(here, rank, result if rank == 0 else None, None)
     except BaseException as error:
         error.add_note(f"in process {rank}:\n{traceback.format_exc()}")

@@ -9,6 +9,7 @@ from torch import nn
 
 from tnml.errors import InputError
 from tnml.training.engine import Loop, check_folder
+from tnml.training.interrupt import StopRequest
 from tnml.training.job import Batches, Job, LossFn, Reporter, StepView
 from tnml.training.launch import launch
 from tnml.training.options import LoopOptions
@@ -33,9 +34,10 @@ def run(
     """The history of training `module` in place, and its final weights.
 
     Every process takes its part of each batch and the gradients add up to those of the whole batch, so W
-    processes give what one gives, to rounding. torch's default generators are seeded from (seed, epoch,
-    step) before every step, alike in all processes, and put back as they were at the end. A loop step adds
-    about 0.1 ms to forward, backward and optimiser.
+    processes give what one gives, to rounding; they start from rank 0's weights. The dropouts of `MPSLayer`
+    draw as in one process; other random layers draw the same in every process, for its own samples. torch's
+    default generators are seeded from (seed, epoch, step) before every step, alike in all processes, and
+    put back as they were at the end. A loop step adds about 0.1 ms to forward, backward and optimiser.
 
     With `run_dir` the run can be continued after Ctrl-C or a crash at any moment and ends in the same
     weights to the last bit on the CPU. The folder gets `checkpoint.pt` and `metrics.csv`.
@@ -98,9 +100,9 @@ def run(
     return Loop(job, open_fabric(options, joined=joined)).execute()
 
 
-def _joined(job: Job, stop_file: Path) -> LoopResult:
+def _joined(job: Job, request: StopRequest) -> LoopResult:
     """The run in one of several started processes."""
-    return Loop(job, open_fabric(job.options, joined=True), stop_file).execute()
+    return Loop(job, open_fabric(job.options, joined=True), request).execute()
 
 
 def _convert(module: nn.Module, options: LoopOptions) -> None:

@@ -13,7 +13,8 @@ threads are already running.
 
 import atexit
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Literal, TypeVar
 
 import torch
@@ -24,6 +25,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from torch import Tensor
 
 from tnml.errors import InputError
+from tnml.nn.dropout import part_of_batch
 from tnml.training.options import LoopOptions
 from tnml.training.quiet import quiet
 
@@ -150,8 +152,45 @@ class Group:
         total = batch[0].shape[0]
         if self.size == 1:
             return batch, total, total
-        start, stop = (-(-r * total // self.size) for r in (self.rank, self.rank + 1))
+        start, stop = self._first(self.rank, total), self._first(self.rank + 1, total)
         return tuple(t[start:stop] for t in batch), stop - start, total
+
+    @contextmanager
+    def within(self, count: int, total: int) -> Iterator[None]:
+        """Inside, random layers that know of parts drop what one process with all `total` samples would."""
+        if self.size == 1 or count == 0:
+            yield
+            return
+        with part_of_batch(self._first(self.rank, total), count, total):
+            yield
+
+    def _first(self, rank: int, total: int) -> int:
+        return -(-rank * total // self.size)
+
+    def copy_from_main(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrites the tensors with rank 0's, bit by bit; their shapes and dtypes must agree."""
+        if self.size == 1:
+            return
+        for tensor in filter(torch.numel, tensors):
+            sent = tensor.detach().clone(memory_format=torch.contiguous_format)
+            dist.broadcast(sent.reshape(-1).view(torch.uint8), src=0)
+            tensor.detach().copy_(sent)
+
+    def check_same(self, facts: Mapping[str, object]) -> None:
+        """Raises in every process where a fact of any process is not that of rank 0.
+
+        Raises:
+            InputError: they differ; the text of the process concerned names what.
+        """
+        if self.size == 1:
+            return
+        main = self.from_main(dict(facts))
+        other = [f"{k}: {main.get(k)!r} on rank 0, {v!r} here" for k, v in facts.items() if main.get(k) != v]
+        if self.any(bool(other))[0]:
+            what = "; ".join(other) or "another process has others"
+            raise InputError(
+                f"all processes of a run need the same options, batches and module; {self.rank}: {what}"
+            )
 
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Replaces every gradient by the sum over the processes: one message per dtype."""

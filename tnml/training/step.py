@@ -52,7 +52,7 @@ class Stepper:
         self.optimizer = make_optimizer(self.parameters, options)
         self.average = WeightAverage(self.parameters, options.ema_decay) if options.average == "ema" else None
         self.rate = options.lr
-        self.samples = 0
+        self.samples = self._seen = 0  # of all processes; of those behind this process's sums
         self._sums: dict[str, Tensor] = {}
         self._loss_fn = loss_fn
         self._options = options
@@ -80,6 +80,7 @@ class Stepper:
         if self.average is not None:
             self.average.update()
         self._add(measured, count)
+        self._seen += count
         self.samples += total
 
     def _gradient(self, part: tuple[Tensor, ...], count: int, total: int, seed: int) -> dict[str, Tensor]:
@@ -89,7 +90,8 @@ class Stepper:
             p.grad = None
         measured: dict[str, Tensor] = {}
         if count:
-            loss, metrics = self._loss(part)
+            with self._group.within(count if part else 0, total):
+                loss, metrics = self._loss(part)
             mean = loss.mean() if loss.dim() else loss
             self._fabric.backward(mean if count == total else mean * (count / total))
             measured = {"loss": mean.detach(), **metrics}
@@ -144,9 +146,8 @@ class Stepper:
         return all(bool(torch.isfinite(p).all()) for p in self.parameters)
 
     def means(self) -> Row:
-        """The means over this process's samples of the epoch so far."""
-        seen = max(1, self.samples // self._group.size)
-        return {name: sums.item() / seen for name, sums in self._sums.items()}
+        """The means over the samples of the epoch that this process holds the sums of."""
+        return {name: sums.item() / max(1, self._seen) for name, sums in self._sums.items()}
 
     def gather(self) -> Row:
         """The means over all processes' samples of the epoch; rank 0 now holds all sums, the others none."""
@@ -156,13 +157,14 @@ class Stepper:
             total = self._group.sum(torch.stack([self._sums.get(name, zero) for name in names]))
             mine = total if self._group.rank == 0 else torch.zeros_like(total)
             self._sums = {name: value.clone() for name, value in zip(names, mine, strict=True)}
+            self._seen = self.samples if self._group.rank == 0 else 0
             return dict(zip(names, (total / max(1, self.samples)).tolist(), strict=True))
         return {}
 
     def reset(self) -> None:
         """Forgets the sums: a new epoch."""
         self._sums = {}
-        self.samples = 0
+        self.samples = self._seen = 0
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps; call `gather` before."""
@@ -184,6 +186,7 @@ class Stepper:
             self.average.restore(state["average"])
         self.samples, self.rate = int(state["samples"]), float(state["rate"])
         keep = float(self._group.rank == 0)
+        self._seen = self.samples if keep else 0
         self._sums = {name: (sums * keep).to(self._device) for name, sums in state["sums"].items()}
 
     def use_average(self) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tnml.data import random_shift, stratified_split
 from tnml.errors import InputError
+from tnml.training.identity import model_identity
 from tnml.training.job import LossFn, Reporter, StepView
 from tnml.training.loop import run
 from tnml.training.losses import CrossEntropy, loss_of, measure
@@ -275,6 +276,7 @@ def _train(
     plain: LossFn = (
         CrossEntropy() if isinstance(loss, CrossEntropy) else loss
     )  # smoothing is for training only
+    _check_monitor(options, data.labels)
     keep, held = _split(data, options)
     x, y = (data.x[keep], data.y[keep]) if len(held) else (data.x, data.y)
     result = run(
@@ -288,13 +290,23 @@ def _train(
         reporter=progress,
         run_dir=run_dir,
         resume=resume,
-        identity=data.identity(),
+        identity={**data.identity(), **model_identity(layer, options)},
     )
     test: dict[str, float] = {}
     if data.test is not None:
         device = next(layer.parameters()).device
         test = measure(layer, plain, data.test[0].to(device), data.test[1].to(device))
     return TrainResult(**vars(result), n_train=len(keep), n_validation=len(held), test=test)
+
+
+def _check_monitor(options: TrainOptions, labels: bool) -> None:
+    """Before anything is written: whether the number that `patience` watches will be measured."""
+    names = ("val_loss", "val_accuracy", "loss", "accuracy") if labels else ("val_loss", "loss")
+    if options.patience is not None and options.monitor not in names:
+        raise InputError(
+            f"patience watches monitor={options.monitor!r}, which is not measured; "
+            f"choose from {', '.join(names)}"
+        )
 
 
 def _split(data: _Data, options: TrainOptions) -> tuple[Tensor, Tensor]:

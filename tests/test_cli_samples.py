@@ -1,0 +1,66 @@
+"""Arrays that are no samples, given to `tnml predict`: one line of error, without a warning before it."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import tnml
+from tnml.cli import main
+
+ARRAYS: dict[str, tuple[npt.NDArray[np.generic], str]] = {
+    "single": (np.array(3.0), r"holds a single value; expected an array \[n, sites\]"),
+    "text": (np.array([list("abcd")]), r"must hold real numbers, got dtype <U1"),
+    "dates": (np.array([["2020-02-29"] * 4], "M8[D]"), r"must hold real numbers, got dtype datetime64"),
+    "records": (np.zeros(3, [("a", "f4")]), r"must hold real numbers"),
+    "complex": (np.full((2, 4), 1j), r"must hold real numbers, got dtype complex128"),
+    "NaN": (np.full((2, 4), np.nan), r"holds 8 NaN or infinite values"),
+    "infinite": (np.array([[0, 1, np.inf, 1]]), r"holds 1 NaN or infinite value"),
+    "empty": (np.zeros((0, 4)), r"x is empty"),
+    "one row": (np.zeros(4), r"must be \[n, sites\] or images"),
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two classifiers: one takes values in [0, 1], one scales raw values itself."""
+    folder, x, y = tmp_path_factory.mktemp("models"), np.linspace(0, 1, 48).reshape(12, 4), np.arange(12) % 3
+    paths = {"plain": folder / "plain.safetensors", "scaling": folder / "scaling.safetensors"}
+    for factor, path in zip((1, 16), paths.values(), strict=True):
+        tnml.MPSClassifier(bond_dim=2, epochs=1, random_state=0).fit(factor * x, y).save(path)
+    return paths
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+@pytest.mark.parametrize("kind", ["plain", "scaling"])
+@pytest.mark.parametrize("name", ARRAYS)
+def test_one_line(
+    name: str,
+    kind: str,
+    suffix: str,
+    models: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    array, pattern = ARRAYS[name]
+    file = tmp_path / f"new.{suffix}"
+    if suffix == "npy":
+        np.save(file, array)
+    else:
+        np.savez(file, x=array)
+    assert main(["predict", str(models[kind]), str(file)]) == 2
+    shown, errors = capsys.readouterr()
+    assert shown == ""
+    assert re.fullmatch(r"error: [^\n]+\n", errors), errors
+    assert re.search(pattern, errors), errors
+
+
+def test_values_at_the_ends_of_the_range_are_taken(
+    models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind, top in (("plain", 1.0), ("scaling", 16.0)):
+        np.save(tmp_path / "new.npy", np.array([[0, top, 0, top]]))
+        assert main(["predict", str(models[kind]), str(tmp_path / "new.npy")]) == 0
+    assert capsys.readouterr().err == ""
