@@ -43,8 +43,12 @@ def _arguments(layer: MPSLayer) -> Mapping[str, Any]:
     try:
         config = layer.config
     except InputError:
+        function = str(layer.features.options.get("function", layer.features.name)).rpartition(".")[2]
         return {
-            "features": f"{layer.features.name} with {layer.features.dim} components",
+            "n_sites": layer.n_sites,
+            "out_features": layer.out_features,
+            "bond_dim": layer.bond_dims,
+            "features": f"{function} with {layer.features.dim} components",
             "order": layer.order.tolist(),
             "label_site": layer.label_site,
             "bond_dropout": layer.bond_dropout.p,
