@@ -102,7 +102,7 @@ def test_killed_twice_and_resumed(seed: int, whole: Path, project_root: Path) ->
     """The second kill hits the resumed run. Moments are counted in lines: a busy machine is no matter."""
     rng = random.Random(seed)
     options, run = settings(whole, project_root), whole / f"killed-{seed}"
-    words, most = [*WORDS, *MODEL, "--out", run.name], EPOCHS // 2 if seed == 0 else EPOCHS + 2
+    words, most = [*WORDS, *MODEL, "--out", run.name], EPOCHS // 3 if seed == 0 else EPOCHS + 2
     kills = 0
     for _ in range(2):
         kills += kill_after(rng.randint(0, most), rng.uniform(0, 0.2), words, options)
