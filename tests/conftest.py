@@ -16,6 +16,10 @@ import jaxtyping
 import pytest
 from beartype import beartype
 
+# Tests share the machine: threads that spin long for one another cost more than the work. OpenMP reads this
+# when torch loads.
+os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+
 ROOT = Path(__file__).resolve().parent.parent
 NUMBA = re.compile(r"^\s*(?:import|from) (?:numba|llvmlite)\b", re.MULTILINE)
 
