@@ -323,7 +323,7 @@ def test_the_processes_end_with_a_parent_that_dies_while_they_start(tmp_path):
             time.sleep(0.01)
         process.kill()
         process.wait()
-        for _ in range(300):
+        for _ in range(1200):
             if not alive(process.pid):
                 break
             time.sleep(0.1)

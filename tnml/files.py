@@ -2,7 +2,7 @@
 
 import json
 import os
-import tempfile
+import secrets
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +15,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tnml.errors import InputError
-
-_UMASK = os.umask(0o022)
-os.umask(_UMASK)  # asked once, at import: asking means setting, which other threads would see
 
 FORMAT = 1
 """Version of the model format that this tnml writes; it reads this one and all before."""
@@ -48,13 +45,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     final = Path(path)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.name}.", suffix=".tmp")
+        temporary = final.parent / f".{final.name}.{secrets.token_hex(8)}.tmp"
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)  # less the user's umask
     except OSError as error:
         raise InputError(
             f"cannot write {final}: {error.strerror or error}; choose a folder you can write to"
         ) from error
     os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
         with no_space(final):
@@ -66,7 +63,6 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def _publish(temporary: Path, final: Path) -> None:
     """Flushes the temporary file, renames it and flushes the folder entry."""
-    temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes it private; a result file is not
     with open(temporary, "rb") as stream:
         os.fsync(stream.fileno())
     os.replace(temporary, final)
