@@ -5,6 +5,7 @@ import os
 import pickle
 import socket
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from tnml.errors import InputError
 from tnml.training.interrupt import StopRequest
 from tnml.training.quiet import quiet
 
+_GRACE = 20.0  # seconds a process has after its parent's death
 _STOP = "stop"
 
 
@@ -103,6 +105,7 @@ def _worker(rank: int, folder: str, count: int, port: int, threads: int, parent:
     }
     os.environ.setdefault("NUMBA_NUM_THREADS", str(threads))
     torch.set_num_threads(threads)
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     here = Path(folder)
     try:
         function, argument = pickle.loads((here / "job").read_bytes())
@@ -112,6 +115,17 @@ def _worker(rank: int, folder: str, count: int, port: int, threads: int, parent:
         error.add_note(f"in process {rank}:\n{traceback.format_exc()}")
         _leave(here, rank, None, error)
         raise
+
+
+def _follow(parent: int) -> None:
+    """Ends this process some seconds after its parent, also where it waits for a partner that never started.
+
+    A run that goes on stops by itself between two steps, and has these seconds to save.
+    """
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    time.sleep(_GRACE)
+    os._exit(1)
 
 
 def _leave(folder: Path, rank: int, result: Any, error: BaseException | None) -> None:
