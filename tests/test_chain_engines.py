@@ -87,6 +87,23 @@ def test_openmp_may_give_fewer_threads_than_asked_for(setting):
     assert done.stdout == "alike\n", done.stderr
 
 
+def test_inference_by_several_threads_at_different_rows(generator):
+    """Threads that share a half must not meet in memory, though the bonds near the ends differ."""
+    shape = ChainShape(2, (1, 4), (7, 3, 9, 2, 5, 1))
+    features, weight, *_ = instance(shape, generator, batch=200, dtype=torch.float32)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = chain_flat(features, weight, shape, "native")
+        torch.set_num_threads(3)
+        for _ in range(1500):
+            found = chain_flat(features, weight, shape, "native")
+            assert torch.equal(found.left, expected.left)
+            assert torch.equal(found.right, expected.right)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_without_openmp_python_threads_take_a_half_each(monkeypatch, generator):
     native = chain_module.native_engine()
     shape = ChainShape(2, growing_bonds(12, 2, 5), growing_bonds(30, 2, 5)[::-1])

@@ -49,13 +49,18 @@ def _rows(q, half):
 
 
 @njit
-def _vector(q, row, leaving):
-    """Address of the vectors that enter (or leave) a row."""
+def _vector(q, row, leaving, first):
+    """Address from which the vectors that enter (or leave) a row count, for a thread that begins at `first`.
+
+    Without KEEP two slots a half are used in turn; each thread's vectors then stay in its own part of a slot,
+    whatever the bond, since another thread may be at another row.
+    """
     line = 4 * q[LANES] * q[VECTORS]
     if q[KEEP]:
         return q[SAVED] + _column(q, row, OUT_OFFSET if leaving else IN_OFFSET) * line
     half = 1 if row >= q[ROWS_LEFT] else 0
-    return q[SAVED] + (2 * half + ((row + leaving) & 1)) * q[WIDEST] * line
+    slot = q[SAVED] + (2 * half + ((row + leaving) & 1)) * q[WIDEST] * line
+    return slot + first * (q[WIDEST] - _column(q, row, J if leaving else K)) * 4 * q[LANES]
 
 
 @njit
@@ -101,7 +106,7 @@ def _forward_row(q, row, first, last, x):
     """Takes the lane vectors [first, last) through one row and rescales them every few rows."""
     width = 4 * q[LANES]
     count, outputs = _column(q, row, K), _column(q, row, J)
-    u, o = _vector(q, row, 0), _vector(q, row, 1)
+    u, o = _vector(q, row, 0, first), _vector(q, row, 1, first)
     w = q[WEIGHT] + _column(q, row, W_OFFSET)
     of_e, of_k, of_j = _column(q, row, STRIDE_E), _column(q, row, STRIDE_K), _column(q, row, STRIDE_J)
     v = first
@@ -146,7 +151,7 @@ def _pack(q, half, first, last):
                 for i in range(filled, lanes):
                     store(target + 4 * i, np.float32(0))
         if begin < end:
-            start = _vector(q, begin, 0) + 4 * lanes * v
+            start = _vector(q, begin, 0, first) + 4 * lanes * v
             for i in range(lanes):
                 store(start + 4 * i, np.float32(1))
 
@@ -157,7 +162,7 @@ def _unpack(q, half, first, last):
     end = _rows(q, half)[1]
     outputs = _column(q, end - 1, J)
     lanes = q[LANES]
-    source, target = _vector(q, end - 1, 1), q[LEFT] if half == 0 else q[RIGHT]
+    source, target = _vector(q, end - 1, 1, first), q[LEFT] if half == 0 else q[RIGHT]
     for v in range(first, last):
         for i in range(min(lanes, q[BATCH] - v * lanes)):
             for j in range(outputs):
@@ -264,7 +269,7 @@ def _adjoint_with_features(q, row, v, n, g_out, target, x):
     of_feature = q[VECTORS] * width
     for i in range(n):
         offset = (row * q[D] * q[VECTORS] + v + i) * width
-        u = _vector(q, row, 0) + (v + i) * count * width
+        u = _vector(q, row, 0, 0) + (v + i) * count * width
         g, df = target + i * count * width, q[FEATURE_GRADIENT] + offset
         arguments = (
             q[PACKED] + offset,
@@ -291,7 +296,7 @@ def _gradient_row(q, row, g, x):
     while first < q[VECTORS]:
         n = min(GRADIENT_VECTORS, q[VECTORS] - first)
         _expand(q, row, g, outputs, first, first + n, x, n * width)
-        u = _vector(q, row, 0) + first * count * width
+        u = _vector(q, row, 0, 0) + first * count * width
         for e in range(q[D]):
             adjoints, core = x + e * outputs * n * width, target + e * of_e
             if of_j == 4:
