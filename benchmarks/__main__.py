@@ -11,6 +11,7 @@ RESULTS = Path(__file__).parent / "results"
 TABLE_WIDTH = 150  # a narrower terminal wraps lines; it does not lose columns
 NAMES = {
     "chain": "the MPS layer against a plain loop and the peers: time, memory, share of the GEMM peak",
+    "compress": "what a smaller bond dimension costs a trained classifier, truncated and fine-tuned",
     "imports": "what `import tnml` and `tnml --help` add to `import torch`",
     "mnist": "accuracy and seconds of the recipes behind `tnml train mnist`, several seeds",
 }

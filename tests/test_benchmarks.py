@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import Tensor
 
 from benchmarks import __main__ as program
-from benchmarks import chain, chain_table, contenders, imports, machine, mnist, reference
+from benchmarks import chain, chain_table, compress, contenders, imports, machine, mnist, reference
 from benchmarks.chain_worker import Case, Worker, check
 
 MACHINE = {"cpu", "cores", "memory_gb", "system", "simd", "python", "torch", "threads"}
@@ -234,6 +234,32 @@ def test_a_recipe_is_held_to_its_worst_seed() -> None:
     (entry,) = mnist.summarise(rows)
     assert {bar["what"]: bar["passed"] for bar in entry["bars"]} == {"accuracy": False, "seconds": True}
     assert entry["bars"][0]["measured"] == 0.9829
+
+
+def test_compress_smoke(tmp_path: Path) -> None:
+    out, figure = tmp_path / "compress.json", tmp_path / "compress.png"
+    assert program.main(["compress", "--smoke", "--out", str(out), "--figure", str(figure)]) == 0
+    result = json.loads(out.read_text(encoding="utf-8"))
+    check_header(result, "compress")
+    whole, rows = result["whole"], result["rows"]
+    assert whole["test_accuracy"] > 0.5
+    assert [row["bond_dim"] for row in rows] == [6, 3]
+    assert rows[1]["parameters"] < rows[0]["parameters"] == whole["parameters"]
+    for kind in ("", "tensor_"):
+        assert rows[0][f"{kind}relative_error"] < 1e-6 < rows[1][f"{kind}relative_error"] < 1
+        assert rows[0][f"{kind}truncated_accuracy"] == pytest.approx(whole["test_accuracy"], abs=0.005)
+    for row in rows:
+        lost = 100 * (whole["test_accuracy"] - row["tuned_accuracy"])
+        assert row["tuned_points_lost"] == pytest.approx(lost, abs=1e-3)
+    assert result["fine_tune_options"]["epochs"] == 1
+    assert figure.stat().st_size > 1000
+
+
+def test_the_bar_of_compress_is_at_half_the_bond_dimension() -> None:
+    rows = [{"bond_dim": bond, "tuned_points_lost": lost} for bond, lost in ((20, 0.0), (10, 0.6), (5, 3.0))]
+    (bar,) = compress.judge(rows, 20)
+    assert (bar["measured"], bar["passed"]) == (0.6, False)
+    assert compress.judge(rows, 21) == []
 
 
 def test_json_is_finite_and_names_no_machine(tmp_path: Path) -> None:

@@ -1,13 +1,18 @@
 """Scores by class against scikit-learn's, and the figures: what is in them, and that they arrive whole."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.image import imread
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-from tnml import InputError, report
+from tnml import InputError, MPSClassifier, report
+from tnml.cli import main
+from tnml.cli.inspect import entropies_of, picture_of
+from tnml.nn import MPSLayer
 
 
 @pytest.mark.parametrize("n_classes", [2, 5, 10])
@@ -67,6 +72,101 @@ def test_bond_figure_draws_both_halves() -> None:
     axes = report.bond_figure([1, 2, 4, 4], [3, 1]).axes[0]
     drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines[:2]]
     assert drawn == [([0, 1, 2, 3], [1, 2, 4, 4]), ([3, 4], [3, 1])]
+
+
+def test_entanglement_figure_draws_bonds_entropies_and_pixels(tmp_path: Path) -> None:
+    entropies = [0.2, 0.6, 0.5, 0.1]
+    picture = np.array([[0.2, 0.6], [0.1, 0.5]])
+    figure = report.entanglement_figure([1, 2, 4], [4, 2, 1], entropies, picture, title="ours")
+    bonds, chain, image = figure.axes[:3]
+    assert [list(line.get_ydata()) for line in bonds.lines[:2]] == [[1, 2, 4], [4, 2, 1]]
+    drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in chain.lines[:2]]
+    assert drawn == [([1, 2], [0.2, 0.6]), ([2, 3], [0.5, 0.1])], "at the bond's own place"
+    np.testing.assert_array_equal(image.images[0].get_array(), picture)
+    labels = {axes.get_xlabel() for axes in figure.axes} | {axes.get_ylabel() for axes in figure.axes}
+    assert {"sites to the left of the bond", "entropy S (nats)", "row of the image"} <= labels
+    report.save_figure(figure, tmp_path / "a.png")
+    assert imread(tmp_path / "a.png").std() > 0.05
+    with pytest.raises(InputError, match="expected 4 entropies, one for each inner bond, got 3"):
+        report.entanglement_figure([1, 2, 4], [4, 2, 1], entropies[:3])
+
+
+@pytest.mark.parametrize(("left", "right"), [([1], [2, 1]), ([1, 2], [1]), ([1, 1], [1, 1])])
+def test_short_chains_without_entropy_can_be_drawn(left: list[int], right: list[int], tmp_path: Path) -> None:
+    figure = report.entanglement_figure(left, right, [0.0] * (len(left) + len(right) - 2))
+    report.save_figure(figure, tmp_path / "a.png")
+    assert len(figure.axes) == 2
+
+
+def test_compression_figure_draws_every_curve(tmp_path: Path) -> None:
+    curves = {"truncated": ([8, 4, 2], [1.0, 0.9, 0.1]), "whole": ([8], [0.99])}
+    figure = report.compression_figure(curves)
+    (axes,) = figure.axes
+    drawn = {str(line.get_label()): list(line.get_ydata()) for line in axes.lines}
+    assert drawn == {"truncated": pytest.approx([100.0, 90.0, 10.0]), "whole": [99.0]}
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["2", "4", "8"]
+    low, high = axes.get_ylim()
+    assert low < 10 < 100 <= high
+    report.save_figure(figure, tmp_path / "a.png")
+    with pytest.raises(
+        InputError, match="truncated: expected one accuracy for each bond dimension, got 1 for 2"
+    ):
+        report.compression_figure({"truncated": ([8, 4], [1.0])})
+
+
+@pytest.mark.parametrize("order", ["raster", "snake", "hilbert"])
+def test_the_picture_puts_every_bond_at_its_pixel(order: str) -> None:
+    layer = MPSLayer(16, 2, 2, order=order, shape=(4, 4), label_site=5)
+    entropies = np.arange(16.0)
+    picture = picture_of(layer, entropies.tolist(), (4, 4))
+    assert picture is not None
+    pixels = (layer.local_features(torch.arange(16.0)[None] / 16)[0, :, 1] * 16).round().long().numpy()
+    np.testing.assert_array_equal(picture.reshape(-1)[pixels], entropies)
+    assert picture_of(layer, entropies.tolist(), None) is None
+
+
+def test_entropies_are_those_of_the_dense_tensor() -> None:
+    layer = MPSLayer(4, 3, 3, noise=1.0, seed=2)
+    dense = np.ones((1,))
+    cores = [*layer.cores[:2], layer.label_core, *layer.cores[2:]]
+    for core in cores:
+        dense = np.tensordot(dense, core.detach().double().numpy(), axes=1)
+    expected, rows = [], 1
+    for dimension in (2, 2, 3, 2):
+        rows *= dimension
+        p = np.linalg.svd(dense.reshape(rows, -1), compute_uv=False) ** 2
+        p = p[p > 1e-30] / p.sum()
+        expected.append(-(p * np.log(p)).sum())
+    np.testing.assert_allclose(entropies_of(layer), expected, atol=1e-6)
+
+
+def test_inspect_tells_and_draws_the_entropies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layer = MPSLayer(16, 3, 4, noise=0.6, seed=1, order="snake")
+    path, figure = tmp_path / "model.safetensors", tmp_path / "figure.svg"
+    MPSClassifier.from_layer(layer, ["a", "b", "c"]).save(path)
+    assert main(["inspect", str(path), "--figure", str(figure)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    entropies = entropies_of(layer)
+    at = int(np.argmax(entropies))
+    assert f"entropy: largest {entropies[at]:.4f} nats, at the bond" in shown
+    assert f"effective: bond dimension {np.exp(entropies[at]):.2f} there" in shown
+    assert "row of the image" in texts(figure), "16 sites are taken for an image of 4 x 4"
+
+
+def test_columns_are_not_drawn_as_an_image(tmp_path: Path) -> None:
+    path, figure = tmp_path / "model.safetensors", tmp_path / "figure.svg"
+    MPSClassifier.from_layer(MPSLayer(15, 2, 2), [0, 1]).save(path)
+    assert main(["inspect", str(path), "--figure", str(figure)]) == 0
+    assert "entropy S (nats)" in texts(figure)
+    assert "row of the image" not in texts(figure)
+    MPSClassifier.from_layer(MPSLayer(15, 2, 2), [0, 1], image_shape=(3, 5)).save(path)
+    assert main(["inspect", str(path), "--figure", str(figure)]) == 0
+    assert "row of the image" in texts(figure)
+
+
+def texts(path: Path) -> set[str]:
+    """What is written in an SVG file: matplotlib draws letters as shapes and keeps the text as a comment."""
+    return {line.strip() for line in re.findall(r"<!--(.*?)-->", path.read_text(encoding="utf-8"))}
 
 
 @pytest.mark.parametrize("ending", ["png", "pdf", "svg"])

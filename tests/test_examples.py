@@ -26,6 +26,24 @@ def test_example(name: str, project_root: Path, capsys: pytest.CaptureFixture[st
     assert "test accuracy: 0." in capsys.readouterr().out
 
 
+def test_entanglement_example(
+    project_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    load_example(project_root / "examples" / "entanglement.py").main(smoke=True)
+    shown = capsys.readouterr().out
+    assert "test accuracy: 0." in shown
+    assert "largest entropy:" in shown
+    assert (tmp_path / "entanglement-digits.png").stat().st_size > 1000
+
+
+def test_interop_example(project_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load_example(project_root / "examples" / "interop.py").main(smoke=True)
+    shown = capsys.readouterr().out
+    assert "norm: tnml and tensornetwork differ by" in shown
+    assert "ring of nodes: 50 outputs, tnml and numpy differ by" in shown
+
+
 @pytest.mark.usefixtures("data_dir")
 def test_mnist_example(project_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     load_example(project_root / "examples" / "mnist.py").main(smoke=True)
@@ -34,7 +52,7 @@ def test_mnist_example(project_root: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_every_example_is_short_and_tested(project_root: Path) -> None:
     examples = sorted((project_root / "examples").glob("*.py"))
-    assert [path.stem for path in examples] == ["layer", "mnist", "quickstart"]
+    assert [path.stem for path in examples] == ["entanglement", "interop", "layer", "mnist", "quickstart"]
     for path in examples:
         text = path.read_text(encoding="utf-8")
         assert len(text.splitlines()) <= MOST_LINES

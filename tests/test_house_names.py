@@ -17,7 +17,7 @@ RECORDED: dict[str, list[str]] = json.loads(
 DOCUMENTED = [(module, name) for module, names in RECORDED.items() for name in names if name != "__version__"]
 
 # Records that tnml makes and hands out: the example is that of the function which returns them.
-RETURNED = {"ChainValue", "LoopResult", "StepView", "TrainResult"}
+RETURNED = {"ChainValue", "LoopResult", "StepView", "SweepResult", "TrainResult"}
 
 # Names that live in the package and are nobody's business outside.
 INTERNAL = {

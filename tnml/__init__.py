@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tnml import contraction, data, features, nn, training
+    from tnml import contraction, data, features, mps, nn, training
     from tnml.errors import InputError
     from tnml.estimators import MPSClassifier, MPSRegressor
     from tnml.models import load
@@ -32,6 +32,7 @@ __all__ = [
     "data",
     "features",
     "load",
+    "mps",
     "nn",
     "training",
 ]
@@ -42,7 +43,7 @@ _HOMES = {
     "MPSRegressor": "tnml.estimators",
     "load": "tnml.models",
 }
-_MODULES = frozenset({"contraction", "data", "features", "nn", "training"})
+_MODULES = frozenset({"contraction", "data", "features", "mps", "nn", "training"})
 
 
 def __getattr__(name: str) -> Any:

@@ -20,11 +20,13 @@ from torch import Tensor
 from tnml.errors import InputError
 
 
-def check_cores(cores: Sequence[Tensor], *, left: int | None = 1, right: int | None = 1) -> None:
+def check_cores(
+    cores: Sequence[Tensor], *, left: int | None = 1, right: int | None = 1, same_physical: bool = True
+) -> None:
     """Raises unless `cores` is a matrix product state: order-3 cores `(l, d, r)` whose bonds fit.
 
-    The outer bonds must be `left` and `right` (None: anything), the physical dimension and the dtype the same
-    on every site.
+    The outer bonds must be `left` and `right` (None: anything), the dtype the same on every site, and with
+    `same_physical` also the physical dimension.
 
     Raises:
         InputError: says which core breaks the rule, what was expected and what came.
@@ -42,7 +44,7 @@ def check_cores(cores: Sequence[Tensor], *, left: int | None = 1, right: int | N
         if not isinstance(core, Tensor) or core.dim() != 3:
             came = tuple(core.shape) if isinstance(core, Tensor) else type(core).__name__
             raise InputError(f"core {site} must be a tensor of shape (l, d, r), got {came}")
-        if core.shape[1] != cores[0].shape[1]:
+        if same_physical and core.shape[1] != cores[0].shape[1]:
             raise InputError(
                 f"core {site} has physical dimension {core.shape[1]}, "
                 f"expected {cores[0].shape[1]} as in core 0"

@@ -19,7 +19,8 @@ COMMANDS = {
     "train": "train a matrix product state and keep it in a model file",
     "evaluate": "measure a model on labelled data: accuracy, a table by class, a confusion matrix",
     "predict": "write the label and the probabilities of new samples as CSV",
-    "inspect": "show what a model file holds: sites, bonds, parameters, scale of its outputs",
+    "inspect": "show what a model file holds: sites, bonds, entanglement, scale of its outputs",
+    "compress": "make a model smaller, train it a little more, tell what that costs",
     "data": "list the data sets known by name, or fetch one",
 }
 READERS = {"train": "request"}

@@ -1,17 +1,21 @@
 """`tnml inspect`: what a model file holds."""
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from tnml import report
 from tnml.cli.console import facts, say
 from tnml.cli.parsing import MAX_SEED, bounded, new_parser, parse
-from tnml.cli.saved import SavedModel, data_for, n_parameters, open_model
+from tnml.cli.saved import SavedModel, data_for, n_parameters, open_model, pair
 from tnml.files import read_model
+from tnml.nn import MPSLayer
 
 MOST_SAMPLES = 1_000_000
 EXAMPLES = (
@@ -28,7 +32,7 @@ def run(words: Sequence[str]) -> int:
     """
     parser = new_parser(
         "tnml inspect MODEL [DATA] [options]",
-        "Shows what a model file holds, and the scale of the model's outputs on random inputs or on data.",
+        "Shows what a model file holds, its entanglement, and its outputs on random inputs or on data.",
         EXAMPLES,
     )
     add = parser.add_argument
@@ -42,12 +46,18 @@ def run(words: Sequence[str]) -> int:
     add("--split", type=str, default="test", help="train, test or all")
     add("--samples", type=int, default=1000, help="at most so many samples are measured")
     add("--seed", type=int, default=0, help="of the random inputs")
-    add("--figure", type=str, metavar="FILE", help="also draw the bond dimensions: .png, .pdf or .svg")
+    add(
+        "--figure",
+        type=str,
+        metavar="FILE",
+        help="also draw bond dimensions and entropies: .png, .pdf or .svg",
+    )
     asked = parse(parser, words)
     bounded("--samples", asked.samples, 1, MOST_SAMPLES)
     bounded("--seed", asked.seed, 0, MAX_SEED)
     model = open_model(asked.model)
-    say(facts(_contents(model)))
+    entropies = entropies_of(model.layer)
+    say(facts([*_contents(model), *_entanglement(model, entropies)]))
     if asked.data is None:
         generator = torch.Generator().manual_seed(asked.seed)
         x = torch.rand(asked.samples, model.layer.n_sites, generator=generator)
@@ -58,7 +68,9 @@ def run(words: Sequence[str]) -> int:
     say(f"\noutputs on {len(x)} samples ({source})\n{facts(_scales(model, x))}")
     if asked.figure is not None:
         shape = model.layer.chain_shape
-        report.save_figure(report.bond_figure(shape.left, shape.right), asked.figure)
+        picture = picture_of(model.layer, entropies, _image_shape(model))
+        figure = report.entanglement_figure(shape.left, shape.right, entropies, picture)
+        report.save_figure(figure, asked.figure)
         say(f"\nfigure: {asked.figure}")
     return 0
 
@@ -88,7 +100,77 @@ def _contents(model: SavedModel) -> list[tuple[str, object]]:
         found.append(("trained on", model.data["provenance"]))
     if "test accuracy" in results:
         found.append(("test accuracy", f"{results['test accuracy']:.4f}"))
+    if (done := model.data.get("compression")) is not None:
+        tuned = done.get("fine_tuned_epochs", 0)
+        found.append(
+            (
+                "compressed",
+                f"from bond dimension {done['bond_dim_before']}, {done['parameters_before']} parameters; "
+                f"relative error {done['relative_error']:.3g}"
+                + (f", {tuned} epochs after it" if tuned else ""),
+            )
+        )
     return found
+
+
+@torch.no_grad()
+def entropies_of(layer: MPSLayer) -> list[float]:
+    """The von Neumann entropy of every inner bond of the layer's weight tensor, in nats, in chain order.
+
+    Example:
+        >>> len(entropies_of(MPSLayer(4, 2, bond_dim=2)))
+        4
+    """
+    state = layer.to_state()
+    double = torch.complex128 if state.dtype.is_complex else torch.float64
+    found: list[float] = state.to(double).entropies().tolist()
+    return found
+
+
+def picture_of(
+    layer: MPSLayer, entropies: Sequence[float], shape: tuple[int, int] | None
+) -> npt.NDArray[np.float64] | None:
+    """Each bond's entropy `[height, width]` at the pixel whose core it joins to the label core's side.
+
+    Every inner bond has one such pixel: the label core has n bonds and n sites around it.
+
+    Args:
+        layer: whose site order tells the pixels.
+        entropies: of `entropies_of`.
+        shape: of the image; None gives None.
+
+    Example:
+        >>> picture_of(MPSLayer(4, 2, 2, order="snake", shape=(2, 2)), [0.1, 0.2, 0.3, 0.4], (2, 2))
+        array([[0.1, 0.2],
+               [0.4, 0.3]])
+    """
+    if shape is None:
+        return None
+    picture = np.empty(layer.n_sites)
+    picture[layer.order.cpu().numpy()] = entropies
+    return picture.reshape(shape)
+
+
+def _image_shape(model: SavedModel) -> tuple[int, int] | None:
+    """(height, width) of an image: what the file says, else a square."""
+    stored = model.classifier.image_shape or pair(model.data.get("image_shape"))
+    side = math.isqrt(model.layer.n_sites)
+    square = side >= 4 and side * side == model.layer.n_sites
+    return stored or ((side, side) if square else None)
+
+
+def _entanglement(model: SavedModel, entropies: Sequence[float]) -> list[tuple[str, object]]:
+    """Where the entropy is largest, and how many equal Schmidt values would have as much."""
+    at = int(np.argmax(entropies))
+    side = "left" if at < model.layer.label_site else "right"
+    sites = at + 1 if side == "left" else at
+    where = f"at the bond after site {sites}"
+    if sites == model.layer.label_site:
+        where = f"at the bond {side} of the label core"
+    return [
+        ("entropy", f"largest {entropies[at]:.4f} nats, {where}"),
+        ("effective", f"bond dimension {math.exp(entropies[at]):.2f} there, exp(entropy)"),
+    ]
 
 
 @torch.no_grad()

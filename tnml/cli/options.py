@@ -3,11 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from tnml.errors import InputError
-from tnml.training import TrainOptions
+from tnml.errors import InputError, choose
+from tnml.training import SweepOptions, TrainOptions
 
-GROUPS = ("data", "model", "train")
+GROUPS = ("data", "model", "train", "sweep")
 SHARED = frozenset({"seed", "device", "devices"})  # asked for once, at the top
+GROUP_OF = {"gradient": "train", "dmrg": "sweep"}  # each solver's own options
+# Sweeps start from bond dimension 1 without noise, place the label core and drop nothing out.
+NOT_SWEPT = frozenset({"bond_dim", "label_site", "noise", "bond_dropout", "site_dropout"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,9 @@ class DataOptions:
 class ModelOptions:
     """The matrix product state. The layer checks the values.
 
+    Under `--solver dmrg` the bonds are those of the sweeps, up to `--sweep.max_bond`, and `bond_dim`,
+    `label_site`, `noise` and the dropouts do not apply.
+
     Args:
         bond_dim: largest bond dimension.
         features: feature map, a name or {name: legendre, dim: 4}.
@@ -81,30 +87,61 @@ class RunOptions:
     Args:
         dataset: name, folder or file.
         preset: where the defaults came from.
+        solver: "gradient" or "dmrg", training by sweeps.
         data: how the data are read.
         model: the matrix product state.
-        train: the training, with seed, device and devices.
+        train: the training by gradients, with seed, device and devices.
+        sweep: the training by sweeps, with the same seed and device.
+
+    Raises:
+        InputError: the solver is another word, or sweeps are to run in several processes.
 
     Example:
         >>> RunOptions(dataset="digits").record()["seed"]
         0
+        >>> RunOptions(dataset="digits", solver="dmgr")
+        Traceback (most recent call last):
+        tnml.errors.InputError: unknown solver 'dmgr'; did you mean 'dmrg'? Choose from: ...
     """
 
     dataset: str
     preset: str = "default"
+    solver: str = "gradient"
     data: DataOptions = field(default_factory=DataOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
+    sweep: SweepOptions = field(default_factory=SweepOptions)
+
+    def __post_init__(self) -> None:
+        choose("solver", self.solver, dict.fromkeys(GROUP_OF))
+        if self.swept and self.train.devices != 1:
+            raise InputError(
+                f"sweeps run in one process, got --devices {self.train.devices}; leave it at 1, or choose "
+                "--solver gradient"
+            )
+
+    @property
+    def swept(self) -> bool:
+        """Whether the training is by sweeps."""
+        return self.solver == "dmrg"
 
     def record(self) -> dict[str, Any]:
-        """Plain numbers, words and lists for `options.yaml`, which `--config` reads."""
-        train = self.train.record()
-        shared = {name: train.pop(name) for name in sorted(SHARED)}
-        groups = {"data": vars(self.data), "model": vars(self.model), "train": train}
+        """Plain numbers, words and lists for `options.yaml`, which `--config` reads.
+
+        Of what only one solver uses, that of the other one is left out.
+        """
+        shared = {name: value for name, value in sorted(self.train.record().items()) if name in SHARED}
+        training = self.sweep.record() if self.swept else self.train.record()
+        groups: dict[str, dict[str, Any]] = {
+            "data": vars(self.data),
+            "model": {n: v for n, v in vars(self.model).items() if not (self.swept and n in NOT_SWEPT)},
+            GROUP_OF[self.solver]: {n: v for n, v in training.items() if n not in SHARED},
+        }
         tidy = {
             group: {
                 name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
             }
             for group, values in groups.items()
         }
-        return {"dataset": self.dataset, "preset": self.preset, **shared, **tidy}
+        first = {"dataset": self.dataset, "preset": self.preset, "solver": self.solver}
+        return {**first, **shared, **tidy}

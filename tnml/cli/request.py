@@ -1,7 +1,7 @@
 """Reads the words after `tnml train`: preset, YAML file, stored run and options, each before the last."""
 
 from argparse import SUPPRESS
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,17 +9,26 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from tnml.cli.options import GROUPS, SHARED, DataOptions, ModelOptions, RunOptions
+from tnml.cli.options import (
+    GROUP_OF,
+    GROUPS,
+    NOT_SWEPT,
+    SHARED,
+    DataOptions,
+    ModelOptions,
+    RunOptions,
+)
 from tnml.cli.parsing import MAX_SEED, bounded, checked, new_parser, parse, plain
 from tnml.cli.runs import OPTIONS
 from tnml.data.shipped import SHIPPED
-from tnml.errors import InputError
-from tnml.training import TrainOptions
+from tnml.errors import InputError, choose
+from tnml.training import SweepOptions, TrainOptions
 from tnml.training.presets import preset
 
 EXAMPLES = (
     "tnml train digits",
     "tnml train mnist --preset accurate --out runs/best",
+    "tnml train mnist --solver dmrg --data.pool 2 --sweep.max_bond 30",
     "tnml train images.npz --model.bond_dim 30 --train.epochs 20 --data.pool 2",
     "tnml train --config runs/digits-001/options.yaml --seed 1",
     "tnml train --resume runs/digits-001",
@@ -49,10 +58,12 @@ def read_request(words: Sequence[str]) -> Request:
     """What `tnml train` was asked for.
 
     The preset gives the defaults, the file of `--config` (or the run of `--resume`) goes before them, and
-    the words typed go before all, wherever they stand.
+    the words typed go before all, wherever they stand. Options of the solver that is not asked for are an
+    error, but where `--solver` chooses another one than a config file, those of the file's are left.
 
     Raises:
-        InputError: unknown options or names, wrong types or values, a missing or malformed file.
+        InputError: unknown options or names, wrong types or values, a missing or malformed file, options
+            of the other solver.
         SystemExit: `--help` was asked for and shown.
 
     Example:
@@ -66,18 +77,24 @@ def read_request(words: Sequence[str]) -> Request:
         stored |= _resumed(parser, Path(first.resume))
     if first.config is not None:
         stored |= _stored(parser, Path(first.config), "config file")
+    solver = _solver(first.solver, stored, resumed=first.resume is not None)
+    stored = _of_solver(stored, words, solver, first.config)
     dataset = first.dataset or stored.get("dataset", "digits")
     chosen = first.preset or stored.get("preset", "default")
-    parser.set_defaults({**_preset_defaults(dataset, chosen), **stored, "dataset": dataset, "preset": chosen})
+    defaults = {**_preset_defaults(dataset, chosen), **stored}
+    parser.set_defaults({**defaults, "dataset": dataset, "preset": chosen, "solver": solver})
     found = plain(parse(parser, words))
     bounded("--seed", found["seed"], 0, MAX_SEED)
     train = TrainOptions(**found["train"], **{name: found[name] for name in SHARED})
+    sweep = SweepOptions(**found["sweep"], seed=found["seed"], device=found["device"])
     options = RunOptions(
         dataset=_located(found["dataset"]),
         preset=found["preset"],
+        solver=solver,
         data=DataOptions(**found["data"]),
         model=ModelOptions(**found["model"]),
         train=train,
+        sweep=sweep,
     )
     folder = {name: None if found[name] is None else Path(found[name]) for name in ("out", "resume")}
     if folder["out"] is not None and folder["resume"] is not None:
@@ -85,14 +102,67 @@ def read_request(words: Sequence[str]) -> Request:
     return Request(options=options, **folder)
 
 
+def _solver(asked: str | None, stored: Mapping[str, Any], *, resumed: bool) -> str:
+    """The solver asked for, else that of the file."""
+    before: str = stored.get("solver") or "gradient"  # files of earlier versions name none
+    if asked is None:
+        return before
+    if resumed and asked != before:
+        raise InputError(
+            f"the run to resume was begun with --solver {before}, got {asked}; leave --solver away, or "
+            "start a new run"
+        )
+    return asked
+
+
+def _of_solver(
+    stored: Mapping[str, Any], words: Sequence[str], solver: str, config: str | None
+) -> dict[str, Any]:
+    """The stored options without those that only another solver used.
+
+    Raises:
+        InputError: an option typed, or one in a file for this solver, belongs to another solver.
+    """
+    choose("solver", solver, dict.fromkeys(GROUP_OF))
+    own = GROUP_OF[solver]
+
+    def foreign(name: str) -> bool:
+        group, _, option = name.partition(".")
+        other = group in GROUP_OF.values() and group != own
+        return other or (solver == "dmrg" and group == "model" and option in NOT_SWEPT)
+
+    for word in words:
+        option = word.partition("=")[0]
+        if option.startswith("--") and foreign(option[2:]):
+            raise InputError(f"{option} does not go with --solver {solver}; {_instead(option, solver)}")
+    for name in filter(foreign, stored):
+        if (stored.get("solver") or "gradient") == solver:
+            raise InputError(
+                f"{config}: {name} does not go with solver: {solver}; {_instead('--' + name, solver)}"
+            )
+    return {name: value for name, value in stored.items() if not foreign(name)}
+
+
+def _instead(option: str, solver: str) -> str:
+    """What to do about an option of the other solver."""
+    if option == "--model.bond_dim":
+        return "the bonds grow from 1 as far as --sweep.max_bond lets them"
+    if option.startswith("--model."):
+        return "leave it away, sweeps have no use for it"
+    other = next(name for name in GROUP_OF if name != solver)
+    return f"its options begin with --{GROUP_OF[solver]}, or choose --solver {other}"
+
+
 def _preset_defaults(dataset: str, name: str) -> dict[str, Any]:
     """The options of a preset, by dotted name."""
     recipe = preset(dataset, name)
-    model = {f"model.{option}": value for option, value in recipe.model.items()}
-    train = {
-        f"train.{option}": value for option, value in recipe.train.record().items() if option not in SHARED
+    groups = {"model": recipe.model, "train": recipe.train.record(), "sweep": recipe.sweep.record()}
+    return {
+        f"{group}.{option}": value
+        for group, values in groups.items()
+        for option, value in values.items()
+        if option not in SHARED
     }
-    return model | train
 
 
 def _parser() -> ArgumentParser:
@@ -122,12 +192,19 @@ def _parser() -> ArgumentParser:
         metavar="FOLDER",
         help="continue the run in this folder, exactly where it stopped",
     )
+    add(
+        "--solver",
+        type=str,
+        help="gradient (with the options --train), or dmrg: sweeps over the bonds, which grow from 1 as the "
+        "data want it (with the options --sweep) (default: gradient)",
+    )
     add("--seed", type=int, default=0, help="of everything random")
     add("--device", type=str, default="auto", help="auto (CUDA where there is one), cpu, cuda or cuda:1")
     add("--devices", type=int, default=1, help="processes, one device each; leave it at 1 under torchrun")
     parser.add_class_arguments(DataOptions, "data")
     parser.add_class_arguments(ModelOptions, "model")
     parser.add_class_arguments(TrainOptions, "train", skip=SHARED)
+    parser.add_class_arguments(SweepOptions, "sweep", skip=SHARED - {"devices"})
     for action in parser._actions:  # jsonargparse offers a file for each group, too: one --config is enough
         if action.dest in GROUPS:
             action.help = SUPPRESS

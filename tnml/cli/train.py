@@ -1,5 +1,6 @@
 """`tnml train`: data, layer, training, model file, summary."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from tnml.cli.console import complain, facts, rank, say
-from tnml.cli.options import RunOptions
+from tnml.cli.options import NOT_SWEPT, RunOptions
 from tnml.cli.request import Request
 from tnml.cli.runs import MODEL, discard_unused, open_folder, remove_leftovers
 from tnml.cli.saved import n_parameters, read_data
@@ -19,7 +20,7 @@ from tnml.data import Dataset
 from tnml.errors import InputError
 from tnml.estimators import MPSClassifier
 from tnml.nn import MPSLayer
-from tnml.training import ProgressReporter, train_classifier
+from tnml.training import ProgressReporter, SweepResult, TrainResult, sweep_classifier, train_classifier
 
 INTERRUPTED = 130
 
@@ -43,13 +44,15 @@ def run(request: Request) -> int:
         InputError: something asked for cannot be used.
     """
     options, main, folder = request.options, rank() == 0, request.resume
+    if options.swept and "TORCHELASTIC_RUN_ID" in os.environ:
+        raise InputError("sweeps run in one process; start them without torchrun, or with --solver gradient")
     try:
         job = _prepared(options)
         if folder is None:
             folder = open_folder(options, request.out, claim=main)
         elif main:
             remove_leftovers(folder)
-        say(_opening(job, folder))
+        say(_opening(job, options, folder))
         results = _trained(job, options, folder, resume=request.resume is not None)
     except KeyboardInterrupt:  # in the loop, which has saved then, or anywhere around it
         if folder is None:
@@ -66,12 +69,12 @@ def _prepared(options: RunOptions) -> _Job:
     train, test = (_read(options, split) for split in ("train", "test"))
     classes = _classes(train)
     targets = [_indices(part, classes) for part in (train, test)]
+    model = dict(vars(options.model))
+    if options.swept:
+        model = {name: value for name, value in model.items() if name not in NOT_SWEPT}
+        model |= {"bond_dim": 1, "noise": 0.0}
     layer = MPSLayer(
-        train.x.shape[1],
-        len(classes),
-        **vars(options.model),
-        shape=train.image_shape,
-        seed=options.train.seed,
+        train.x.shape[1], len(classes), **model, shape=train.image_shape, seed=options.train.seed
     )
     if layer.features.identity is None:  # its starting path has to be fitted to samples
         layer.rescale_(torch.from_numpy(train.x[:: max(1, len(train) // 500)]).to(layer.weight.dtype))
@@ -82,19 +85,21 @@ def _prepared(options: RunOptions) -> _Job:
 def _trained(job: _Job, options: RunOptions, folder: Path, *, resume: bool) -> dict[str, float]:
     """Trains, measures, writes the model file; gives the results."""
     main = rank() == 0
+    given: dict[str, Any] = {
+        "x_test": job.test.x,
+        "y_test": job.targets[1],
+        "image_shape": job.train.image_shape,
+        "run_dir": folder,
+        "resume": resume,
+        "progress": ProgressReporter(unit="sweep" if options.swept else "epoch"),
+    }
+    samples = job.train.x, job.targets[0]
+    result: TrainResult | SweepResult
     try:
-        result = train_classifier(
-            job.layer,
-            job.train.x,
-            job.targets[0],
-            options.train,
-            x_test=job.test.x,
-            y_test=job.targets[1],
-            image_shape=job.train.image_shape,
-            run_dir=folder,
-            resume=resume,
-            progress=ProgressReporter(),
-        )
+        if options.swept:
+            result = sweep_classifier(job.layer, *samples, options.sweep, **given)
+        else:
+            result = train_classifier(job.layer, *samples, options.train, **given)
     except InputError:
         if main and not resume:
             discard_unused(folder)
@@ -157,19 +162,24 @@ def _indices(dataset: Dataset, classes: npt.NDArray[np.generic]) -> npt.NDArray[
     return np.searchsorted(classes, dataset.y).astype(np.int64)
 
 
-def _opening(job: _Job, folder: Path) -> str:
+def _opening(job: _Job, options: RunOptions, folder: Path) -> str:
     """What will happen, before it does."""
     train, test, classes, layer = job.train, job.test, job.classes, job.layer
     sites = f"{train.x.shape[1]} sites"
     if train.image_shape is not None:
         sites += f" ({train.image_shape[0]} x {train.image_shape[1]})"
+    model = f"MPS of bond dimension {max(layer.bond_dims)}, {n_parameters(layer)} parameters"
+    if options.swept:
+        limits = options.sweep.max_bond
+        most = limits if isinstance(limits, int) else max(limits)
+        model = f"MPS whose bonds grow from 1, at most to {most}, in {options.sweep.sweeps} sweeps"
     return facts(
         [
             (
                 "data",
                 f"{train.name}, {len(train)} to train, {len(test)} to test, {sites}, {len(classes)} classes",
             ),
-            ("model", f"MPS of bond dimension {max(layer.bond_dims)}, {n_parameters(layer)} parameters"),
+            ("model", model),
             ("run", f"{folder} (Ctrl-C stops it, --resume continues it)"),
         ]
     )
@@ -195,13 +205,14 @@ def _data_record(options: RunOptions, train: Dataset) -> dict[str, Any]:
 
 def _summary(options: RunOptions, layer: MPSLayer, folder: Path, results: dict[str, float]) -> str:
     model = folder / MODEL
-    lines = facts(
-        [
-            ("test accuracy", f"{results['test accuracy']:.4f}"),
-            ("parameters", n_parameters(layer)),
-            ("seconds", f"{results['seconds']:.1f}"),
-            ("model", model),
-        ]
-    )
+    pairs: list[tuple[str, object]] = [
+        ("test accuracy", f"{results['test accuracy']:.4f}"),
+        ("parameters", n_parameters(layer)),
+        ("seconds", f"{results['seconds']:.1f}"),
+        ("model", model),
+    ]
+    if options.swept:
+        pairs.insert(1, ("largest bond", max(layer.bond_dims)))
+    lines = facts(pairs)
     words = f"{quote(str(model))} {quote(options.dataset)}"
     return f"\n{lines}\n\nnext: tnml evaluate {words} --figure confusion.png"

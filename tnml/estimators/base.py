@@ -30,6 +30,7 @@ from tnml.training.processes import device_of
 FLOATS = [np.float64, np.float32]
 BLOCK = 256  # samples predicted at a time; always as many, so that no sample's bits depend on the others
 _LEAST_EPOCHS, _MOST_EPOCHS, _LEAST_STEPS = 10, 200, 1000
+_MOST_SAMPLES = 5000  # that weigh a compression; more would not change it
 _LAYER_PREFIX = "layer."
 
 
@@ -109,6 +110,53 @@ class MPSEstimator(BaseEstimator):
             **self._facts(),
         }
         write_model(path, tensors, metadata)
+
+    def compressed(
+        self, *, max_bond: int | None = None, max_error: float | None = None, X: Any = None
+    ) -> Self:
+        """A fitted copy with smaller bonds; this estimator stays as it is.
+
+        The copy's parameter `bond_dim` is the largest bond it has, so a new `fit` of it trains a model of
+        that size. Its `data_["compression"]`, also kept in model files, says what was lost. Results of tests
+        in `data_` are dropped: they were those of the larger model.
+
+        Args:
+            max_bond: largest bond.
+            max_error: largest relative error; see `tnml.nn.MPSLayer.compressed`.
+            X: samples like those of `fit`. They make the error that of outputs on such samples, and many
+                fewer predictions change than without.
+
+        Raises:
+            InputError: neither limit is given, or one is out of range.
+
+        Example:
+            >>> from tnml import MPSClassifier
+            >>> model = MPSClassifier(bond_dim=4, random_state=0).fit([[0.0, 0.1], [1.0, 0.7]], [0, 1])
+            >>> smaller = model.compressed(max_bond=1)
+            >>> smaller.bond_dim, max(smaller.layer_.bond_dims), model.bond_dim
+            (1, 1, 4)
+        """
+        check_is_fitted(self)
+        samples = None
+        if X is not None:
+            some = self._scaled(validate_data(self, X, dtype=FLOATS, reset=False))
+            samples = torch.from_numpy(some[:: -(-len(some) // _MOST_SAMPLES)])
+        layer, error = self.layer_.compressed(
+            max_bond=_plain(max_bond), max_error=_plain(max_error), samples=samples
+        )
+        model = copy.copy(self)
+        model.layer_, model.bond_dim = layer.eval(), max(layer.bond_dims)
+        model.history_ = list(self.history_)
+        data = copy.deepcopy(self.data_ or {})
+        data.pop("results", None)
+        data["compression"] = {
+            "relative_error": error,
+            "norm": "tensor" if X is None else "samples",
+            "bond_dim_before": max(self.layer_.bond_dims),
+            "parameters_before": sum(p.numel() for p in self.layer_.parameters()),
+        }
+        model.data_ = data
+        return model
 
     @classmethod
     def _from_file(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Self:
@@ -257,7 +305,7 @@ class MPSEstimator(BaseEstimator):
         """
         check_is_fitted(self)
         x = torch.from_numpy(self._scaled(validate_data(self, X, dtype=FLOATS, reset=False)))
-        device = device_of(LoopOptions(device=self.device))
+        device = device_of(LoopOptions(device=self.device).device)
         layer = self.layer_.to(device).eval()
         outputs = []
         for block in x.to(layer.weight.dtype).split(BLOCK):

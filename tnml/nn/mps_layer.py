@@ -1,5 +1,6 @@
 """The matrix product state as a PyTorch layer."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
@@ -12,9 +13,11 @@ from tnml.contraction import ENGINES, ChainShape, chain_flat
 from tnml.errors import InputError, choose
 from tnml.features import FEATURE_NAMES, FeatureMap, feature_map, site_order
 from tnml.files import FORMAT, write_model
+from tnml.mps import MatrixProductState
+from tnml.nn.convert import moments_of, truncated, weights_of
 from tnml.nn.dropout import BondDropout, SiteDropout
 from tnml.nn.initialise import fit_path, neutral_features, starting_cores, starting_path
-from tnml.shapes import growing_bonds
+from tnml.nn.layout import at_least_one, chain_shape_of, layout_of
 
 DTYPES = {
     "float32": torch.float32,
@@ -88,11 +91,11 @@ class MPSLayer(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.n_sites = _at_least_one("n_sites", n_sites)
-        self.out_features = _at_least_one("out_features", out_features)
+        self.n_sites = at_least_one("n_sites", n_sites)
+        self.out_features = at_least_one("out_features", out_features)
         self.features = feature_map(features)
         self.engine = choose("engine", engine, {name: name for name in ENGINES})
-        self.chain_shape = _chain_shape(n_sites, self.features.dim, bond_dim, label_site)
+        self.chain_shape = chain_shape_of(n_sites, self.features.dim, bond_dim, label_site)
         self.bond_dropout = BondDropout(bond_dropout)
         self.site_dropout = SiteDropout(site_dropout)
         self._arguments = {
@@ -100,7 +103,7 @@ class MPSLayer(nn.Module):
             "shape": shape,
         }
         self.register_buffer("order", site_order(order, shape, n_sites))
-        self.register_buffer("layout", _layout(self.chain_shape))
+        self.register_buffer("layout", layout_of(self.chain_shape))
         self.register_buffer("neutral", neutral_features(self.features, self.chain_shape).float().clone())
         self._indices: tuple[ChainShape, Tensor] | None = None
         self._raster = bool(torch.equal(self.order, torch.arange(n_sites)))
@@ -278,6 +281,93 @@ class MPSLayer(nn.Module):
             **self._arguments,
         }
 
+    def to_state(self) -> MatrixProductState:
+        """This layer as a matrix product state of n + 1 cores, in chain order, the label core among them.
+
+        Gradients flow from the state into the layer.
+
+        Example:
+            >>> layer = MPSLayer(4, 3, bond_dim=2)
+            >>> layer.to_state().label_site, layer.to_state().physical_dims
+            (2, [2, 2, 3, 2, 2])
+        """
+        cores, place = self.cores, self.label_site
+        return MatrixProductState([*cores[:place], self.label, *cores[place:]], label_site=place)
+
+    @classmethod
+    def from_state(cls, state: MatrixProductState, **settings: Any) -> "MPSLayer":
+        """The layer whose outputs are the state's: site i of the state meets the features of chain site i.
+
+        Args:
+            state: with a label core, which gives `n_sites`, `out_features`, the bonds, dtype and device.
+            settings: the other arguments of `MPSLayer`: features, order, shape, dropout, engine.
+
+        Raises:
+            InputError: the state has no label core, or its physical dimensions are not those of the features.
+
+        Example:
+            >>> state = MPSLayer(4, 3, bond_dim=2).to_state()
+            >>> MPSLayer.from_state(state, order="snake").bond_dims
+            [1, 2, 2, 2, 2, 1]
+        """
+        features = feature_map(settings.pop("features", "linear"))
+        chain, weight, label = weights_of(state, features.dim)
+        derived: dict[str, Any] = {
+            "n_sites": chain.n_sites,
+            "out_features": label.shape[1],
+            "bond_dim": chain.left + chain.right,
+            "label_site": chain.label_site,
+            "dtype": label.dtype,
+            "device": label.device,
+        }
+        twice = sorted(derived.keys() & settings.keys())
+        if twice:
+            raise InputError(f"{', '.join(twice)} is given by the state; leave it away")
+        layer = cls(**derived, features=features, **settings)
+        layer.weight.data.copy_(weight)
+        layer.label.data.copy_(label)
+        return layer
+
+    @torch.no_grad()
+    def compressed(
+        self,
+        *,
+        max_bond: int | Sequence[int] | None = None,
+        max_error: float | None = None,
+        samples: Tensor | None = None,
+    ) -> tuple["MPSLayer", float]:
+        """A copy of this layer with smaller bonds, and its relative error.
+
+        Without samples the error is `|W - W'| / |W|` in all entries of the weight tensor that the cores make
+        up, which counts all inputs alike. With samples it counts what changes the outputs on inputs whose
+        sites are independent, each with the samples' second moments: far fewer of the samples' labels change.
+
+        Args:
+            max_bond: largest bond, or one number for each of the n bonds between neighbouring cores.
+            max_error: largest relative error. With both, `max_bond` holds whatever the error.
+            samples: some thousand inputs `[b, n]` or `[b, n, d]`, as for training; None for none.
+
+        Raises:
+            InputError: neither limit is given, one is out of range, or the samples do not fit.
+
+        Cost: O(n d chi^3), in double precision.
+
+        Example:
+            >>> layer = MPSLayer(16, 10, bond_dim=8)
+            >>> smaller, error = layer.compressed(max_bond=4)
+            >>> max(smaller.bond_dims), 0 <= error < 1
+            (4, True)
+        """
+        given = None if samples is None else torch.as_tensor(samples, device=self.weight.device)
+        moments = None if given is None else moments_of(self.local_features(given))
+        state, error = truncated(self.to_state(), max_bond, max_error, moments)
+        chain, weight, label = weights_of(state, self.features.dim)
+        layer = copy.deepcopy(self)
+        layer._adopt(chain)
+        layer.weight.data.copy_(weight)
+        layer.label.data.copy_(label)
+        return layer, error
+
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the layer to one safetensors file; `tnml.load` reads it.
 
@@ -311,7 +401,7 @@ class MPSLayer(nn.Module):
             and not torch.equal(layout.cpu(), self.layout.cpu())
         ):
             label_site, *bonds = layout.tolist()
-            shape = _chain_shape(self.n_sites, self.features.dim, bonds, label_site)
+            shape = chain_shape_of(self.n_sites, self.features.dim, bonds, label_site)
             if state_dict.get(prefix + "weight", self.weight).shape == (shape.n_weights,):
                 self._adopt(shape)
         before = self.order.clone()
@@ -323,37 +413,7 @@ class MPSLayer(nn.Module):
     def _adopt(self, shape: ChainShape) -> None:
         """Gives the parameters, zeroed, the sizes of another chain; they stay the same `nn.Parameter`s."""
         self.chain_shape = shape
-        self.layout = _layout(shape).to(self.weight.device)
+        self.layout = layout_of(shape).to(self.weight.device)
         self.weight.data = self.weight.data.new_zeros(shape.n_weights)
         self.label.data = self.label.data.new_zeros(shape.left[-1], self.out_features, shape.right[0])
         self.weight.grad = self.label.grad = None
-
-
-def _at_least_one(what: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{what} must be an integer of at least 1, got {value!r}")
-    return value
-
-
-def _layout(shape: ChainShape) -> Tensor:
-    """Label site and bonds in one integer vector, which travels in the state dict."""
-    return torch.tensor([shape.label_site, *shape.left, *shape.right])
-
-
-def _chain_shape(
-    n_sites: int, physical: int, bond_dim: int | Sequence[int], label_site: int | None
-) -> ChainShape:
-    """The chain of `n_sites` sites cut at the label site."""
-    label = n_sites // 2 if label_site is None else label_site
-    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label <= n_sites:
-        raise InputError(
-            f"label_site counts the sites left of the label core: expected 0 to {n_sites}, got {label!r}"
-        )
-    if isinstance(bond_dim, Sequence) and not isinstance(bond_dim, str):
-        bonds = [_at_least_one("every entry of bond_dim", bond) for bond in bond_dim]
-        if len(bonds) != n_sites + 2:
-            raise InputError(f"expected {n_sites + 2} bonds (n_sites + 2) in bond_dim, got {len(bonds)}")
-        return ChainShape(physical, tuple(bonds[: label + 1]), tuple(bonds[label + 1 :]))
-    chi = _at_least_one("bond_dim", bond_dim)
-    right = growing_bonds(n_sites - label, physical, chi)[::-1]
-    return ChainShape(physical, growing_bonds(label, physical, chi), right)

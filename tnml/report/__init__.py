@@ -6,18 +6,36 @@ from typing import TYPE_CHECKING, Any
 from tnml.report.scores import ClassScores, class_scores, confusion_counts
 
 if TYPE_CHECKING:
-    from tnml.report.figures import bond_figure, confusion_figure, save_figure
+    from tnml.report.figures import (
+        bond_figure,
+        compression_figure,
+        confusion_figure,
+        entanglement_figure,
+        figure_format,
+        save_figure,
+    )
 
 __all__ = [
     "ClassScores",
     "bond_figure",
     "class_scores",
+    "compression_figure",
     "confusion_counts",
     "confusion_figure",
+    "entanglement_figure",
+    "figure_format",
     "save_figure",
 ]
 
-_HOMES = dict.fromkeys(("bond_figure", "confusion_figure", "save_figure"), "figures")  # loads matplotlib
+_FIGURES = (
+    "bond_figure",
+    "compression_figure",
+    "confusion_figure",
+    "entanglement_figure",
+    "figure_format",
+    "save_figure",
+)
+_HOMES = dict.fromkeys(_FIGURES, "figures")  # loads matplotlib
 
 
 def __getattr__(name: str) -> Any:

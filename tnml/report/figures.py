@@ -1,7 +1,7 @@
 """Figures, drawn without a display and without matplotlib's global state."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from tnml.errors import InputError, choose
 from tnml.files import atomic_path, no_space
 
 FORMATS = ("png", "pdf", "svg")
 _MANY = 25  # classes; with more the numbers in the cells cannot be read
+_PERCENT = (0, 20, 40, 60, 70, 80, 85, 90, 92, 94, 95, 96, 97, 98, 99, 100)
 
 
 def confusion_figure(
@@ -78,15 +79,149 @@ def bond_figure(left: Sequence[int], right: Sequence[int]) -> Figure:
     """
     label_site = len(left) - 1
     figure, axes = _canvas((7.0, 3.2), f"Bond dimensions; dashed: the label core, after site {label_site}")
-    axes.step(range(len(left)), left, where="mid", color="tab:blue")
-    axes.step(range(label_site, label_site + len(right)), right, where="mid", color="tab:blue")
-    axes.axvline(label_site, color="tab:orange", linestyle="--")
+    _draw_bonds(axes, left, right)
     axes.set_xlabel("sites to the left of the bond")
-    axes.set_ylabel("bond dimension")
-    axes.set_ylim(0, 1.15 * max([*left, *right]))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
+
+
+def entanglement_figure(
+    left: Sequence[int],
+    right: Sequence[int],
+    entropies: Sequence[float],
+    picture: npt.NDArray[np.float64] | None = None,
+    title: str = "Bond dimensions and entanglement of the model",
+) -> Figure:
+    """Bond dimensions and von Neumann entropies along the chain, entropies also as a picture of the image.
+
+    The entropy axis has a second scale on its right, the bond dimension exp(S) that a flat spectrum of this
+    entropy would need.
+
+    Args:
+        left: bonds from the left end to the label core.
+        right: bonds from the label core to the right end.
+        entropies: of the n inner bonds, in nats, in chain order; the label core counts as a core.
+        picture: `[height, width]` entropy of each pixel's bond towards the label core.
+        title: above the figure.
+
+    Raises:
+        InputError: the number of entropies is not that of the inner bonds.
+
+    Example:
+        >>> figure = entanglement_figure([1, 2, 2], [2, 2, 1], [0.1, 0.6, 0.5, 0.2])
+        >>> [axes.get_ylabel() for axes in figure.axes[:2]]
+        ['bond dimension', 'entropy S (nats)']
+    """
+    inner = len(left) + len(right) - 2
+    if len(entropies) != inner:
+        raise InputError(f"expected {inner} entropies, one for each inner bond, got {len(entropies)}")
+    figure = Figure(figsize=(11.5 if picture is not None else 7.5, 5.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    if picture is None:
+        bonds, chain = figure.subplots(2, 1, sharex=True)
+    else:
+        grid = figure.add_gridspec(2, 2, width_ratios=(1.35, 1.0))
+        bonds = figure.add_subplot(grid[0, 0])
+        chain = figure.add_subplot(grid[1, 0], sharex=bonds)
+        bonds.tick_params(labelbottom=False)
+    place = len(left) - 1
+    _draw_bonds(bonds, left, right)
+    bonds.set_title(f"dashed: the label core, after site {place}", fontsize=9)
+    where = [*range(1, place + 1), *range(place, inner)]
+    for part in (slice(0, place), slice(place, None)):
+        chain.plot(where[part], entropies[part], color="tab:red", linewidth=1.2, marker=".", markersize=3)
+    chain.axvline(place, color="tab:orange", linestyle="--")
+    chain.set_ylim(0, 1.15 * max([*entropies, 0.1]))
+    chain.set_ylabel("entropy S (nats)")
+    chain.set_xlabel("sites to the left of the bond")
+    chain.secondary_yaxis("right", functions=(np.exp, _log)).set_ylabel(
+        "effective bond dimension exp(S)", fontsize=9
+    )
+    if picture is not None:
+        axes = figure.add_subplot(grid[:, 1])
+        image = axes.imshow(picture, cmap="magma", vmin=0)
+        axes.set_title("entropy of each pixel's bond towards the label core", fontsize=9)
+        axes.set_xlabel("column of the image")
+        axes.set_ylabel("row of the image")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
+        figure.colorbar(image, ax=axes, label="entropy S (nats)", shrink=0.8)
+    return figure
+
+
+def compression_figure(
+    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], title: str = "Accuracy after compression"
+) -> Figure:
+    """Accuracy against bond dimension, both stretched so that small losses near 100 % can be seen.
+
+    Args:
+        curves: the legend's name of each, its bond dimensions and accuracies from 0 to 1; one of a single
+            model becomes a star.
+        title: above the figure.
+
+    Raises:
+        InputError: a curve has other numbers of bond dimensions and accuracies, or none.
+
+    Example:
+        >>> compression_figure({"truncated": ([2, 4, 8], [0.5, 0.8, 0.9])}).axes[0].get_xlabel()
+        'bond dimension'
+    """
+    figure, axes = _canvas((7.0, 4.4), title)
+    seen: set[int] = set()
+    for name, (bonds, accuracy) in curves.items():
+        if len(bonds) != len(accuracy) or not len(bonds):
+            raise InputError(
+                f"{name}: expected one accuracy for each bond dimension, got {len(accuracy)} for {len(bonds)}"
+            )
+        percent = [100 * share for share in accuracy]
+        marker, size = ("o", 4) if len(bonds) > 1 else ("*", 13)
+        axes.plot(bonds, percent, label=name, marker=marker, markersize=size)
+        seen.update(bonds)
+    axes.set_xscale("log")
+    shown: list[int] = []
+    for bond in sorted(seen):  # a label needs room
+        if not shown or bond / shown[-1] > 1.09:
+            shown.append(bond)
+    axes.set_xticks(shown, [str(bond) for bond in shown])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_yscale("function", functions=(_stretched, _unstretched))
+    lowest = min(100 * min(accuracy) for _, accuracy in curves.values())
+    axes.set_ylim(max(0.0, lowest - 0.1 * (100 - lowest) - 0.2), 100)
+    axes.yaxis.set_major_locator(FixedLocator(_PERCENT))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.grid(alpha=0.3)
+    axes.set_xlabel("bond dimension")
+    axes.set_ylabel("accuracy (%)")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def _log(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    logarithm: npt.NDArray[np.float64] = np.log(np.maximum(values, 1e-300))  # matplotlib tries 0, too
+    return logarithm
+
+
+def _stretched(percent: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    stretched: npt.NDArray[np.float64] = -np.log(101.0 - np.minimum(percent, 100.5))
+    return stretched
+
+
+def _unstretched(height: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    percent: npt.NDArray[np.float64] = 101.0 - np.exp(-height)
+    return percent
+
+
+def figure_format(path: str | os.PathLike[str]) -> str:
+    """The format that a file's ending asks for, so that a wrong one is noticed before anything is computed.
+
+    Raises:
+        InputError: it is none of png, pdf and svg.
+
+    Example:
+        >>> figure_format("Bonds.PNG")
+        'png'
+    """
+    return choose("figure format", Path(path).suffix[1:].lower(), {name: name for name in FORMATS})
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
@@ -100,7 +235,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         Traceback (most recent call last):
         tnml.errors.InputError: unknown figure format 'jpeg'... Choose from: png, pdf, svg
     """
-    kind = choose("figure format", Path(path).suffix[1:].lower(), {name: name for name in FORMATS})
+    kind = figure_format(path)
     with atomic_path(path) as temporary, no_space(path):
         figure.savefig(temporary, format=kind, dpi=150)
 
@@ -112,3 +247,15 @@ def _canvas(size: tuple[float, float], title: str) -> tuple[Figure, Axes]:
     axes = figure.add_subplot()
     axes.set_title(title)
     return figure, axes
+
+
+def _draw_bonds(axes: Axes, left: Sequence[int], right: Sequence[int]) -> None:
+    """Both halves as steps, and a line where the label core stands."""
+    label_site = len(left) - 1
+    axes.step(range(len(left)), left, where="mid", color="tab:blue")
+    axes.step(range(label_site, label_site + len(right)), right, where="mid", color="tab:blue")
+    axes.axvline(label_site, color="tab:orange", linestyle="--")
+    axes.set_ylabel("bond dimension")
+    axes.set_ylim(0, 1.15 * max([*left, *right]))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))

@@ -1,12 +1,14 @@
-"""Training: one loop for any loss, and supervised training on top of it."""
+"""Training: one loop for any loss, supervised training on top of it, and training by sweeps."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tnml.training.dmrg.options import SweepOptions
 from tnml.training.options import LoopOptions, TrainOptions
 from tnml.training.outcomes import LoopResult, TrainingDiverged, TrainingInterrupted
 
 if TYPE_CHECKING:
+    from tnml.training.dmrg.train import SweepResult, sweep_classifier, sweep_regressor
     from tnml.training.job import Batches, Reporter, StepView
     from tnml.training.loop import run
     from tnml.training.processes import is_main_process
@@ -20,6 +22,8 @@ __all__ = [
     "ProgressReporter",
     "Reporter",
     "StepView",
+    "SweepOptions",
+    "SweepResult",
     "TrainOptions",
     "TrainResult",
     "TrainingDiverged",
@@ -27,6 +31,8 @@ __all__ = [
     "evaluate",
     "is_main_process",
     "run",
+    "sweep_classifier",
+    "sweep_regressor",
     "train_classifier",
     "train_regressor",
 ]
@@ -36,10 +42,13 @@ _HOMES = {  # these load lightning_fabric or rich, so they wait until they are u
     "ProgressReporter": "progress",
     "Reporter": "job",
     "StepView": "job",
+    "SweepResult": "dmrg.train",
     "TrainResult": "supervised",
     "evaluate": "supervised",
     "is_main_process": "processes",
     "run": "loop",
+    "sweep_classifier": "dmrg.train",
+    "sweep_regressor": "dmrg.train",
     "train_classifier": "supervised",
     "train_regressor": "supervised",
 }

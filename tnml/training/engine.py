@@ -1,7 +1,7 @@
 """One run in one process: epochs, checkpoints, early stopping, interruption; `loop.run` is the door."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,13 @@ def check_folder(folder: Path | None, resume: bool) -> None:
         raise InputError(f"{folder} already holds a run; resume it with resume=True or choose another folder")
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files of a run that was killed while it wrote."""
-    for name in (CHECKPOINT, METRICS):
+def remove_leftovers(folder: Path, names: Sequence[str] = (CHECKPOINT, METRICS)) -> None:
+    """Removes the temporary files of a run that was killed while it wrote.
+
+    Example:
+        >>> remove_leftovers(Path("no-such-folder"))
+    """
+    for name in names:
         for leftover in folder.glob(f".{name}.*.tmp"):
             leftover.unlink(missing_ok=True)
 
@@ -153,7 +157,7 @@ class Loop:
                 self._restore(checkpoint.load(folder / CHECKPOINT))
             self.group.wait()  # nobody writes before everybody has read
             if self._is_main:
-                _remove_leftovers(folder)
+                remove_leftovers(folder)
             self._save()
             if self.options.tensorboard and self._is_main:
                 self._board = TensorBoard(folder, self.epoch + 1)

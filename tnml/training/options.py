@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,7 +110,7 @@ class LoopOptions:
         if self.checkpoint_seconds is not None:
             number("checkpoint_seconds", self.checkpoint_seconds, above=0.0)
         _check_lbfgs(self)
-        _check_device(self.device)
+        check_device(self.device)
 
     def record(self) -> dict[str, Any]:
         """The options as a flat dictionary of numbers, strings and None, as checkpoints keep them.
@@ -163,11 +163,16 @@ class TrainOptions(LoopOptions):
             raise InputError("patience needs a held-out part to watch, got validation=0; try validation=0.1")
 
 
-def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = _FREE) -> list[str]:
     """What differs between the record of a stored run and a new one in a way that changes the result.
 
     Where it runs and how often it writes may change. `epochs` may change where the learning rate does not
     depend on it: under the schedules "constant" and "step".
+
+    Args:
+        saved: the record in the checkpoint.
+        now: that of the new run.
+        free: names that may change.
 
     Returns:
         One text per difference, "lr: 0.1 in the checkpoint, 0.2 now".
@@ -176,7 +181,7 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         >>> differences({"lr": 0.1, "device": "cpu"}, {"lr": 0.2, "device": "cuda"})
         ['lr: 0.1 in the checkpoint, 0.2 now']
     """
-    free = set(_FREE)
+    free = set(free)
     if now.get("schedule") in ("constant", "step"):
         free.add("epochs")
     names = [name for name in {**saved, **now} if name not in free]
@@ -250,7 +255,15 @@ def _check_lbfgs(options: LoopOptions) -> None:
         raise InputError("optimizer='lbfgs' has no weight decay; set weight_decay to 0")
 
 
-def _check_device(device: object) -> None:
+def check_device(device: object) -> None:
+    """Raises unless `device` is the name of one.
+
+    Raises:
+        InputError: it is not.
+
+    Example:
+        >>> check_device("cuda:1")
+    """
     kind, colon, index = str(device).partition(":")
     named = isinstance(device, str) and kind in ("auto", "cpu", "cuda")
     if not named or (colon and (kind != "cuda" or not index.isdecimal())):

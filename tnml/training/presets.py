@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tnml.errors import choose
+from tnml.training.dmrg.options import SweepOptions
 from tnml.training.options import TrainOptions
 
 
@@ -19,7 +20,8 @@ class Preset:
 
     Args:
         model: arguments of `tnml.nn.MPSLayer` beyond sites and outputs.
-        train: options of the training.
+        train: options of the training by gradients.
+        sweep: options of the training by sweeps, which starts from bond dimension 1.
 
     Example:
         >>> preset("mnist").model["bond_dim"]
@@ -28,35 +30,45 @@ class Preset:
 
     model: Mapping[str, Any] = field(default_factory=dict)
     train: TrainOptions = field(default_factory=TrainOptions)
+    sweep: SweepOptions = field(default_factory=SweepOptions)
 
 
+_SMALL_SWEEPS = SweepOptions(sweeps=4, max_bond=20, label_smoothing=0.1)
+_LARGE_SWEEPS = SweepOptions(
+    sweeps=5, max_bond=40, label_smoothing=0.1, batch_size=10_000, proximal=(1.0, 1.0, 3.0, 3.0, 10.0)
+)
 _SMALL = Preset(
     model={"bond_dim": 16, "order": "snake"},
     train=TrainOptions(epochs=30, lr=2e-3, batch_size=32, clip_norm=1.0, label_smoothing=0.1),
+    sweep=_SMALL_SWEEPS,
 )
 _MNIST = Preset(
     model={"bond_dim": 20, "order": "snake"},
     train=TrainOptions(
         epochs=12, lr=5e-4, batch_size=100, clip_norm=1.0, max_shift=1, label_smoothing=0.1, average="ema"
     ),
+    sweep=_LARGE_SWEEPS,
 )
 _MNIST_ACCURATE = Preset(
     model={"bond_dim": 50, "order": "snake"},
     train=TrainOptions(
         epochs=24, lr=3e-4, batch_size=100, clip_norm=1.0, max_shift=2, label_smoothing=0.1, average="ema"
     ),
+    sweep=_LARGE_SWEEPS,
 )
 _FASHION = Preset(
     model={"bond_dim": 32, "order": "snake", "site_dropout": 0.05},
     train=TrainOptions(
         epochs=20, lr=1.5e-4, batch_size=100, clip_norm=1.0, label_smoothing=0.1, average="ema"
     ),
+    sweep=_LARGE_SWEEPS,
 )
 _FASHION_ACCURATE = Preset(
     model={"bond_dim": 64, "order": "snake", "site_dropout": 0.05},
     train=TrainOptions(
         epochs=20, lr=1.5e-4, batch_size=100, clip_norm=1.0, label_smoothing=0.1, average="ema"
     ),
+    sweep=_LARGE_SWEEPS,
 )
 
 PRESETS: Mapping[str, Mapping[str, Preset]] = MappingProxyType(

@@ -60,17 +60,17 @@ def is_main_process() -> bool:
     return not started_outside() or int(os.environ.get("RANK", "0")) == 0
 
 
-def device_of(options: LoopOptions) -> torch.device:
-    """The device that `options.device` means here; its index is 0 where none is given.
+def device_of(name: str) -> torch.device:
+    """The device that the option `device` means here; its index is 0 where none is given.
 
     Raises:
         InputError: CUDA is asked for and there is none, or not that many devices.
 
     Example:
-        >>> device_of(LoopOptions(device="cpu"))
+        >>> device_of("cpu")
         device(type='cpu')
     """
-    name = options.device
+    asked = name
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu":
@@ -78,9 +78,7 @@ def device_of(options: LoopOptions) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     index = int(name.partition(":")[2] or 0)
     if index >= count:
-        raise InputError(
-            f"device {options.device!r} needs CUDA device {index}, this machine shows {count}; use 'cpu'"
-        )
+        raise InputError(f"device {asked!r} needs CUDA device {index}, this machine shows {count}; use 'cpu'")
     return torch.device("cuda", index)
 
 
@@ -94,7 +92,7 @@ def open_fabric(options: LoopOptions, joined: bool) -> Fabric:
     Raises:
         InputError: the device or that many devices are not there.
     """
-    device = device_of(options)
+    device = device_of(options.device)
     precision = _PRECISIONS[options.precision]
     with quiet(*_LOGGERS):
         if not joined:

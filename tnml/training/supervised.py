@@ -1,17 +1,13 @@
 """Supervised training of any module on arrays: classifiers and regressors, on top of the one loop."""
 
 import os
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tnml.data import random_shift, stratified_split
+from tnml.data import random_shift
 from tnml.errors import InputError
 from tnml.training.identity import model_identity
 from tnml.training.job import LossFn, Reporter, StepView
@@ -19,11 +15,10 @@ from tnml.training.loop import run
 from tnml.training.losses import CrossEntropy, loss_of, measure
 from tnml.training.options import TrainOptions
 from tnml.training.outcomes import LoopResult, Row
+from tnml.training.samples import Array, Samples, labelled_samples, regression_samples
 from tnml.training.seeds import generator
 
-Array = npt.NDArray[Any] | Tensor
-
-_ORDER, _SHIFT, _SPLIT = 0, 1, 3  # streams of seeds; 2 is dropout's
+_ORDER, _SHIFT = 0, 1  # streams of seeds; 2 is dropout's, 3 the held-out part's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,16 +149,17 @@ def train_classifier(
         1.0
     """
     options = options or TrainOptions()
-    dtype = _dtype_of(layer, options)
-    outputs = _outputs_of(layer, _inputs("x", x, dtype))
-    inputs, labels = _samples("", x, y, dtype, outputs)
-    test = None
-    if x_test is not None or y_test is not None:
-        if x_test is None or y_test is None:
-            raise InputError("x_test and y_test go together; give both or neither")
-        test = _samples("_test", x_test, y_test, dtype, outputs)
-    job = _Data(inputs, labels, test, _image_shape(image_shape, inputs, options), labels=True)
-    return _train(layer, job, options, run_dir, resume, progress, on_epoch, on_step)
+    data = labelled_samples(
+        layer,
+        x,
+        y,
+        x_test,
+        y_test,
+        precision=options.precision,
+        image_shape=image_shape,
+        max_shift=options.max_shift,
+    )
+    return _train(layer, data, options, run_dir, resume, progress, on_epoch, on_step)
 
 
 def train_regressor(
@@ -198,7 +194,7 @@ def train_regressor(
 
     Example:
         >>> x = torch.rand(64, 1, generator=torch.Generator().manual_seed(0))
-        >>> line, options = nn.Linear(1, 1), TrainOptions(epochs=60, lr=0.1, batch_size=16, device="cpu")
+        >>> line, options = nn.Linear(1, 1), TrainOptions(epochs=150, lr=0.1, batch_size=16, device="cpu")
         >>> _ = train_regressor(line, x, 2 * x[:, 0], options)
         >>> round(line.weight.item(), 1)
         2.0
@@ -206,16 +202,7 @@ def train_regressor(
     options = options or TrainOptions(loss="mse")
     if options.max_shift or options.label_smoothing:
         raise InputError("max_shift and label_smoothing are for classifiers; set them to 0")
-    dtype = _dtype_of(layer, options)
-    inputs = _inputs("x", x, dtype)
-    outputs = _outputs_of(layer, inputs)
-    targets = _inputs("y", y, dtype)
-    targets = targets[:, None] if targets.dim() == 1 else targets
-    if targets.shape != (len(inputs), outputs):
-        raise InputError(
-            f"y must be [{len(inputs)}, {outputs}] as x and the layer say, got {list(np.shape(y))}"
-        )
-    data = _Data(inputs, targets, None, None, labels=False)
+    data = regression_samples(layer, x, y, precision=options.precision)
     return _train(layer, data, options, run_dir, resume, progress, on_epoch, on_step)
 
 
@@ -238,33 +225,15 @@ def evaluate(
         >>> evaluate(nn.Identity(), torch.tensor([[4.0, 0.0], [4.0, 0.0]]), torch.tensor([0, 1]))["accuracy"]
         0.5
     """
-    options = TrainOptions(loss=loss)
-    dtype = _dtype_of(layer, options)
-    inputs, labels = _samples("", x, y, dtype, _outputs_of(layer, _inputs("x", x, dtype)))
-    device = next(layer.parameters(), inputs).device
-    return measure(layer, loss_of(options, labels=True), inputs.to(device), labels.to(device), batch_size)
-
-
-@dataclass(frozen=True)
-class _Data:
-    """Checked samples."""
-
-    x: Tensor
-    y: Tensor
-    test: tuple[Tensor, Tensor] | None
-    image_shape: tuple[int, int] | None
-    labels: bool
-
-    def identity(self) -> dict[str, str | int | float]:
-        """What must be the same when a run is resumed: the size, all targets and about a thousand inputs."""
-        some = self.x[:: max(1, len(self.x) // 1000)].contiguous()
-        checksum = zlib.crc32(some.numpy().tobytes(), zlib.crc32(self.y.numpy().tobytes()))
-        return {"samples": len(self.x), "data checksum": checksum}
+    data = labelled_samples(layer, x, y, None, None)
+    device = next(layer.parameters(), data.x).device
+    of = loss_of(TrainOptions(loss=loss), labels=True)
+    return measure(layer, of, data.x.to(device), data.y.to(device), batch_size)
 
 
 def _train(
     layer: nn.Module,
-    data: _Data,
+    data: Samples,
     options: TrainOptions,
     run_dir: str | os.PathLike[str] | None,
     resume: bool,
@@ -277,7 +246,7 @@ def _train(
         CrossEntropy() if isinstance(loss, CrossEntropy) else loss
     )  # smoothing is for training only
     _check_monitor(options, data.labels)
-    keep, held = _split(data, options)
+    keep, held = data.split(options.validation, options.seed)
     x, y = (data.x[keep], data.y[keep]) if len(held) else (data.x, data.y)
     result = run(
         layer,
@@ -307,103 +276,3 @@ def _check_monitor(options: TrainOptions, labels: bool) -> None:
             f"patience watches monitor={options.monitor!r}, which is not measured; "
             f"choose from {', '.join(names)}"
         )
-
-
-def _split(data: _Data, options: TrainOptions) -> tuple[Tensor, Tensor]:
-    """Indices to train on and to hold out."""
-    count = len(data.x)
-    if not options.validation:
-        return torch.arange(count), torch.arange(0)
-    if data.labels:
-        keep, held = stratified_split(data.y.numpy(), options.validation, options.seed)
-        return torch.from_numpy(keep), torch.from_numpy(held)
-    order = torch.randperm(count, generator=generator(options.seed, 0, stream=_SPLIT))
-    size = max(1, round(count * options.validation))
-    if size >= count:
-        raise InputError(
-            f"validation={options.validation} of {count} samples leaves none to train on; lower it"
-        )
-    return order[size:].sort().values, order[:size].sort().values
-
-
-def _dtype_of(layer: nn.Module, options: TrainOptions) -> torch.dtype:
-    """The real dtype the layer will compute with."""
-    if options.precision in ("32", "64"):
-        return torch.float32 if options.precision == "32" else torch.float64
-    first = next(layer.parameters(), torch.zeros(0))
-    return first.dtype.to_real() if first.is_complex() or first.is_floating_point() else torch.float32
-
-
-@torch.no_grad()
-def _outputs_of(layer: nn.Module, x: Tensor) -> int:
-    """The number of outputs c, from one sample."""
-    first = next(layer.parameters(), x)
-    was_training = layer.training
-    try:
-        outputs = layer.eval()(x[:1].to(first.device, first.dtype.to_real()))
-    finally:
-        layer.train(was_training)
-    if outputs.dim() != 2 or outputs.is_complex():
-        raise InputError(
-            f"the layer must give real outputs [b, c], got {outputs.dtype} {list(outputs.shape)}"
-        )
-    return int(outputs.shape[1])
-
-
-def _inputs(name: str, values: Array, dtype: torch.dtype) -> Tensor:
-    """A finite real tensor on the CPU, a copy where it has to be one."""
-    array = values.detach().cpu() if isinstance(values, Tensor) else np.asarray(values)
-    if isinstance(array, np.ndarray):
-        if array.dtype.kind not in "fiub":
-            raise InputError(
-                f"{name} must hold numbers, got an array of {array.dtype}; convert it to float32"
-            )
-        tensor = torch.tensor(array) if not array.flags.writeable else torch.as_tensor(array)
-    else:
-        tensor = array
-    if tensor.dim() == 0 or len(tensor) == 0:
-        raise InputError(
-            f"{name} must have one row per sample and at least one, got shape {list(tensor.shape)}"
-        )
-    if tensor.is_complex():
-        raise InputError(f"{name} must be real, got {tensor.dtype}")
-    tensor = tensor.to(dtype)
-    if not (torch.isfinite(tensor.sum()) or torch.isfinite(tensor).all()):  # a finite sum is the quick proof
-        raise InputError(f"{name} holds NaN or infinite values; remove or replace them")
-    return tensor
-
-
-def _samples(suffix: str, x: Array, y: Array, dtype: torch.dtype, outputs: int) -> tuple[Tensor, Tensor]:
-    """Checked inputs and labels of equal length."""
-    inputs = _inputs(f"x{suffix}", x, dtype)
-    labels = y.detach().cpu() if isinstance(y, Tensor) else torch.tensor(np.asarray(y))
-    name = f"y{suffix}"
-    if labels.dtype.is_floating_point or labels.dtype.is_complex:
-        raise InputError(
-            f"{name} must be whole numbers, got {labels.dtype}; tnml.MPSClassifier takes any labels"
-        )
-    if labels.shape != (len(inputs),):
-        raise InputError(f"{name} must have shape [{len(inputs)}] as x{suffix} has, got {list(labels.shape)}")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= outputs:
-        raise InputError(f"{name} must lie in 0..{outputs - 1}, the layer's outputs, got {low}..{high}")
-    return inputs, labels.to(torch.int64)
-
-
-def _image_shape(shape: tuple[int, int] | None, x: Tensor, options: TrainOptions) -> tuple[int, int] | None:
-    """The shape shifts work on; checked only where shifts are asked for."""
-    if not options.max_shift:
-        return None
-    if x.dim() != 2:
-        raise InputError(f"max_shift moves images [n, height * width], got x of shape {list(x.shape)}")
-    side = round(x.shape[1] ** 0.5)
-    height, width = shape or (side, side)
-    if height * width != x.shape[1]:
-        raise InputError(
-            f"images of {x.shape[1]} values are not {height} x {width}; give image_shape=(height, width)"
-        )
-    if options.max_shift >= min(height, width):
-        raise InputError(
-            f"max_shift must be below the smaller side of {height} x {width}, got {options.max_shift}"
-        )
-    return height, width

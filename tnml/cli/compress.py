@@ -1,0 +1,256 @@
+"""`tnml compress`: a smaller model file, and what the compression costs."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tnml import report
+from tnml.cli.console import facts, say, table
+from tnml.cli.evaluate import positions
+from tnml.cli.parsing import MAX_SEED, bounded, new_parser, parse
+from tnml.cli.saved import SavedModel, data_for, n_parameters, open_model
+from tnml.data import Dataset
+from tnml.errors import InputError, choose
+from tnml.estimators import MPSClassifier
+from tnml.training import ProgressReporter, train_classifier
+from tnml.training.fine_tune import fine_tuning
+from tnml.training.options import TrainOptions
+
+MOST_EPOCHS = 10_000
+NORMS = {"samples": True, "tensor": False}
+EXAMPLES = (
+    "tnml compress runs/mnist-001 --max_error 0.01",
+    "tnml compress runs/mnist-001 mnist --max_bond 10 --fine_tune 1 --out small.safetensors",
+    "tnml compress runs/digits-001 digits --max_bond 8 --curve accuracy.png",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scores:
+    """Accuracies on the test samples; None where nothing was measured."""
+
+    before: float | None = None
+    truncated: float | None = None
+    tuned: float | None = None
+
+
+def run(words: Sequence[str]) -> int:
+    """The exit code of `tnml compress` with these words.
+
+    Raises:
+        InputError: no limit is given or one is out of range, model and data do not fit, or a file cannot be
+            read or written.
+    """
+    parser = new_parser(
+        "tnml compress MODEL [DATA] [options]",
+        "Makes the bonds of a model smaller, keeps the result in a model file and tells what it costs.",
+        EXAMPLES,
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a model file, or the folder of a run")
+    add(
+        "data",
+        nargs="?",
+        metavar="DATA",
+        help="as in `tnml train`: the training part says which inputs matter, accuracy is on the test part",
+    )
+    add("--max_bond", type=int | None, help="largest bond dimension; null: only max_error limits")
+    add(
+        "--max_error",
+        type=float | None,
+        help="largest relative error, from 0 to 1; null: only max_bond limits",
+    )
+    add(
+        "--norm",
+        type=str | None,
+        help="what the error counts: tensor (all entries of the weight tensor) or samples (outputs on inputs "
+        "like the training part of the data); null: samples where data are given, else tensor",
+    )
+    add("--out", type=str, metavar="FILE", help="where to; null: beside the model, NAME-compressed")
+    add(
+        "--fine_tune",
+        type=int,
+        default=0,
+        metavar="EPOCHS",
+        help="then train so many epochs on the training part of the data",
+    )
+    add("--lr", type=float | None, help="rate that training begins with; null: half the recipe's highest")
+    add("--seed", type=int, default=0, help="of the training")
+    add("--device", type=str, default="auto", help="of the training: auto, cpu, cuda or cuda:1")
+    add(
+        "--scale",
+        type=str | tuple[float, float],
+        help="range [low, high] of the values; null: as in training",
+    )
+    add(
+        "--curve",
+        type=str,
+        metavar="FILE",
+        help="also draw the accuracy against the bond dimension: .png, .pdf or .svg",
+    )
+    asked = parse(parser, words)
+    if asked.max_bond is None and asked.max_error is None:
+        raise InputError("give --max_bond, --max_error or both: they say how small the model becomes")
+    if asked.max_bond is not None and asked.max_bond < 1:
+        raise InputError(f"--max_bond must be a whole number, at least 1, got {asked.max_bond}")
+    if asked.max_error is not None and not 0 <= asked.max_error < 1:
+        raise InputError(f"--max_error must be a number, at least 0 and below 1, got {asked.max_error:g}")
+    bounded("--fine_tune", asked.fine_tune, 0, MOST_EPOCHS)
+    bounded("--seed", asked.seed, 0, MAX_SEED)
+    if asked.curve is not None:
+        report.figure_format(asked.curve)
+    by_samples = None if asked.norm is None else choose("norm", asked.norm, NORMS)
+    model = open_model(asked.model)
+    out = _out(model, asked.out)
+    options = _tuning(model, asked)
+    train = test = None
+    if asked.data is not None or asked.fine_tune or asked.curve is not None or by_samples:
+        train, test = (data_for(model, asked.data, split, asked.scale) for split in ("train", "test"))
+        for part in (train, test):
+            positions(model, part)  # complains about strange labels before anything takes long
+    samples = None if train is None or by_samples is False else train.x
+    small = model.classifier.compressed(max_bond=asked.max_bond, max_error=asked.max_error, X=samples)
+    scores = _scored(model, small, test)
+    if options is not None and train is not None and test is not None:
+        _fine_tune(model, small, train, options)
+        scores = replace(scores, tuned=float(small.score(test.x, test.y)))
+    same = test is not None and asked.data in (None, model.data.get("name"))
+    _keep(small, out, scores, asked.fine_tune, same=same)
+    say(_summary(model, small, test, scores, asked.fine_tune, out))
+    if asked.curve is not None and test is not None:
+        _draw(model, small, test, scores, asked, samples)
+        say(f"figure: {asked.curve}")
+    return 0
+
+
+def _out(model: SavedModel, asked: str | None) -> Path:
+    """Where the smaller model goes; never over the larger one."""
+    out = model.path.with_name(f"{model.path.stem}-compressed{model.path.suffix}")
+    if asked is not None:
+        out = Path(asked)
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder; name a file in it, as {out / 'small.safetensors'}")
+    if out.exists() and out.samefile(model.path):
+        raise InputError(f"--out {out} is the model to compress; choose another file")
+    return out
+
+
+def _tuning(model: SavedModel, asked: Any) -> TrainOptions | None:
+    """The options of the fine-tuning, None where none is asked for."""
+    if not asked.fine_tune:
+        return None
+    name = asked.data or model.data.get("name") or "other"
+    changes: dict[str, Any] = {"lr": asked.lr, "seed": asked.seed, "device": asked.device}
+    if model.classifier.image_shape is None:
+        changes["max_shift"] = 0
+    return fine_tuning(name, asked.fine_tune, **changes)
+
+
+def _scored(model: SavedModel, small: MPSClassifier, test: Dataset | None) -> _Scores:
+    if test is None:
+        return _Scores()
+    return _Scores(
+        before=float(model.classifier.score(test.x, test.y)), truncated=float(small.score(test.x, test.y))
+    )
+
+
+def _fine_tune(model: SavedModel, small: MPSClassifier, train: Dataset, options: TrainOptions) -> None:
+    """Trains the small model in place."""
+    result = train_classifier(
+        small.layer_,
+        train.x,
+        positions(model, train),
+        options,
+        image_shape=model.classifier.image_shape,
+        progress=ProgressReporter(),
+    )
+    small.layer_.to("cpu").eval()
+    small.n_iter_ += len(result.history)
+
+
+def _keep(small: MPSClassifier, out: Path, scores: _Scores, epochs: int, *, same: bool) -> None:
+    """Writes the model file, with what was done to the model and how good it is now on the `same` data."""
+    data = dict(small.data_ or {})
+    data["compression"] = {**data["compression"], "fine_tuned_epochs": epochs}
+    final = scores.truncated if scores.tuned is None else scores.tuned
+    if same:
+        data["results"] = {"test accuracy": final}
+    small.data_ = data
+    small.save(out)
+
+
+def _summary(
+    model: SavedModel, small: MPSClassifier, test: Dataset | None, scores: _Scores, epochs: int, out: Path
+) -> str:
+    before, after = (n_parameters(layer) for layer in (model.layer, small.layer_))
+    bonds = [max(layer.bond_dims) for layer in (model.layer, small.layer_)]
+    means = [np.mean(layer.bond_dims) for layer in (model.layer, small.layer_)]
+    rows = [
+        ["parameters", str(before), str(after), f"{before / after:.2f} times fewer"],
+        ["largest bond dimension", *map(str, bonds), ""],
+        ["mean bond dimension", *(f"{mean:.2f}" for mean in means), ""],
+    ]
+    if scores.before is not None and scores.truncated is not None:
+        for name, value in (("truncated", scores.truncated), ("fine-tuned", scores.tuned)):
+            if value is not None:
+                lost = f"{_points(scores.before, value)} points"
+                rows.append([f"accuracy, {name}", f"{scores.before:.4f}", f"{value:.4f}", lost])
+    done = (small.data_ or {})["compression"]
+    counted = {"tensor": "of the weight tensor", "samples": "of outputs on inputs like the training data"}
+    lines = [("relative error", f"{done['relative_error']:.3e} {counted[done['norm']]}")]
+    if test is not None:
+        lines.append(("data", f"{test.name}, test: {len(test)} samples"))
+    if epochs:
+        lines.append(("fine-tuned", f"{epochs} epoch{'s' if epochs > 1 else ''}"))
+    lines.append(("model", str(out)))
+    words = quote(str(out))
+    return (
+        f"{table(['', 'before', 'after', 'change'], rows)}\n\n{facts(lines)}\n\nnext: tnml evaluate {words}"
+    )
+
+
+def _points(before: float, after: float) -> str:
+    """The change in percent points; -0.00 is written +0.00."""
+    return f"{round(100 * (after - before), 2) + 0.0:+.2f}"
+
+
+def halves(largest: int) -> list[int]:
+    """The bond dimensions of the curve: from the largest down to 1, by about the root of 2.
+
+    Example:
+        >>> halves(20)
+        [20, 14, 10, 7, 5, 4, 3, 2, 1]
+    """
+    found = [largest]
+    while found[-1] > 1:
+        step = largest / math.sqrt(2) ** len(found)
+        found.append(max(1, min(found[-1] - 1, math.ceil(step - 0.2))))
+    return found
+
+
+def _draw(
+    model: SavedModel,
+    small: MPSClassifier,
+    test: Dataset,
+    scores: _Scores,
+    asked: Any,
+    samples: npt.NDArray[np.float32] | None,
+) -> None:
+    """Accuracy of the model truncated to every bond dimension, and of the one that was written."""
+    bonds = halves(max(model.layer.bond_dims))
+    shares = [
+        float(model.classifier.compressed(max_bond=bond, X=samples).score(test.x, test.y)) for bond in bonds
+    ]
+    curves: dict[str, tuple[Sequence[int], Sequence[float]]] = {"truncated": (bonds, shares)}
+    final = scores.truncated if scores.tuned is None else scores.tuned
+    if final is not None:
+        kind = "fine-tuned" if asked.fine_tune else "truncated"
+        curves[f"written: {kind}"] = ([max(small.layer_.bond_dims)], [final])
+    title = f"Accuracy on {test.name} ({test.split}) after compression"
+    report.save_figure(report.compression_figure(curves, title), asked.curve)

@@ -1,0 +1,130 @@
+"""What every sample looks like left and right of a site: contractions kept within a memory budget."""
+
+import math
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tnml.errors import InputError
+
+
+def join(first: Float[Tensor, "b m"], second: Float[Tensor, "b k"]) -> Float[Tensor, "b mk"]:
+    """The product of two vectors of each sample, the second index fastest.
+
+    Example:
+        >>> import torch
+        >>> join(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]))
+        tensor([[3., 4., 6., 8.]])
+    """
+    return (first.unsqueeze(2) * second.unsqueeze(1)).flatten(1)
+
+
+class Environments:
+    """The contractions `[b, l]` of all samples with the sites left of a site, and with those right of it.
+
+    `left(n)` is that of the sites 0 .. n-1, `right(n)` that of the sites n .. N-1; both of no sites are 1.
+    Where all of them fit the budget all are kept. Otherwise every k-th is, and the stretch between two of
+    them is recomputed when the sweep enters it.
+
+    Args:
+        features: `[n, b, d]`, chain order first.
+        cores: the cores `(l, d, r)`, shared with the sweep, which replaces them; None at its center.
+        widest: the largest bond there will be.
+        budget: bytes.
+
+    Raises:
+        InputError: even the smallest number of kept vectors exceeds the budget.
+
+    Cost: kept memory of n b widest numbers, or 2 sqrt(n) b widest at the least; a step costs b d l r.
+
+    Example:
+        >>> import torch
+        >>> features = torch.ones(3, 4, 2)
+        >>> cores = [torch.ones(1, 2, 2), None, torch.ones(2, 2, 1)]
+        >>> around = Environments(features, cores, 2, 10**6)
+        >>> around.left(1).shape, around.right(2)[0]
+        (torch.Size([4, 2]), tensor([2., 2.]))
+    """
+
+    def __init__(
+        self, features: Float[Tensor, "n b d"], cores: Sequence[Tensor | None], widest: int, budget: float
+    ) -> None:
+        self.features, self._cores = features, cores
+        self._n = len(features)
+        self._kept: dict[str, dict[int, Tensor]] = {"left": {}, "right": {}}
+        one = features.new_ones(features.shape[1], 1)
+        self._kept["left"][0] = self._kept["right"][self._n] = one
+        self.stride = _stride(self._n, features.shape[1] * widest * features.element_size(), budget)
+
+    def left(self, site: int) -> Tensor:
+        """Of the sites before `site`."""
+        return self._get("left", site)
+
+    def right(self, site: int) -> Tensor:
+        """Of the sites from `site` on."""
+        return self._get("right", site)
+
+    def renew(self, features: Float[Tensor, "n b d"]) -> None:
+        """Takes new features of the samples; everything is forgotten."""
+        self.features = features
+        self._kept["left"] = {0: self._kept["left"][0]}
+        self._kept["right"] = {self._n: self._kept["right"][self._n]}
+
+    def recenter(self, center: int) -> None:
+        """The center has moved by one site: what held cores that are gone is forgotten."""
+        for at in [at for at in self._kept["left"] if at > center]:
+            del self._kept["left"][at]
+        for at in [at for at in self._kept["right"] if at <= center]:
+            del self._kept["right"][at]
+
+    def kept_bytes(self) -> int:
+        """How much memory the kept vectors take."""
+        return sum(t.numel() * t.element_size() for side in self._kept.values() for t in side.values())
+
+    def _get(self, side: str, site: int) -> Tensor:
+        kept = self._kept[side]
+        if site not in kept:
+            step = -1 if side == "left" else 1
+            start = site
+            while start not in kept:
+                start += step
+            vector = kept[start]
+            for at in range(start, site, -step):
+                vector = self._advance(side, vector, at)
+                if self._stays(at - step, site):
+                    kept[at - step] = vector
+            for at in [at for at in kept if not self._stays(at, site)]:
+                del kept[at]
+        return kept[site]
+
+    def _stays(self, at: int, site: int) -> bool:
+        """Whether `at` is kept while the sweep is at `site`: every stride-th, and the stretch around."""
+        return at % self.stride == 0 or at in (0, self._n) or abs(at - site) <= self.stride
+
+    def _advance(self, side: str, vector: Tensor, at: int) -> Tensor:
+        """Over one more site: from left(at) to left(at + 1), or from right(at) to right(at - 1)."""
+        if side == "left":
+            core = self._core(at)
+            return join(vector, self.features[at]) @ core.reshape(-1, core.shape[2])
+        core = self._core(at - 1)
+        return join(self.features[at - 1], vector) @ core.reshape(core.shape[0], -1).T
+
+    def _core(self, site: int) -> Tensor:
+        core = self._cores[site]
+        if core is None:
+            raise AssertionError(f"site {site} is the center and has no core of its own")
+        return core
+
+
+def _stride(n_sites: int, size: int, budget: float) -> int:
+    """The smallest distance of kept vectors, each of `size` bytes, at which they fit into the budget."""
+    for stride in range(1, math.isqrt(n_sites) + 2):
+        kept = n_sites + 1 if stride == 1 else n_sites // stride + 2 * stride + 4
+        if kept * size <= budget:
+            return stride
+    least = (n_sites // stride + 2 * stride + 4) * size / 1e9
+    raise InputError(
+        f"the contractions of all samples need at least {least:.2g} GB, memory_gb is {budget / 1e9:.2g}; "
+        "raise memory_gb, or lower max_bond or the number of samples"
+    )

@@ -1,0 +1,152 @@
+"""Everything that can be chosen about training by sweeps."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tnml.errors import InputError, choose
+from tnml.training.options import LOSSES, check_device, number, whole
+
+SOLVERS = ("newton-cg", "cg", "lbfgs", "als")
+METRICS = ("data", "frobenius")
+
+# These may change when a run is resumed.
+FREE = frozenset({"sweeps", "device", "memory_gb", "checkpoint_seconds"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """The options of training by two-site or one-site sweeps; a wrong value raises when the object is made.
+
+    A sweep goes from the left end to the right end and back. At each bond the local tensor is improved with
+    all other cores fixed, on `batch_size` samples, and then split by an SVD. The local objective is
+
+        mean loss + ridge / 2 |B|² + proximal / 2 |B - B_before|²
+
+    with |B| measured by `metric`: under "data" |B|² is the mean square of the outputs that B would give if
+    the two sides of the bond were independent of each other, so `ridge` and `proximal` mean the same at
+    every bond and on any data; under "frobenius" it is the sum of squares of B between isometries.
+
+    Args:
+        sweeps: how many.
+        sites: 2 lets bonds grow and shrink; 1 keeps them (they can only shrink) and is cheaper.
+        max_bond: largest bond dimension; or one number for each sweep, the last one holding on.
+        max_error: at each bond singular values are dropped while the root of their summed squares stays
+            below this share of the norm, by `metric`.
+        metric: what truncation, damping and |B| are measured by, "data" or "frobenius".
+        damping: under "data", share of the mean square of the local features that is added to every
+            direction, so that directions the data hardly show are neither blown up nor trusted.
+        solver: of the local problem. "newton-cg": a Newton step by `iterations` steps of conjugate
+            gradients, shortened until the loss falls; "cg": nonlinear conjugate gradients (Polak-Ribière);
+            "lbfgs": L-BFGS with a strong Wolfe line search; "als": exact least squares, the solution of
+            least norm where there are many (`loss="mse"` only).
+        iterations: of the solver at each bond; "als" needs none.
+        loss: "cross-entropy" (labels) or "mse" (mean squared error; labels become one-hot targets).
+        label_smoothing: share of the target spread evenly over the classes, cross-entropy only.
+        ridge: see above; 0 for none.
+        proximal: see above, or one number for each sweep, the last one holding on. It is what keeps the
+            step so small that the truncation after it does not undo it; not used by "als".
+        noise: standard deviation of Gaussian noise added to the local tensor before the split, relative to
+            its root mean square entry; it opens directions that the data alone would never open.
+        batch_size: samples of each local problem, drawn anew at each bond; None takes all.
+        max_shift: shift the training images by up to this many pixels, anew in each half sweep.
+        validation: fraction of the training samples held out; measured after every sweep.
+        memory_gb: most memory, in units of 10^9 bytes, for the contractions of all samples with the sites
+            left and right of the bond. Where they need more, some are kept and the others recomputed.
+        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
+        seed: of everything random.
+        checkpoint_seconds: longest time without a checkpoint; None writes one at the end of each sweep only.
+
+    Raises:
+        InputError: a value is out of its range or a name is unknown.
+
+    Example:
+        >>> SweepOptions(max_bond=(10, 20), sweeps=3).of_sweep("max_bond", 2)
+        20
+        >>> SweepOptions(solver="asl")
+        Traceback (most recent call last):
+        tnml.errors.InputError: unknown solver 'asl'; did you mean 'als'? Choose from: ...
+    """
+
+    sweeps: int = 5
+    sites: int = 2
+    max_bond: int | Sequence[int] = 20
+    max_error: float = 3e-3
+    metric: str = "data"
+    damping: float = 0.1
+    solver: str = "newton-cg"
+    iterations: int = 4
+    loss: str = "cross-entropy"
+    label_smoothing: float = 0.0
+    ridge: float = 1e-3
+    proximal: float | Sequence[float] = 1.0
+    noise: float = 0.0
+    batch_size: int | None = None
+    max_shift: int = 0
+    validation: float = 0.0
+    memory_gb: float = 4.0
+    device: str = "auto"
+    seed: int = 0
+    checkpoint_seconds: float | None = 60.0
+
+    def __post_init__(self) -> None:
+        choose("solver", self.solver, dict.fromkeys(SOLVERS))
+        choose("metric", self.metric, dict.fromkeys(METRICS))
+        choose("loss", self.loss, dict.fromkeys(LOSSES))
+        for name in ("sweeps", "iterations"):
+            whole(name, getattr(self, name), 1)
+        for name in ("seed", "max_shift"):
+            whole(name, getattr(self, name), 0)
+        if self.sites not in (1, 2) or isinstance(self.sites, bool):
+            raise InputError(f"sites must be 1 or 2, got {self.sites!r}")
+        for name in ("ridge", "noise", "damping"):
+            number(name, getattr(self, name), least=0.0)
+        for name in ("max_error", "label_smoothing", "validation"):
+            number(name, getattr(self, name), least=0.0, below=1.0)
+        number("memory_gb", self.memory_gb, above=0.0)
+        for name, value in self._schedule("max_bond"):
+            whole(name, value, 1)
+        for name, value in self._schedule("proximal"):
+            number(name, value, least=0.0)
+        if self.batch_size is not None:
+            whole("batch_size", self.batch_size, 1)
+        if self.checkpoint_seconds is not None:
+            number("checkpoint_seconds", self.checkpoint_seconds, above=0.0)
+        check_device(self.device)
+        self._check_together()
+
+    def _schedule(self, name: str) -> list[tuple[str, Any]]:
+        """Every value of an option that may change from sweep to sweep, with the name an error calls it."""
+        value = getattr(self, name)
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            return [(name, value)]
+        if not value:
+            raise InputError(f"{name} must be a number or at least one number, got {value!r}")
+        return [(f"every entry of {name}", entry) for entry in value]
+
+    def _check_together(self) -> None:
+        if self.label_smoothing and self.loss != "cross-entropy":
+            raise InputError(
+                f"label_smoothing goes with loss='cross-entropy', got loss={self.loss!r}; set it to 0"
+            )
+        if self.solver == "als" and self.loss != "mse":
+            raise InputError(
+                "solver='als' solves least squares exactly and needs loss='mse', got loss="
+                f"{self.loss!r}; choose loss='mse' or solver='newton-cg'"
+            )
+
+    def of_sweep(self, name: str, sweep: int) -> Any:
+        """The value of `max_bond` or `proximal` in sweep `sweep`, counted from 0."""
+        values = self._schedule(name)
+        return values[min(sweep, len(values) - 1)][1]
+
+    def record(self) -> dict[str, Any]:
+        """The options as numbers, strings, lists and None, as checkpoints keep them.
+
+        Example:
+            >>> SweepOptions(max_bond=(10, 20)).record()["max_bond"]
+            [10, 20]
+        """
+        values = dataclasses.asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

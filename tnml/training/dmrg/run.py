@@ -1,0 +1,278 @@
+"""Training by sweeps: data in, a trained layer and its records out, resumable at every bond."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tnml.data import random_shift
+from tnml.errors import InputError
+from tnml.nn import MPSLayer
+from tnml.training import checkpoint
+from tnml.training.dmrg.chain import CenteredChain, chain_of, largest, put_into
+from tnml.training.dmrg.local import CrossEntropyOf, OutputLoss, SquaredErrorOf
+from tnml.training.dmrg.options import FREE, SweepOptions
+from tnml.training.dmrg.sweep import BondRow, Sweeper
+from tnml.training.engine import CHECKPOINT, METRICS, check_folder, remove_leftovers
+from tnml.training.interrupt import StopRequest
+from tnml.training.job import Reporter, StepView
+from tnml.training.options import differences
+from tnml.training.outcomes import Row, TrainingDiverged, TrainingInterrupted
+from tnml.training.processes import device_of
+from tnml.training.records import write_metrics
+from tnml.training.seeds import generator
+
+BONDS = "bonds.csv"
+_SHIFT = 2  # stream of seeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRun:
+    """What one run of sweeps is given, checked.
+
+    Args:
+        layer: trained in place.
+        x: `[b, n]` inputs or `[b, n, d]` features.
+        targets: `[b, c]` real targets, for labels the smoothed one-hot ones.
+        options: see `SweepOptions`.
+        image_shape: (height, width) of an input for shifts.
+        evaluate: numbers measured after every sweep; the layer holds the sweep's weights then.
+        reporter: see `Reporter`; an epoch is a sweep, a step is a bond.
+        on_bond: called with the record of every bond.
+        run_dir: see `tnml.training.run`.
+        resume: see `tnml.training.run`.
+        identity: what has to be the same when a run is resumed.
+    """
+
+    layer: MPSLayer
+    x: Tensor
+    targets: Tensor
+    options: SweepOptions
+    image_shape: tuple[int, int] | None
+    evaluate: Callable[[MPSLayer], Row] | None
+    reporter: Reporter | None
+    on_bond: Callable[[BondRow], None] | None
+    run_dir: Path | None
+    resume: bool
+    identity: Mapping[str, str | int | float]
+
+    def execute(self) -> tuple[list[Row], list[BondRow], float]:
+        """History, records of the bonds and seconds; the layer holds the final weights."""
+        return _Run(self).execute()
+
+
+class _Run:
+    """One run, from the start or the checkpoint to the final weights."""
+
+    def __init__(self, given: SweepRun) -> None:
+        self.given, self.options = given, given.options
+        self.device = device_of(given.options.device)
+        self.home = given.layer.weight.device
+        self.sweep = self.index = 0
+        self.history: list[Row] = []
+        self.bonds: list[BondRow] = []
+        self.seconds = self.sweep_seconds = 0.0
+        self._clock = self._saved_at = time.monotonic()
+        self._request = StopRequest()
+
+    def execute(self) -> tuple[list[Row], list[BondRow], float]:
+        """Runs to the end."""
+        given = self.given
+        try:
+            with torch.no_grad(), self._request, self._told():
+                given.layer.to(self.device)
+                self._begin()
+                while self.sweep < self.options.sweeps:
+                    self._run_sweep()
+                put_into(given.layer, self.sweeper.chain)
+        except TrainingInterrupted:
+            raise
+        except KeyboardInterrupt as error:
+            raise TrainingInterrupted(given.run_dir) from error
+        finally:
+            given.layer.to(self.home)
+        return self.history, self.bonds, self.seconds
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        reporter = self.given.reporter
+        if reporter is not None:
+            reporter.start()
+        try:
+            yield
+        finally:
+            if reporter is not None:
+                reporter.stop()
+
+    def _begin(self) -> None:
+        """Makes the sweeper: from the checkpoint, or from the layer brought to the gauge."""
+        folder = self.given.run_dir
+        check_folder(folder, self.given.resume)
+        stored = None
+        if folder is not None and self.given.resume and (folder / CHECKPOINT).exists():
+            stored = checkpoint.load(folder / CHECKPOINT)
+        chain = chain_of(self.given.layer) if stored is None else self._restored(stored)
+        half = 2 * self.sweep + (self.index >= len(chain.cores) - 1)
+        self.sweeper = Sweeper(
+            chain,
+            self._features,
+            self.given.targets.to(self.device),
+            _loss(self.options),
+            self.options,
+            changing=self.options.max_shift > 0,
+            half=half,
+        )
+        if folder is not None:
+            remove_leftovers(folder, (CHECKPOINT, METRICS, BONDS))
+        if stored is None:
+            self.sweeper.prepare()
+            self._save()
+        self._clock = time.monotonic()
+
+    def _features(self, half: int) -> Tensor:
+        """Features `[n, b, d]` of all samples in a half sweep, shifted as the options say."""
+        x, options, shape = self.given.x, self.options, self.given.image_shape
+        if options.max_shift and shape is not None:
+            x = random_shift(x, shape, options.max_shift, generator(options.seed, half, stream=_SHIFT))
+        return self.given.layer.local_features(x.to(self.device)).transpose(0, 1).contiguous()
+
+    def _run_sweep(self) -> None:
+        count = 2 * self.sweeper.steps_per_half
+        while self.index < count:
+            row = self.sweeper.step(self.sweep, self.index)
+            if not torch.isfinite(self.sweeper.chain.center).all():
+                raise TrainingDiverged(
+                    f"the tensor at bond {row['bond']:.0f} became NaN or infinite in sweep {self.sweep + 1}; "
+                    "raise proximal or ridge"
+                )
+            self.bonds.append(row)
+            self.index += 1
+            self._tell(row)
+            self._look_around(last=self.index == count)
+        self._finish_sweep()
+
+    def _tell(self, row: BondRow) -> None:
+        given = self.given
+        if given.on_bond is not None:
+            given.on_bond(row)
+        if given.reporter is None:
+            return
+        shown: Row = {
+            "bond": int(row["bond"]),
+            "loss": row["loss"],
+            "bond_dim": int(row["bond_dim"]),
+            "largest_bond": largest(self.sweeper.chain.bond_dims),
+        }
+        given.reporter.step(
+            StepView(
+                self.sweep + 1,
+                self.options.sweeps,
+                self.index,
+                2 * self.sweeper.steps_per_half,
+                self.index * self._batch(),
+                self.sweep_seconds + time.monotonic() - self._clock,
+                lambda: shown,
+            )
+        )
+
+    def _batch(self) -> int:
+        return min(len(self.given.targets), self.options.batch_size or len(self.given.targets))
+
+    def _look_around(self, *, last: bool) -> None:
+        """Between two bonds: save or stop, where there is a reason."""
+        limit, stop = self.options.checkpoint_seconds, self._request.made()
+        due = limit is not None and time.monotonic() - self._saved_at > limit
+        if (stop or due) and not (last and not stop):
+            self._save()
+        if stop:
+            raise TrainingInterrupted(self.given.run_dir)
+
+    def _finish_sweep(self) -> None:
+        """The sweep's row, the held-out part, the checkpoint."""
+        put_into(self.given.layer, self.sweeper.chain)
+        rows = self.bonds[-2 * self.sweeper.steps_per_half :]
+        dims = self.sweeper.chain.bond_dims
+        self._tick()
+        row: Row = {
+            "sweep": self.sweep + 1,
+            "loss": sum(r["loss"] for r in rows) / len(rows),
+            "largest_bond": largest(dims),
+            "mean_bond": sum(dims) / len(dims),
+            "discarded_weight": sum(r["discarded_weight"] for r in rows) / len(rows),
+            "seconds": self.sweep_seconds,
+        }
+        if self.given.evaluate is not None:
+            row |= self.given.evaluate(self.given.layer)
+        self.history.append(row)
+        self._tick()
+        self.sweep, self.index, self.sweep_seconds = self.sweep + 1, 0, 0.0
+        self._save()
+        if self.given.reporter is not None:
+            self.given.reporter.epoch(row, self.options.sweeps)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - self._clock
+        self.sweep_seconds += now - self._clock
+        self._clock = now
+
+    def _save(self) -> None:
+        folder = self.given.run_dir
+        if folder is None:
+            return
+        self._tick()
+        chain = self.sweeper.chain
+        checkpoint.save(
+            folder / CHECKPOINT,
+            {
+                "options": self.options.record(),
+                "identity": dict(self.given.identity),
+                "cores": chain.cores,
+                "center": chain.center,
+                "at": chain.at,
+                "sweep": self.sweep,
+                "index": self.index,
+                "history": self.history,
+                "bonds": self.bonds,
+                "seconds": self.seconds,
+                "sweep_seconds": self.sweep_seconds,
+            },
+        )
+        write_metrics(folder / METRICS, self.history)
+        write_metrics(folder / BONDS, self.bonds)
+        self._saved_at = time.monotonic()
+
+    def _restored(self, state: Mapping[str, Any]) -> CenteredChain:
+        """The chain of a checkpoint, and where its run was.
+
+        Raises:
+            InputError: it belongs to a run with other options, data or shapes.
+        """
+        source = f"{self.given.run_dir}/{CHECKPOINT}"
+        try:
+            other = differences(state["options"], self.options.record(), FREE)
+            other += differences(state["identity"], self.given.identity)
+            if other:
+                raise InputError(
+                    f"{source} belongs to another run: {'; '.join(other)}; use the same or start anew"
+                )
+            cores = [None if core is None else core.to(self.device) for core in state["cores"]]
+            chain = CenteredChain(cores, state["center"].to(self.device), int(state["at"]))
+            self.sweep, self.index = int(state["sweep"]), int(state["index"])
+            self.history = [dict(row) for row in state["history"]]
+            self.bonds = [dict(row) for row in state["bonds"]]
+            self.seconds, self.sweep_seconds = float(state["seconds"]), float(state["sweep_seconds"])
+        except InputError:
+            raise
+        except (KeyError, TypeError, RuntimeError, AttributeError, ValueError, IndexError) as error:
+            raise InputError(f"{source} is not the checkpoint of this run ({error}); start anew") from error
+        return chain
+
+
+def _loss(options: SweepOptions) -> OutputLoss:
+    return CrossEntropyOf() if options.loss == "cross-entropy" else SquaredErrorOf()

@@ -1,0 +1,225 @@
+"""Training a layer by sweeps: `sweep_classifier` and `sweep_regressor`."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from tnml.errors import InputError
+from tnml.nn import MPSLayer
+from tnml.training.checkpoint import plain_copy
+from tnml.training.dmrg.options import SweepOptions
+from tnml.training.dmrg.run import SweepRun
+from tnml.training.dmrg.sweep import BondRow
+from tnml.training.identity import model_identity
+from tnml.training.job import LossFn, Reporter
+from tnml.training.losses import CrossEntropy, LabelSquaredError, SquaredError, measure
+from tnml.training.options import LoopOptions
+from tnml.training.outcomes import Row
+from tnml.training.samples import Array, Samples, labelled_samples, regression_samples
+from tnml.training.supervised import HeldOut
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """What training by sweeps gives back; the layer itself holds the same weights.
+
+    Args:
+        history: one row per sweep: "sweep" (from 1), "loss" (mean over its bonds, each after its solution
+            and before its split), "largest_bond", "mean_bond", "discarded_weight" (mean over the bonds),
+            "seconds", and what was measured on the held-out part.
+        bonds: one row per bond and half sweep, in the order of the sweep: "sweep", "bond" (0 is that of the
+            sites 0 and 1), "loss", "bond_dim", "discarded_weight" (share of the squared norm, by the metric),
+            "entropy" (von Neumann, nats, by the metric).
+        state: the final weights, on the CPU.
+        seconds: time in the sweeps, over all resumed parts.
+        n_train: samples trained on.
+        n_validation: samples held out.
+        test: "loss" and "accuracy" on the test set, once, with the final weights; empty without one.
+    """
+
+    history: list[Row]
+    bonds: list[BondRow]
+    state: Mapping[str, Tensor]
+    seconds: float
+    n_train: int
+    n_validation: int
+    test: Mapping[str, float]
+
+
+def sweep_classifier(
+    layer: MPSLayer,
+    x: Array,
+    y: Array,
+    options: SweepOptions | None = None,
+    *,
+    x_test: Array | None = None,
+    y_test: Array | None = None,
+    image_shape: tuple[int, int] | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: Reporter | None = None,
+    on_bond: Callable[[BondRow], None] | None = None,
+) -> SweepResult:
+    """Trains `layer`, in place, by sweeps to give logits `[b, c]` of the labels `y`.
+
+    The layer's own weights are where it starts; its bonds become what the sweeps make of them. A layer of
+    `bond_dim=1` is a good start: the bonds grow where the data want it. At the end the label core comes
+    after the first site. Dropout is not used.
+
+    Args:
+        layer: real, of two sites at least.
+        x: `[b, n]` inputs in [0, 1] or `[b, n, d]` features.
+        y: `[b]` whole numbers from 0 to c - 1.
+        options: see `SweepOptions`; None takes the defaults.
+        x_test: like `x`; measured once, after training.
+        y_test: like `y`.
+        image_shape: (height, width) of an input, for `max_shift`; None takes a square.
+        run_dir: folder of the run, made if missing: `checkpoint.pt`, `metrics.csv` (sweeps) and `bonds.csv`.
+        resume: continue what is in `run_dir`, at the bond where it stopped; on the CPU to the same bits.
+        progress: who is told, for example `ProgressReporter(unit="sweep")`.
+        on_bond: called with the record of every bond.
+
+    Raises:
+        InputError: data, layer and options do not fit, or an input is not finite.
+        TrainingDiverged: a tensor became NaN or infinite.
+        TrainingInterrupted: after Ctrl-C, once the checkpoint is written.
+
+    Cost: per bond and iteration 4 b d² chi² c multiply-adds (b the batch, chi the bonds, c the outputs), an
+        SVD of (d chi) x (d chi c), and b_all d chi² for the contractions; linear in sites and samples.
+
+    Source: Stoudenmire and Schwab, arXiv 1605.05775; see `SweepOptions` for what differs.
+
+    Example:
+        >>> x = torch.rand(200, 6, generator=torch.Generator().manual_seed(0))
+        >>> y = (x[:, 0] > x[:, 5]).long()
+        >>> layer = MPSLayer(6, 2, bond_dim=1)
+        >>> result = sweep_classifier(layer, x, y, SweepOptions(sweeps=4, max_bond=4, device="cpu"))
+        >>> (layer(x).argmax(1) == y).float().mean().item() > 0.9
+        True
+    """
+    options = options or SweepOptions()
+    check_layer(layer)
+    data = labelled_samples(layer, x, y, x_test, y_test, image_shape=image_shape, max_shift=options.max_shift)
+    targets = one_hot(data.y, data.outputs).to(data.x.dtype)
+    if options.label_smoothing:
+        targets = (1 - options.label_smoothing) * targets + options.label_smoothing / data.outputs
+    loss: LossFn = CrossEntropy() if options.loss == "cross-entropy" else LabelSquaredError()
+    return _train(layer, data, targets, loss, options, run_dir, resume, progress, on_bond)
+
+
+def sweep_regressor(
+    layer: MPSLayer,
+    x: Array,
+    y: Array,
+    options: SweepOptions | None = None,
+    *,
+    run_dir: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: Reporter | None = None,
+    on_bond: Callable[[BondRow], None] | None = None,
+) -> SweepResult:
+    """Trains `layer`, in place, by sweeps to give the real targets `y` with least mean squared error.
+
+    Args:
+        layer: real, of two sites at least.
+        x: `[b, n]` inputs in [0, 1] or `[b, n, d]` features.
+        y: `[b]` where c is 1, or `[b, c]`.
+        options: see `SweepOptions`, with `loss="mse"`; None takes exact least squares by the Frobenius norm.
+        run_dir: see `sweep_classifier`.
+        resume: see `sweep_classifier`.
+        progress: see `sweep_classifier`.
+        on_bond: see `sweep_classifier`.
+
+    Raises:
+        InputError: data, layer and options do not fit, or a number is not finite.
+        TrainingDiverged: a tensor became NaN or infinite.
+        TrainingInterrupted: after Ctrl-C, once the checkpoint is written.
+
+    Example:
+        >>> x = torch.rand(200, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        >>> y = x[:, 0] * x[:, 1] - x[:, 2] * x[:, 3]
+        >>> layer = MPSLayer(4, 1, bond_dim=1, dtype="float64")
+        >>> result = sweep_regressor(layer, x, y)
+        >>> bool((layer(x)[:, 0] - y).abs().max() < 1e-6)
+        True
+    """
+    options = options or SweepOptions(
+        loss="mse", solver="als", metric="frobenius", max_error=1e-6, ridge=0.0, max_bond=10
+    )
+    if options.loss != "mse" or options.max_shift:
+        raise InputError(
+            f"a regressor needs loss='mse' and max_shift=0, got loss={options.loss!r} and "
+            f"max_shift={options.max_shift}"
+        )
+    check_layer(layer)
+    data = regression_samples(layer, x, y)
+    return _train(layer, data, data.y, SquaredError(), options, run_dir, resume, progress, on_bond)
+
+
+def check_layer(layer: MPSLayer) -> None:
+    """Raises unless sweeps can train this layer.
+
+    Raises:
+        InputError: it is complex, or has one site.
+
+    Example:
+        >>> check_layer(MPSLayer(1, 2))
+        Traceback (most recent call last):
+        tnml.errors.InputError: sweeps need at least two sites, got 1; train it with gradients
+    """
+    if not isinstance(layer, MPSLayer):
+        raise InputError(f"sweeps train an MPSLayer, got {type(layer).__name__}; train it with gradients")
+    if layer.n_sites < 2:
+        raise InputError(f"sweeps need at least two sites, got {layer.n_sites}; train it with gradients")
+    if layer.weight.is_complex():
+        raise InputError(
+            f"sweeps train real layers, got {layer.weight.dtype}; choose dtype='float32' or 'float64'"
+        )
+
+
+def _train(
+    layer: MPSLayer,
+    data: Samples,
+    targets: Tensor,
+    loss: LossFn,
+    options: SweepOptions,
+    run_dir: str | os.PathLike[str] | None,
+    resume: bool,
+    progress: Reporter | None,
+    on_bond: Callable[[BondRow], None] | None,
+) -> SweepResult:
+    keep, held = data.split(options.validation, options.seed)
+    x, y = (data.x[keep], targets[keep]) if len(held) else (data.x, targets)
+    identity = {**data.identity(), **model_identity(layer, LoopOptions())}
+    history, bonds, seconds = SweepRun(
+        layer=layer,
+        x=x,
+        targets=y,
+        options=options,
+        image_shape=data.image_shape,
+        evaluate=HeldOut(data.x[held], data.y[held], loss) if len(held) else None,
+        reporter=progress,
+        on_bond=on_bond,
+        run_dir=None if run_dir is None else Path(run_dir),
+        resume=resume,
+        identity=identity,
+    ).execute()
+    test: dict[str, float] = {}
+    if data.test is not None:
+        device = layer.weight.device
+        with torch.no_grad():
+            test = measure(layer, loss, data.test[0].to(device), data.test[1].to(device))
+    return SweepResult(
+        history=history,
+        bonds=bonds,
+        state=plain_copy(layer.state_dict()),
+        seconds=seconds,
+        n_train=len(x),
+        n_validation=len(held),
+        test=test,
+    )
