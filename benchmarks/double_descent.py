@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.machine import header, in_words
 from tnml.nn import MPSLayer
-from tnml.training.dmrg import SweepOptions, sweep_regressor
+from tnml.training import SweepOptions, sweep_regressor
 
 SITES, TEACHER_BOND, N_TRAIN, N_TEST, NOISE = 10, 4, 300, 4000, 0.1
 BONDS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)

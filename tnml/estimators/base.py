@@ -19,10 +19,11 @@ from torch import Tensor
 from tnml import __version__
 from tnml.errors import InputError, choose
 from tnml.estimators.scaling import fit_range, scale
+from tnml.estimators.solvers import check_solver, sweep_options
 from tnml.features import FEATURE_NAMES, FeatureMap
 from tnml.files import FORMAT, write_model
 from tnml.nn import MPSLayer
-from tnml.training import LoopOptions, ProgressReporter, TrainOptions
+from tnml.training import LoopOptions, ProgressReporter, SweepOptions, TrainOptions
 from tnml.training.options import whole
 from tnml.training.outcomes import Row
 from tnml.training.processes import device_of
@@ -40,6 +41,7 @@ class MPSEstimator(BaseEstimator):
     _kind: ClassVar[str]
 
     bond_dim: int
+    solver: str
     features: Any
     order: Any
     image_shape: tuple[int, int] | None
@@ -58,6 +60,9 @@ class MPSEstimator(BaseEstimator):
     average: str
     validation_fraction: float
     patience: int | None
+    sweeps: int | None
+    max_error: float
+    ridge: float
     dtype: str
     engine: str
     device: str
@@ -221,18 +226,22 @@ class MPSEstimator(BaseEstimator):
         return bool(self.warm_start) and hasattr(self, "layer_")
 
     def _start(self, X: npt.NDArray[Any], outputs: int) -> None:
-        """A new layer for samples like `X`, and everything else that a fit begins with."""
+        """A new layer for samples like `X`, and everything else that a fit begins with.
+
+        Sweeps let the bonds grow, from 1.
+        """
+        swept = self._sweeps_on(X.shape[1])
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self.feature_range_ = fit_range(X, self.feature_range)
         layer = MPSLayer(
             X.shape[1],
             outputs,
-            _plain(self.bond_dim),
+            1 if swept else _plain(self.bond_dim),
             features=self.features,
             order=self._order(X.shape[1]),
             shape=self.image_shape,
             label_site=_plain(self.label_site),
-            noise=_plain(self.noise),
+            noise=0.0 if swept else _plain(self.noise),
             bond_dropout=_plain(self.bond_dropout),
             site_dropout=_plain(self.site_dropout),
             dtype=choose("dtype", self.dtype, {name: name for name in ("float32", "float64")}),
@@ -249,6 +258,20 @@ class MPSEstimator(BaseEstimator):
             return self.order
         square = n_sites >= 16 and math.isqrt(n_sites) ** 2 == n_sites
         return "snake" if self.image_shape is not None or square else "raster"
+
+    def _check_solver(self) -> None:
+        """Raises where the solver is unknown or would not use a parameter that was set."""
+        check_solver(self.get_params(deep=False), type(self)().get_params(deep=False))
+
+    def _sweeps_on(self, n_sites: int) -> bool:
+        """Whether a chain of so many sites is trained by sweeps; one site has no bond."""
+        return self.solver == "dmrg" and n_sites > 1
+
+    def _sweep_options(self, samples: int, *, one_pass: bool, **own: Any) -> SweepOptions:
+        """The options of the next sweeps on so many samples."""
+        given = {name: _plain(value) for name, value in self.get_params(deep=False).items()}
+        own = {name: _plain(value) for name, value in own.items()} | {"seed": self.seed_ + self.n_iter_}
+        return sweep_options(given, samples, one_pass=one_pass, **own)
 
     def _options(self, samples: int, *, one_pass: bool, **own: Any) -> TrainOptions:
         """The options of the next run on so many samples, numbers left at None chosen as the docstrings say.
@@ -285,7 +308,9 @@ class MPSEstimator(BaseEstimator):
         return TrainOptions(optimizer=self.optimizer, average=self.average, device=self.device, **chosen)
 
     def _progress(self) -> ProgressReporter | None:
-        return ProgressReporter() if self.verbose else None
+        if not self.verbose:
+            return None
+        return ProgressReporter(unit="sweep" if self._sweeps_on(self.layer_.n_sites) else "epoch")
 
     def _note(self, history: Sequence[Row]) -> None:
         """Takes down a finished run."""

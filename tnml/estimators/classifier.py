@@ -16,18 +16,25 @@ from torch import Tensor
 from tnml.errors import InputError
 from tnml.estimators.base import FLOATS, MPSEstimator
 from tnml.nn import MPSLayer
-from tnml.training import train_classifier
+from tnml.training import SweepResult, TrainResult, sweep_classifier, train_classifier
 from tnml.training.outcomes import Row
 
 
 class MPSClassifier(ClassifierMixin, MPSEstimator):
-    """A scikit-learn classifier: a matrix product state on the features, trained by gradient descent.
+    """A scikit-learn classifier: a matrix product state on the features, trained by gradients or sweeps.
 
     `fit(X, y)` takes any real features and labels of any type. The defaults are meant for a first good
     result on small tables and images alike; `None` lets the data decide, as said below.
 
+    `solver="dmrg"` solves for two neighbouring cores at a time, from bond to bond and back, as the density
+    matrix renormalisation group does. Bonds begin at 1 and grow where the data want it. `label_site`,
+    `noise`, the dropouts, `epochs` and everything from `lr` to `average` and `patience` belong to
+    `solver="gradient"`; set to anything but their defaults they are an error there.
+
     Args:
         bond_dim: largest bond dimension, the capacity of the model.
+        solver: "gradient" (stochastic gradient descent) or "dmrg" (sweeps; on a single feature, which has no
+            bond, gradients).
         features: local feature map, see `tnml.features.feature_map`.
         order: the sequence of the features on the chain, see `tnml.features.site_order`; "auto" is "snake"
             with an `image_shape` or for 16, 25, 36, ... features, else the order given.
@@ -40,7 +47,8 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
             else each feature's least and greatest training value; a pair (low, high) for all features; None
             hands values on untouched. Unless None, values beyond are cut off, also in `predict`.
         epochs: passes over the data; None makes it about 1000 steps, in 10 to 200 epochs.
-        batch_size: samples per step; None is a hundredth of the samples, between 32 and 100.
+        batch_size: samples per step; None is a hundredth of the samples, between 32 and 100. With "dmrg",
+            samples per bond; None takes all, from 10,000 on other ones at each bond.
         lr: peak learning rate; None is 2 / steps (times 100 / features² for fewer than 10), at most 0.02
             and 0.2 / features, but at least 3e-4; 1 for "lbfgs".
         optimizer: "adam", "adamw", "sgd" or "lbfgs".
@@ -53,6 +61,11 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         max_shift: shift training images by up to this many pixels at random.
         validation_fraction: part of the samples held out, stratified; `history_` tells how it does.
         patience: epochs without a lower loss on that part after which training stops; None never stops.
+        sweeps: over all bonds and back, `solver="dmrg"` only; None is 5.
+        max_error: `solver="dmrg"` only: at each bond singular values are dropped while they make up less
+            than this share of the norm, so that bonds are as large as the data want, up to `bond_dim`.
+        ridge: `solver="dmrg"` only: weight of the mean square output in the loss, which keeps a model of
+            few samples small.
         dtype: "float32" or "float64".
         engine: of the contraction, see `tnml.nn.MPSLayer`.
         device: "cpu", "cuda", "cuda:1", or "auto" for CUDA where there is one.
@@ -65,8 +78,8 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         classes_: the labels, sorted; the columns of `predict_proba`.
         layer_: the trained `MPSLayer`.
         feature_range_: `[2, n]` what was scaled to 0 and 1; None where nothing was.
-        history_: one dictionary per epoch; not kept in model files.
-        n_iter_: epochs trained.
+        history_: one dictionary per epoch or sweep; not kept in model files.
+        n_iter_: epochs or sweeps trained.
         n_features_in_, feature_names_in_: as in every scikit-learn estimator.
 
     Example:
@@ -74,6 +87,9 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         >>> model = MPSClassifier(bond_dim=2, random_state=0).fit(X, ["cat", "cat", "dog", "dog"])
         >>> model.predict([[0.2, 0.9]])
         array(['cat'], dtype='<U3')
+        >>> swept = MPSClassifier(bond_dim=2, solver="dmrg").fit(X, ["cat", "cat", "dog", "dog"])
+        >>> swept.predict([[0.2, 0.9]]), swept.n_iter_
+        (array(['cat'], dtype='<U3'), 5)
     """
 
     _kind: ClassVar[str] = "classifier"
@@ -84,6 +100,7 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         self,
         bond_dim: int = 20,
         *,
+        solver: str = "gradient",
         features: Any = "linear",
         order: str | Sequence[int] = "auto",
         image_shape: tuple[int, int] | None = None,
@@ -104,6 +121,9 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         max_shift: int = 0,
         validation_fraction: float = 0.0,
         patience: int | None = None,
+        sweeps: int | None = None,
+        max_error: float = 3e-3,
+        ridge: float = 1e-3,
         dtype: str = "float32",
         engine: str = "auto",
         device: str = "cpu",
@@ -112,6 +132,7 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         random_state: Any = None,
     ) -> None:
         self.bond_dim = bond_dim
+        self.solver = solver
         self.features = features
         self.order = order
         self.image_shape = image_shape
@@ -132,6 +153,9 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         self.max_shift = max_shift
         self.validation_fraction = validation_fraction
         self.patience = patience
+        self.sweeps = sweeps
+        self.max_error = max_error
+        self.ridge = ridge
         self.dtype = dtype
         self.engine = engine
         self.device = device
@@ -196,6 +220,7 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
             InputError: a parameter is out of range, or there is only one class; scikit-learn's ValueError for
                 data it does not take (NaN, wrong shapes).
         """
+        self._check_solver()
         again = self._continues()
         X, y = validate_data(self, X, y, dtype=FLOATS, reset=not again)
         check_classification_targets(y)
@@ -207,10 +232,11 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         return self._train(X, self._codes(y), one_pass=False)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
-        """This classifier after one more pass over `X [b, n]`, `y [b]`, at the constant rate `lr`.
+        """This classifier after one more pass, at the constant rate `lr`, or one more sweep over `X [b, n]`, `y [b]`.
 
         The first call fixes the feature range by its samples; give `feature_range` if they do not show it.
-        Each call starts the optimiser's averages anew, so prefer few large parts to many small ones.
+        Each call starts the optimiser's averages anew, and a sweep fits the part it sees, so prefer few large
+        parts to many small ones.
 
         Args:
             X: samples.
@@ -220,6 +246,7 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         Raises:
             InputError: no classes in the first call, other ones later, or a label that is none of them.
         """
+        self._check_solver()
         first = not hasattr(self, "layer_")
         X, y = validate_data(self, X, y, dtype=FLOATS, reset=first)
         check_classification_targets(y)
@@ -236,15 +263,14 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
 
     def _train(self, X: npt.NDArray[Any], codes: npt.NDArray[np.int64], *, one_pass: bool) -> Self:
         own = {"label_smoothing": self.label_smoothing, "max_shift": self.max_shift}
-        options = self._options(len(X), one_pass=one_pass, **own)
-        result = train_classifier(
-            self.layer_,
-            self._scaled(X),
-            codes,
-            options,
-            image_shape=self.image_shape,
-            progress=self._progress(),
-        )
+        given: dict[str, Any] = {"image_shape": self.image_shape, "progress": self._progress()}
+        result: TrainResult | SweepResult
+        if self._sweeps_on(X.shape[1]):
+            steps = self._sweep_options(len(X), one_pass=one_pass, **own)
+            result = sweep_classifier(self.layer_, self._scaled(X), codes, steps, **given)
+        else:
+            options = self._options(len(X), one_pass=one_pass, **own)
+            result = train_classifier(self.layer_, self._scaled(X), codes, options, **given)
         self._note(result.history)
         return self
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tnml.errors import InputError
 from tnml.estimators.base import FLOATS, MPSEstimator, stored_array
-from tnml.training import train_regressor
+from tnml.estimators.solvers import damping
+from tnml.training import SweepResult, TrainResult, sweep_regressor, train_regressor
 
 
 class MPSRegressor(RegressorMixin, MPSEstimator):
@@ -20,8 +21,12 @@ class MPSRegressor(RegressorMixin, MPSEstimator):
     `fit(X, y)` takes any real features and targets `[b]` or `[b, c]`. Targets are brought to mean 0 and
     standard deviation 1 for training, and predictions back.
 
+    `solver="dmrg"` trains by sweeps, as told at `MPSClassifier`. Products of many features are trusted the
+    less the fewer samples there are for each weight of the model.
+
     Args:
         bond_dim: largest bond dimension, the capacity of the model.
+        solver: as for `MPSClassifier`.
         features: local feature map; "linear" makes the model linear in each feature as long as the others
             stand still, {"name": "polynomial", "dim": 4} cubic. See `tnml.features.feature_map`.
         order: as for `MPSClassifier`.
@@ -41,6 +46,9 @@ class MPSRegressor(RegressorMixin, MPSEstimator):
         average: as for `MPSClassifier`.
         validation_fraction: as for `MPSClassifier`, drawn at random.
         patience: as for `MPSClassifier`.
+        sweeps: as for `MPSClassifier`.
+        max_error: as for `MPSClassifier`.
+        ridge: as for `MPSClassifier`.
         dtype: as for `MPSClassifier`.
         engine: as for `MPSClassifier`.
         device: as for `MPSClassifier`.
@@ -68,6 +76,7 @@ class MPSRegressor(RegressorMixin, MPSEstimator):
         self,
         bond_dim: int = 20,
         *,
+        solver: str = "gradient",
         features: Any = "linear",
         order: str | Sequence[int] = "auto",
         image_shape: tuple[int, int] | None = None,
@@ -86,6 +95,9 @@ class MPSRegressor(RegressorMixin, MPSEstimator):
         average: str = "none",
         validation_fraction: float = 0.0,
         patience: int | None = None,
+        sweeps: int | None = None,
+        max_error: float = 3e-3,
+        ridge: float = 1e-3,
         dtype: str = "float32",
         engine: str = "auto",
         device: str = "cpu",
@@ -94,6 +106,7 @@ class MPSRegressor(RegressorMixin, MPSEstimator):
         random_state: Any = None,
     ) -> None:
         self.bond_dim = bond_dim
+        self.solver = solver
         self.features = features
         self.order = order
         self.image_shape = image_shape
@@ -112,6 +125,9 @@ class MPSRegressor(RegressorMixin, MPSEstimator):
         self.average = average
         self.validation_fraction = validation_fraction
         self.patience = patience
+        self.sweeps = sweeps
+        self.max_error = max_error
+        self.ridge = ridge
         self.dtype = dtype
         self.engine = engine
         self.device = device
@@ -135,7 +151,7 @@ class MPSRegressor(RegressorMixin, MPSEstimator):
         return self._train(X, y, first=not self._continues(), one_pass=False)
 
     def partial_fit(self, X: Any, y: Any) -> Self:
-        """This regressor after one more pass over `X [b, n]` and `y`, at the constant rate `lr`.
+        """This regressor after one more pass, at the constant rate `lr`, or one more sweep over `X [b, n]` and `y`.
 
         The first call fixes the feature range and the mean and scale of the targets by its samples. Each call
         starts the optimiser's averages anew, so prefer few large parts to many small ones.
@@ -146,6 +162,7 @@ class MPSRegressor(RegressorMixin, MPSEstimator):
         return self._train(X, y, first=not hasattr(self, "layer_"), one_pass=True)
 
     def _train(self, X: Any, y: Any, *, first: bool, one_pass: bool) -> Self:
+        self._check_solver()
         X, y = validate_data(self, X, y, dtype=FLOATS, multi_output=True, y_numeric=True, reset=first)
         targets = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         if first:
@@ -159,10 +176,21 @@ class MPSRegressor(RegressorMixin, MPSEstimator):
             )
         self._flat = np.ndim(y) == 1
         standard = (targets - self.y_mean_) / self.y_scale_
-        options = self._options(len(X), one_pass=one_pass, loss="mse")
-        result = train_regressor(self.layer_, self._scaled(X), standard, options, progress=self._progress())
+        x, progress = self._scaled(X), self._progress()
+        result: TrainResult | SweepResult
+        if self._sweeps_on(X.shape[1]):
+            steps = self._sweep_options(len(X), one_pass=one_pass, loss="mse", damping=self._damping(len(X)))
+            result = sweep_regressor(self.layer_, x, standard, steps, progress=progress)
+        else:
+            options = self._options(len(X), one_pass=one_pass, loss="mse")
+            result = train_regressor(self.layer_, x, standard, options, progress=progress)
         self._note(result.history)
         return self
+
+    def _damping(self, samples: int) -> float:
+        """The damping of the sweeps: by the weights that the two sites of a bond can have."""
+        d, sites = self.layer_.features.dim, self.layer_.n_sites
+        return damping(min(float(d) ** sites, float(d * self.bond_dim) ** 2), samples)
 
     def predict(self, X: Any) -> npt.NDArray[np.float64]:
         """The targets of samples `X [b, n]`: `[b]` or `[b, c]`, as they came to `fit`."""

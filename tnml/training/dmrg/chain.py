@@ -1,10 +1,9 @@
-"""The chain that a sweep works on: cores in a gauge, and the center, which carries the label leg."""
+"""The chain that a sweep works on: cores in a gauge, and the center, which changes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from tnml.contraction import ChainShape
@@ -14,17 +13,22 @@ from tnml.nn.layout import layout_of
 
 @dataclass
 class CenteredChain:
-    """A layer's weights with the label leg on one site.
+    """A layer's weights with a center, in one of two forms.
+
+    With a label core the chain has n + 1 sites, one of them the label core, which stays where it is. Without
+    one it has n sites, and the label leg is on the center and travels with it.
 
     Args:
-        cores: the cores `(l, d, r)`, None at the center.
-        center: `(l, d, c, r)`, the tensor of site `at` with the label leg.
+        cores: the cores `(l, d, r)` and the label core `(l, c, r)`, None at the center.
+        center: `(l, d, c, r)`: c is 1 where the label leg is elsewhere, d is 1 at the label core.
         at: the center's site.
+        label: the label core's site, None where the label leg travels.
     """
 
     cores: list[Tensor | None]
     center: Tensor
     at: int
+    label: int | None
 
     @property
     def bond_dims(self) -> list[int]:
@@ -50,47 +54,58 @@ class CenteredChain:
         self.center = center.contiguous()
 
 
-def chain_of(layer: MPSLayer) -> CenteredChain:
-    """The weights of a layer, its label core absorbed by the site left of it, or by the first one.
+def chain_of(layer: MPSLayer, *, travels: bool) -> CenteredChain:
+    """The weights of a layer, the center at the label core or at the site that absorbed it.
+
+    Args:
+        layer: its weights are copied.
+        travels: whether the label leg is to travel: the label core is absorbed by the site left of it, or by
+            the first one.
 
     Example:
-        >>> chain = chain_of(MPSLayer(4, 3, bond_dim=2))
-        >>> chain.at, chain.center.shape
-        (1, torch.Size([2, 2, 3, 2]))
+        >>> layer = MPSLayer(4, 3, bond_dim=2)
+        >>> chain_of(layer, travels=True).center.shape, chain_of(layer, travels=False).center.shape
+        (torch.Size([2, 2, 3, 2]), torch.Size([2, 1, 3, 2]))
     """
     cores: list[Tensor | None] = [core.detach().clone() for core in layer.cores]
-    label = layer.label_core.detach()
-    at = max(0, layer.label_site - 1)
+    label, place = layer.label_core.detach(), layer.label_site
+    if not travels:
+        return CenteredChain([*cores[:place], None, *cores[place:]], label.unsqueeze(1), place, place)
+    at = max(0, place - 1)
     beside = cores[at]
     assert beside is not None
-    if layer.label_site:
-        center = torch.einsum("ldm,mcr->ldcr", beside, label)
-    else:
-        center = torch.einsum("lcm,mdr->ldcr", label, beside)
+    equation = "ldm,mcr->ldcr" if place else "mdr,lcm->ldcr"
+    center = torch.einsum(equation, beside, label).contiguous()
     cores[at] = None
-    return CenteredChain(cores, center.contiguous(), at)
+    return CenteredChain(cores, center, at, None)
 
 
 @torch.no_grad()
 def put_into(layer: MPSLayer, chain: CenteredChain) -> None:
-    """Gives a layer the weights of a chain whose center is site 0; its label core comes after that site.
+    """Gives a layer the weights of a chain whose center is site 0; the layer's bonds become the chain's.
 
-    The label core is the center itself, exactly; the layer's bonds become those of the chain.
+    A label leg that travelled is put into a label core after the first site: the center itself, exactly.
 
     Example:
         >>> layer = MPSLayer(4, 3, bond_dim=2, label_site=0)
         >>> x = torch.rand(5, 4)
         >>> before = layer(x)
-        >>> put_into(layer, chain_of(layer))
+        >>> put_into(layer, chain_of(layer, travels=True))
         >>> layer.label_site, torch.allclose(before, layer(x), atol=1e-5)
         (1, True)
     """
-    d = layer.features.dim
-    first = torch.eye(d, dtype=chain.center.dtype, device=chain.center.device).unsqueeze(0)
-    rest = [chain.core(site) for site in range(1, len(chain.cores))]
-    label = chain.center.squeeze(0)
-    shape = ChainShape(d, (1, d), (label.shape[2], *(core.shape[2] for core in rest)))
-    weight = shape.join([core.transpose(0, 1) for core in [first, *rest]])
+    d, rest = layer.features.dim, [chain.core(site) for site in range(1, len(chain.cores))]
+    if chain.label is None:
+        first = torch.eye(d, dtype=chain.center.dtype, device=chain.center.device).unsqueeze(0)
+        cores, place = [first, chain.center.squeeze(0), *rest], 1
+    else:
+        center = chain.center
+        cores, place = [center.flatten(1, 2), *rest], chain.label  # one of the two legs is 1
+    label = cores.pop(place)
+    left = (1, *(core.shape[2] for core in cores[:place]))
+    right = (*(core.shape[0] for core in cores[place:]), 1)
+    shape = ChainShape(d, left, right)
+    weight = shape.join([core.transpose(0, 1) for core in cores])
     state = layer.state_dict() | {"layout": layout_of(shape), "weight": weight, "label": label}
     layer.load_state_dict(state)
 
@@ -103,23 +118,3 @@ def largest(bonds: Sequence[int]) -> int:
         (5, 1)
     """
     return max(bonds, default=1)
-
-
-def absorb_left(tensor: Float[Tensor, "l c k"], core: Float[Tensor, "a d l"]) -> Float[Tensor, "a d c k"]:
-    """The core of the site on the left times what a move to the left brings.
-
-    Example:
-        >>> absorb_left(torch.ones(2, 3, 4), torch.ones(1, 2, 2)).shape
-        torch.Size([1, 2, 3, 4])
-    """
-    return torch.einsum("lck,adl->adck", tensor, core)
-
-
-def absorb_right(tensor: Float[Tensor, "k c r"], core: Float[Tensor, "r d s"]) -> Float[Tensor, "k d c s"]:
-    """What a move to the right brings times the core of the site on the right.
-
-    Example:
-        >>> absorb_right(torch.ones(4, 3, 2), torch.ones(2, 2, 1)).shape
-        torch.Size([4, 2, 3, 1])
-    """
-    return torch.einsum("kcr,rds->kdcs", tensor, core)

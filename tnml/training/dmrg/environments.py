@@ -3,34 +3,52 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tnml.errors import InputError
 
+_CHUNK_BYTES = 1 << 25  # of an intermediate
 
-def join(first: Float[Tensor, "b m"], second: Float[Tensor, "b k"]) -> Float[Tensor, "b mk"]:
-    """The product of two vectors of each sample, the second index fastest.
+
+def join(vectors: Float[Tensor, "b *c m"], features: Float[Tensor, "b d"]) -> Float[Tensor, "b *c md"]:
+    """The product of the vectors of each sample with its features, these fastest.
 
     Example:
-        >>> import torch
         >>> join(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]))
         tensor([[3., 4., 6., 8.]])
     """
-    return (first.unsqueeze(2) * second.unsqueeze(1)).flatten(1)
+    if vectors.dim() == 3:
+        features = features.unsqueeze(1)
+    return (vectors.unsqueeze(-1) * features.unsqueeze(-2)).flatten(-2)
+
+
+def join_right(features: Float[Tensor, "b d"], vectors: Float[Tensor, "b *c m"]) -> Float[Tensor, "b *c dm"]:
+    """The like, the features slowest.
+
+    Example:
+        >>> join_right(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]))
+        tensor([[3., 4., 6., 8.]])
+    """
+    if vectors.dim() == 3:
+        features = features.unsqueeze(1)
+    return (features.unsqueeze(-1) * vectors.unsqueeze(-2)).flatten(-2)
 
 
 class Environments:
-    """The contractions `[b, l]` of all samples with the sites left of a site, and with those right of it.
+    """The contractions of all samples with the sites left of a site, and with those right of it.
 
-    `left(n)` is that of the sites 0 .. n-1, `right(n)` that of the sites n .. N-1; both of no sites are 1.
-    Where all of them fit the budget all are kept. Otherwise every k-th is, and the stretch between two of
+    `left(n)` is that of the sites 0 .. n-1, `right(n)` that of the sites n .. N-1, each `[b, l]`, or
+    `[b, c, l]` where the label core is among these sites; of no sites it is 1. Where all of them fit the
+    budget all are kept. Otherwise every k-th is, and the stretch between two of
     them is recomputed when the sweep enters it.
 
     Args:
-        features: `[n, b, d]`, chain order first.
-        cores: the cores `(l, d, r)`, shared with the sweep, which replaces them; None at its center.
-        widest: the largest bond there will be.
+        features: `[b, d]` of each site, None at the label core.
+        cores: the cores `(l, d, r)`, the label core `(l, c, r)`; shared with the sweep, which replaces them.
+            None at its center.
+        widest: the largest bond there will be, times the outputs where there is a label core.
         budget: bytes.
 
     Raises:
@@ -39,8 +57,7 @@ class Environments:
     Cost: kept memory of n b widest numbers, or 2 sqrt(n) b widest at the least; a step costs b d l r.
 
     Example:
-        >>> import torch
-        >>> features = torch.ones(3, 4, 2)
+        >>> features = [torch.ones(4, 2)] * 3
         >>> cores = [torch.ones(1, 2, 2), None, torch.ones(2, 2, 1)]
         >>> around = Environments(features, cores, 2, 10**6)
         >>> around.left(1).shape, around.right(2)[0]
@@ -48,14 +65,17 @@ class Environments:
     """
 
     def __init__(
-        self, features: Float[Tensor, "n b d"], cores: Sequence[Tensor | None], widest: int, budget: float
+        self,
+        features: Sequence[Tensor | None],
+        cores: Sequence[Tensor | None],
+        widest: int,
+        budget: float,
     ) -> None:
-        self.features, self._cores = features, cores
-        self._n = len(features)
-        self._kept: dict[str, dict[int, Tensor]] = {"left": {}, "right": {}}
-        one = features.new_ones(features.shape[1], 1)
-        self._kept["left"][0] = self._kept["right"][self._n] = one
-        self.stride = _stride(self._n, features.shape[1] * widest * features.element_size(), budget)
+        self.features, self._cores, self._n = features, cores, len(cores)
+        some = next(phi for phi in features if phi is not None)
+        one = some.new_ones(len(some), 1)
+        self._kept: dict[str, dict[int, Tensor]] = {"left": {0: one}, "right": {self._n: one}}
+        self.stride = _stride(self._n, len(some) * widest * some.element_size(), budget)
 
     def left(self, site: int) -> Tensor:
         """Of the sites before `site`."""
@@ -65,11 +85,15 @@ class Environments:
         """Of the sites from `site` on."""
         return self._get("right", site)
 
-    def renew(self, features: Float[Tensor, "n b d"]) -> None:
-        """Takes new features of the samples; everything is forgotten."""
-        self.features = features
-        self._kept["left"] = {0: self._kept["left"][0]}
-        self._kept["right"] = {self._n: self._kept["right"][self._n]}
+    def left_joined(self, site: int) -> Tensor:
+        """`left(site)` times the features of `site`, `[b, l d]`; alone at the label core."""
+        phi = self.features[site]
+        return self.left(site) if phi is None else join(self.left(site), phi)
+
+    def right_joined(self, site: int) -> Tensor:
+        """`right(site + 1)` times the features of `site`, `[b, d r]`; alone at the label core."""
+        phi = self.features[site]
+        return self.right(site + 1) if phi is None else join_right(phi, self.right(site + 1))
 
     def recenter(self, center: int) -> None:
         """The center has moved by one site: what held cores that are gone is forgotten."""
@@ -104,11 +128,18 @@ class Environments:
 
     def _advance(self, side: str, vector: Tensor, at: int) -> Tensor:
         """Over one more site: from left(at) to left(at + 1), or from right(at) to right(at - 1)."""
-        if side == "left":
-            core = self._core(at)
-            return join(vector, self.features[at]) @ core.reshape(-1, core.shape[2])
-        core = self._core(at - 1)
-        return join(self.features[at - 1], vector) @ core.reshape(core.shape[0], -1).T
+        site = at if side == "left" else at - 1
+        core, phi = self._core(site), self.features[site]
+        if side == "right":
+            core = core.permute(2, 1, 0)  # from here on both sides read the same
+        bond, middle, next_bond = core.shape
+        if phi is None:
+            flat = core.reshape(bond, middle * next_bond)
+            return (vector @ flat).view(len(vector), middle, next_bond)
+        flat = core.reshape(bond * middle, next_bond)
+        size = max(256, _CHUNK_BYTES // (vector[0].numel() * middle * vector.element_size()))
+        parts = zip(vector.split(size), phi.split(size), strict=True)
+        return torch.cat([join(v, p) @ flat for v, p in parts])
 
     def _core(self, site: int) -> Tensor:
         core = self._cores[site]

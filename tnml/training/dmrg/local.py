@@ -6,18 +6,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tnml.training.dmrg.metric import Metric, adjoint_from_white, from_white
+
 _CHUNK_BYTES = 1 << 24  # of an intermediate: it stays near the processor, and large products stay large
 
 
 class BondOutputs:
-    """The outputs `f [b, c]`, f_c(s) = sum_pq left[s, p] B[p, c, q] right[s, q], and the adjoint of that map.
+    """The outputs `f [b, c]` as a linear function of the local tensor B, and the adjoint of that map.
+
+        f_c(s) = sum_pq left[s, p] B[p, c, q] right[s, q]        the label core is part of B
+        f_c(s) = sum_pq left[s, p] B[p, 0, q] right[s, c, q]     it lies right of B; or left, likewise
 
     Args:
-        left: `[b, p]` what the samples look like left of the bond.
-        right: `[b, q]` what they look like right of it.
+        left: `[b, p]` what the samples look like left of B, or `[b, c, p]` with the label core there.
+        right: `[b, q]` or `[b, c, q]`, right of B.
+        metrics: where given, B is in their white coordinates.
 
-    Cost: 2 b p c q multiplications and additions for either direction, in matrix products of `chunk`
-    samples; the memory beyond the result is that of one chunk.
+    Cost: 2 b p c q multiplications and additions in either direction where the label core is part of B,
+    2 b p q + 2 b c q where not, in matrix products of chunks of samples; the memory beyond the result is
+    that of one chunk.
 
     Example:
         >>> outputs = BondOutputs(torch.ones(3, 2), torch.ones(3, 4))
@@ -25,43 +32,70 @@ class BondOutputs:
         tensor(8.)
     """
 
-    def __init__(self, left: Float[Tensor, "b p"], right: Float[Tensor, "b q"]) -> None:
-        self.swapped = right.shape[1] > left.shape[1]  # the larger side is summed first, in the product
+    def __init__(
+        self,
+        left: Float[Tensor, "b *c p"],
+        right: Float[Tensor, "b *c q"],
+        metrics: tuple[Metric, Metric] = (Metric(), Metric()),
+    ) -> None:
+        self.left, self.right, self.metrics = left, right, metrics
+        self._label_outside = left.dim() == 3 or right.dim() == 3
+        # The side with the label core comes second; else the larger one first, in the matrix product.
+        self.swapped = left.dim() == 3 or (right.dim() == 2 and right.shape[1] > left.shape[1])
         self._first, self._second = (right, left) if self.swapped else (left, right)
 
-    @property
-    def sides(self) -> tuple[Tensor, Tensor]:
-        """`left` and `right`."""
-        return (self._second, self._first) if self.swapped else (self._first, self._second)
-
     def _chunks(self, classes: int) -> list[tuple[Tensor, Tensor]]:
-        row = classes * self._second.shape[1] * self._second.element_size()
+        row = classes * self._second.shape[-1] * self._second.element_size()
         size = max(64, _CHUNK_BYTES // row)
         return list(zip(self._first.split(size), self._second.split(size), strict=True))
 
-    def __call__(self, tensor: Float[Tensor, "p c q"]) -> Float[Tensor, "b c"]:
+    def __call__(self, tensor: Float[Tensor, "p k q"]) -> Float[Tensor, "b c"]:
         """The outputs."""
+        tensor = from_white(tensor, self.metrics)
         if self.swapped:
             tensor = tensor.permute(2, 1, 0)
-        _, c, rest = tensor.shape
-        flat = tensor.reshape(-1, c * rest)
-        parts = [
-            torch.bmm((first @ flat).view(-1, c, rest), second.unsqueeze(2)).squeeze(2)
-            for first, second in self._chunks(c)
-        ]
-        return torch.cat(parts)
+        _, k, rest = tensor.shape
+        flat = tensor.reshape(-1, k * rest)
+        if self._label_outside:
+            chunks = self._chunks(self._second.shape[1])
+            parts = [torch.bmm(second, (first @ flat).unsqueeze(2)) for first, second in chunks]
+        else:
+            parts = [
+                torch.bmm((first @ flat).view(-1, k, rest), second.unsqueeze(2))
+                for first, second in self._chunks(k)
+            ]
+        return torch.cat(parts).squeeze(2)
 
-    def adjoint(self, weights: Float[Tensor, "b c"]) -> Float[Tensor, "p c q"]:
+    def adjoint(self, weights: Float[Tensor, "b c"]) -> Float[Tensor, "p k q"]:
         """The gradient of `(weights * self(B)).sum()` with respect to B."""
-        c, rest = weights.shape[1], self._second.shape[1]
-        total = self._first.new_zeros(self._first.shape[1], c * rest)
+        c, rest = weights.shape[1], self._second.shape[-1]
+        k = 1 if self._label_outside else c
+        total = self._first.new_zeros(self._first.shape[1], k * rest)
         start = 0
         for first, second in self._chunks(c):
             part = weights[start : start + len(first)]
-            total.addmm_(first.T, (part.unsqueeze(2) * second.unsqueeze(1)).reshape(len(first), c * rest))
+            if self._label_outside:
+                spread = torch.bmm(part.unsqueeze(1), second).squeeze(1)
+            else:
+                spread = (part.unsqueeze(2) * second.unsqueeze(1)).view(len(first), k * rest)
+            total.addmm_(first.T, spread)
             start += len(first)
-        result = total.view(-1, c, rest)
-        return result.permute(2, 1, 0).contiguous() if self.swapped else result
+        result = total.view(-1, k, rest)
+        return adjoint_from_white(result.permute(2, 1, 0) if self.swapped else result, self.metrics)
+
+    def matrix(self) -> Float[Tensor, "m n"]:
+        """The map itself in double precision, `[b, p q]` for each output alike, or `[b c, p q]`.
+
+        The first where the label core is part of B.
+        """
+        left, right = (
+            metric.whiten(side).double()
+            for side, metric in zip((self.left, self.right), self.metrics, strict=True)
+        )
+        if left.dim() != right.dim():
+            left, right = (side if side.dim() == 3 else side.unsqueeze(1) for side in (left, right))
+        joined = left.unsqueeze(-1) * right.unsqueeze(-2)
+        return joined.reshape(-1, left.shape[-1] * right.shape[-1])
 
 
 class OutputLoss(Protocol):

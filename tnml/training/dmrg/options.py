@@ -10,6 +10,7 @@ from tnml.training.options import LOSSES, check_device, number, whole
 
 SOLVERS = ("newton-cg", "cg", "lbfgs", "als")
 METRICS = ("data", "frobenius")
+LABELS = ("stays", "travels")
 
 # These may change when a run is resumed.
 FREE = frozenset({"sweeps", "device", "memory_gb", "checkpoint_seconds"})
@@ -31,6 +32,10 @@ class SweepOptions:
     Args:
         sweeps: how many.
         sites: 2 lets bonds grow and shrink; 1 keeps them (they can only shrink) and is cheaper.
+        label: "stays" keeps the label core where the layer has it: away from it local tensors have no label
+            leg, are ten times smaller for ten classes, and splitting them loses little. "travels" lets the
+            label leg move with the center, as in arXiv 1605.05775; every bond then has to carry the label at
+            every split, and at the end the label core comes after the first site.
         max_bond: largest bond dimension; or one number for each sweep, the last one holding on.
         max_error: at each bond singular values are dropped while the root of their summed squares stays
             below this share of the norm, by `metric`.
@@ -49,7 +54,7 @@ class SweepOptions:
             step so small that the truncation after it does not undo it; not used by "als".
         noise: standard deviation of Gaussian noise added to the local tensor before the split, relative to
             its root mean square entry; it opens directions that the data alone would never open.
-        batch_size: samples of each local problem, drawn anew at each bond; None takes all.
+        batch_size: samples of each half sweep, drawn anew for each; None takes all.
         max_shift: shift the training images by up to this many pixels, anew in each half sweep.
         validation: fraction of the training samples held out; measured after every sweep.
         memory_gb: most memory, in units of 10^9 bytes, for the contractions of all samples with the sites
@@ -71,6 +76,7 @@ class SweepOptions:
 
     sweeps: int = 5
     sites: int = 2
+    label: str = "stays"
     max_bond: int | Sequence[int] = 20
     max_error: float = 3e-3
     metric: str = "data"
@@ -93,6 +99,7 @@ class SweepOptions:
     def __post_init__(self) -> None:
         choose("solver", self.solver, dict.fromkeys(SOLVERS))
         choose("metric", self.metric, dict.fromkeys(METRICS))
+        choose("label", self.label, dict.fromkeys(LABELS))
         choose("loss", self.loss, dict.fromkeys(LOSSES))
         for name in ("sweeps", "iterations"):
             whole(name, getattr(self, name), 1)
@@ -140,6 +147,11 @@ class SweepOptions:
         """The value of `max_bond` or `proximal` in sweep `sweep`, counted from 0."""
         values = self._schedule(name)
         return values[min(sweep, len(values) - 1)][1]
+
+    @property
+    def renews(self) -> bool:
+        """Whether each half sweep has samples of its own."""
+        return self.batch_size is not None or self.max_shift > 0
 
     def record(self) -> dict[str, Any]:
         """The options as numbers, strings, lists and None, as checkpoints keep them.

@@ -17,7 +17,7 @@ from tnml.training import checkpoint
 from tnml.training.dmrg.chain import CenteredChain, chain_of, largest, put_into
 from tnml.training.dmrg.local import CrossEntropyOf, OutputLoss, SquaredErrorOf
 from tnml.training.dmrg.options import FREE, SweepOptions
-from tnml.training.dmrg.sweep import BondRow, Sweeper
+from tnml.training.dmrg.sweep import Batch, BondRow, Sweeper
 from tnml.training.engine import CHECKPOINT, METRICS, check_folder, remove_leftovers
 from tnml.training.interrupt import StopRequest
 from tnml.training.job import Reporter, StepView
@@ -28,7 +28,7 @@ from tnml.training.records import write_metrics
 from tnml.training.seeds import generator
 
 BONDS = "bonds.csv"
-_SHIFT = 2  # stream of seeds
+_DRAW, _SHIFT = 0, 2  # streams of seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,7 @@ class _Run:
         self.given, self.options = given, given.options
         self.device = device_of(given.options.device)
         self.home = given.layer.weight.device
+        self._label_site = given.layer.label_site
         self.sweep = self.index = 0
         self.history: list[Row] = []
         self.bonds: list[BondRow] = []
@@ -116,17 +117,10 @@ class _Run:
         stored = None
         if folder is not None and self.given.resume and (folder / CHECKPOINT).exists():
             stored = checkpoint.load(folder / CHECKPOINT)
-        chain = chain_of(self.given.layer) if stored is None else self._restored(stored)
+        travels = self.options.label == "travels"
+        chain = chain_of(self.given.layer, travels=travels) if stored is None else self._restored(stored)
         half = 2 * self.sweep + (self.index >= len(chain.cores) - 1)
-        self.sweeper = Sweeper(
-            chain,
-            self._features,
-            self.given.targets.to(self.device),
-            _loss(self.options),
-            self.options,
-            changing=self.options.max_shift > 0,
-            half=half,
-        )
+        self.sweeper = Sweeper(chain, self._batch_of, _loss(self.options), self.options, half)
         if folder is not None:
             remove_leftovers(folder, (CHECKPOINT, METRICS, BONDS))
         if stored is None:
@@ -134,12 +128,21 @@ class _Run:
             self._save()
         self._clock = time.monotonic()
 
-    def _features(self, half: int) -> Tensor:
-        """Features `[n, b, d]` of all samples in a half sweep, shifted as the options say."""
-        x, options, shape = self.given.x, self.options, self.given.image_shape
+    def _batch_of(self, half: int) -> Batch:
+        """Features and targets of the samples of a half sweep, drawn and shifted as the options say."""
+        x, targets, options = self.given.x, self.given.targets, self.options
+        if options.batch_size is not None and options.batch_size < len(x):
+            order = torch.randperm(len(x), generator=generator(options.seed, half, stream=_DRAW))
+            rows = order[: options.batch_size].sort().values
+            x, targets = x[rows], targets[rows]
+        shape = self.given.image_shape
         if options.max_shift and shape is not None:
             x = random_shift(x, shape, options.max_shift, generator(options.seed, half, stream=_SHIFT))
-        return self.given.layer.local_features(x.to(self.device)).transpose(0, 1).contiguous()
+        stacked = self.given.layer.local_features(x.to(self.device)).transpose(0, 1).contiguous()
+        features: list[Tensor | None] = list(stacked)
+        if options.label == "stays":
+            features.insert(self._label_site, None)
+        return features, targets.to(self.device)
 
     def _run_sweep(self) -> None:
         count = 2 * self.sweeper.steps_per_half
@@ -235,6 +238,7 @@ class _Run:
                 "cores": chain.cores,
                 "center": chain.center,
                 "at": chain.at,
+                "label": chain.label,
                 "sweep": self.sweep,
                 "index": self.index,
                 "history": self.history,
@@ -262,7 +266,7 @@ class _Run:
                     f"{source} belongs to another run: {'; '.join(other)}; use the same or start anew"
                 )
             cores = [None if core is None else core.to(self.device) for core in state["cores"]]
-            chain = CenteredChain(cores, state["center"].to(self.device), int(state["at"]))
+            chain = CenteredChain(cores, state["center"].to(self.device), int(state["at"]), state["label"])
             self.sweep, self.index = int(state["sweep"]), int(state["index"])
             self.history = [dict(row) for row in state["history"]]
             self.bonds = [dict(row) for row in state["bonds"]]

@@ -99,8 +99,7 @@ def lbfgs(objective: Objective, iterations: int) -> tuple[Tensor, Tensor]:
 def least_squares(objective: Objective, iterations: int) -> tuple[Tensor, Tensor]:
     """The exact minimum of the mean squared error plus the ridge, of least norm where there are many.
 
-    Computed in double precision by the SVD of the matrix `[b, p q]` whose rows are the products of the two
-    sides.
+    Computed in double precision by the SVD of `BondOutputs.matrix`.
 
     Raises:
         InputError: that matrix has more than 2e8 entries.
@@ -110,20 +109,19 @@ def least_squares(objective: Objective, iterations: int) -> tuple[Tensor, Tensor
     Source: alternating least squares for tensor trains: Holtz, Rohwedder and Schneider, SIAM J. Sci.
     Comput. 34 (2012).
     """
-    left, right = objective.outputs.sides
-    samples, p, q = len(left), left.shape[1], right.shape[1]
-    if samples * p * q > _LARGEST:
+    p, c, q = objective.start.shape
+    targets = objective.targets
+    rows = targets.numel() // c
+    if rows * p * q > _LARGEST:
         raise InputError(
-            f"solver='als' would need a matrix of {samples} x {p * q} entries, more than {_LARGEST:.0e}; "
+            f"solver='als' would need a matrix of {rows} x {p * q} entries, more than {_LARGEST:.0e}; "
             "lower max_bond or batch_size, or choose solver='newton-cg' with more iterations"
         )
-    matrix = (left.double().unsqueeze(2) * right.double().unsqueeze(1)).view(samples, p * q)
-    u, s, vh = robust_svd(matrix)
-    classes = objective.targets.shape[1]
-    ridge = 0.5 * objective.ridge * samples * classes + _RELATIVE_RIDGE * s[0].square()
+    u, s, vh = robust_svd(objective.outputs.matrix())
+    ridge = 0.5 * objective.ridge * targets.numel() + _RELATIVE_RIDGE * s[0].square()
     damped = s / (s.square() + ridge).clamp_min(torch.finfo(torch.float64).tiny)
-    solution = vh.T @ (damped.unsqueeze(1) * (u.T @ objective.targets.double()))
-    tensor = solution.view(p, q, classes).transpose(1, 2).to(left.dtype).contiguous()
+    solution = vh.T @ (damped.unsqueeze(1) * (u.T @ targets.double().reshape(rows, c)))
+    tensor = solution.view(p, q, c).transpose(1, 2).to(objective.start.dtype).contiguous()
     return tensor, objective.outputs(tensor)
 
 

@@ -1,33 +1,35 @@
 """One step of a sweep after the other: solve at a bond, split, move the center."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from tnml.training.dmrg.chain import CenteredChain, absorb_left, absorb_right, largest
-from tnml.training.dmrg.environments import Environments, join
+from tnml.training.dmrg.chain import CenteredChain, largest
+from tnml.training.dmrg.environments import Environments
 from tnml.training.dmrg.local import BondOutputs, Objective, OutputLoss
+from tnml.training.dmrg.metric import Metric, data_metric, into_white
 from tnml.training.dmrg.options import SweepOptions
 from tnml.training.dmrg.solvers import SOLVE
-from tnml.training.dmrg.split import BondSplit, Metric, data_metric, into_white, split_bond
+from tnml.training.dmrg.split import BondSplit, split_bond
 from tnml.training.seeds import generator
 
 BondRow = dict[str, float]
+Batch = tuple[Sequence[Tensor | None], Tensor]  # features [b, d] of every site of the chain, targets [b, c]
 
-_BATCH, _NOISE = 0, 1  # streams of seeds
+_NOISE = 1  # stream of seeds
 _ROUNDING = 1e-6  # of a split that is only to change the gauge: float32 cannot tell less
 
 
 @dataclass(frozen=True)
-class _Bond:
-    """A local problem: what the batch looks like on both sides, the tensor, the rows of the batch."""
+class _Window:
+    """The one or two sites that are improved together, and what the batch looks like beside them."""
 
     left: Tensor
     right: Tensor
     tensor: Tensor
-    rows: Tensor | None
+    label_right: bool
 
 
 class Sweeper:
@@ -35,11 +37,10 @@ class Sweeper:
 
     Args:
         chain: the weights; changed in place.
-        features: of a half sweep (counted from 0 over the whole run), `[n, b, d]`.
-        targets: `[b, c]`.
+        batch: of a half sweep, counted from 0 over the whole run.
         loss: of the outputs.
         options: see `SweepOptions`.
-        changing: whether `features` differ from half sweep to half sweep.
+        half: the half sweep to begin with.
 
     Raises:
         InputError: the memory budget is too small.
@@ -48,19 +49,25 @@ class Sweeper:
     def __init__(
         self,
         chain: CenteredChain,
-        features: Callable[[int], Tensor],
-        targets: Tensor,
+        batch: Callable[[int], Batch],
         loss: OutputLoss,
         options: SweepOptions,
-        *,
-        changing: bool = False,
         half: int = 0,
     ) -> None:
-        self.chain, self.targets, self.loss, self.options = chain, targets, loss, options
-        self._features, self._changing, self._half = features, changing, half
+        self.chain, self.loss, self.options = chain, loss, options
+        self._batch, self._half = batch, half
+        self._take(half)
+
+    def _take(self, half: int) -> None:
+        """The samples of a half sweep."""
+        features, self.targets = self._batch(half)
+        options, chain = self.options, self.chain
         bonds = [options.of_sweep("max_bond", sweep) for sweep in range(options.sweeps)]
         widest = max(largest(chain.bond_dims), *bonds)
-        self.around = Environments(features(half), chain.cores, widest, options.memory_gb * 1e9)
+        if chain.label is not None:
+            widest *= self.targets.shape[1]
+        self.around = Environments(features, chain.cores, widest, options.memory_gb * 1e9)
+        self._half = half
 
     @property
     def steps_per_half(self) -> int:
@@ -69,65 +76,70 @@ class Sweeper:
 
     def prepare(self) -> None:
         """Brings any chain to the gauge of the options, its center to site 0."""
-        for right in (False, True):
-            sites = range(len(self.chain.cores) - 1, self.chain.at, -1) if not right else range(self.chain.at)
-            for site in sites:
-                self._gauge(site, right=right)
-        while self.chain.at > 0:
-            bond = self._bond(right=False, sites=1, seed=(0, self.chain.at))
-            metrics = self._metrics(bond)
-            white = into_white(bond.tensor, metrics)
-            limit = self.options.of_sweep("max_bond", 0)
-            found = split_bond(white, metrics, label_right=False, max_bond=limit, max_error=_ROUNDING)
-            self._move(bond, found, right=False, sites=1)
+        chain = self.chain
+        for site in range(len(chain.cores) - 1, chain.at, -1):
+            self._gauge(site, right=False)
+        for site in range(chain.at):
+            self._gauge(site, right=True)
+        while chain.at > 0:
+            window = self._window(right=False, sites=1)
+            metrics = self._metrics(window)
+            found = split_bond(
+                into_white(window.tensor, metrics),
+                metrics,
+                label_right=window.label_right,
+                center_right=False,
+                max_bond=max(self.options.of_sweep("max_bond", 0), chain.center.shape[0]),
+                max_error=_ROUNDING,
+            )
+            self._move(window, found, right=False, sites=1)
 
     def step(self, sweep: int, index: int) -> BondRow:
         """Improves one bond and moves on.
 
         Args:
             sweep: from 0.
-            index: from 0 to 2 (n - 1) - 1; the second half goes back.
+            index: from 0 to 2 (number of bonds) - 1; the second half goes back.
 
         Returns:
             What happened, see `SweepResult.bonds`.
         """
-        options, count = self.options, self.steps_per_half
-        right = index < count
-        self._turn(2 * sweep + (not right))
+        options = self.options
+        right = index < self.steps_per_half
+        half = 2 * sweep + (not right)
+        if half != self._half and options.renews:
+            self._take(half)
         at = self.chain.at
-        bond = self._bond(right=right, sites=options.sites, seed=(sweep, index))
-        metrics = self._metrics(bond)
-        start = into_white(bond.tensor, metrics)
-        outputs = BondOutputs(metrics[0].whiten(bond.left), metrics[1].whiten(bond.right))
-        targets = self.targets if bond.rows is None else self.targets[bond.rows]
-        exact = options.solver == "als"
-        proximal = 0.0 if exact else options.of_sweep("proximal", sweep)
-        objective = Objective(outputs, targets, self.loss, start, options.ridge, proximal)
-        solved, values = SOLVE[options.solver](objective, options.iterations)
+        window = self._window(right=right, sites=options.sites)
+        metrics = self._metrics(window)
+        objective = Objective(
+            BondOutputs(window.left, window.right, metrics),
+            self.targets,
+            self.loss,
+            into_white(window.tensor, metrics),
+            options.ridge,
+            options.of_sweep("proximal", sweep),
+        )
+        solved, outputs = SOLVE[options.solver](objective, options.iterations)
         found = split_bond(
             solved,
             metrics,
-            label_right=right,
+            label_right=window.label_right,
+            center_right=right,
             max_bond=self._limit(sweep, right),
             max_error=options.max_error,
             noise=options.noise,
             generator=generator(options.seed, sweep, index, _NOISE) if options.noise else None,
         )
-        self._move(bond, found, right=right, sites=options.sites)
+        self._move(window, found, right=right, sites=options.sites)
         return {
             "sweep": sweep + 1,
             "bond": at if right else at - 1,
-            "loss": objective.mean_loss(values),
+            "loss": objective.mean_loss(outputs),
             "bond_dim": found.bond,
             "discarded_weight": found.discarded,
             "entropy": found.entropy,
         }
-
-    def _turn(self, half: int) -> None:
-        """Takes the features of a half sweep when it begins."""
-        if half != self._half and self._changing:
-            self.around.renew(self._features(half))
-        self._half = half
 
     def _limit(self, sweep: int, right: bool) -> int:
         """The largest bond allowed; one-site sweeps keep what is there."""
@@ -137,76 +149,76 @@ class Sweeper:
             limit = min(limit, shape[3] if right else shape[0])
         return limit
 
-    def _bond(self, *, right: bool, sites: int, seed: tuple[int, int]) -> _Bond:
-        """The local problem of the next bond."""
-        chain, around, at = self.chain, self.around, self.chain.at
-        rows = self._rows(*seed)
-        features = around.features
+    def _window(self, *, right: bool, sites: int) -> _Window:
+        """The next local problem."""
+        chain, around, center = self.chain, self.around, self.chain.center
+        first = chain.at if right or sites == 1 else chain.at - 1
+        last = chain.at if sites == 1 else first + 1
+        if sites == 1:
+            left = around.left_joined(first) if right else around.left(first)
+            side = around.right(last + 1) if right else around.right_joined(last)
+            tensor = center.flatten(0, 1) if right else center.transpose(1, 2).flatten(2)
+            # The label leg of the label core stays on this site, the side that the center leaves.
+            label_right = right if chain.label is None else chain.label == chain.at and not right
+            return _Window(left, side, tensor, label_right)
+        tensor = self._merged(first)
+        label_right = right if chain.label is None else chain.label == last
+        return _Window(around.left_joined(first), around.right_joined(last), tensor, label_right)
 
-        def some(tensor: Tensor) -> Tensor:
-            return tensor if rows is None else tensor.index_select(0, rows)
+    def _merged(self, first: int) -> Tensor:
+        """The tensors of two neighbouring sites as one `(l d, c, d r)`."""
+        chain, center = self.chain, self.chain.center
+        other = chain.core(first + 1 if chain.at == first else first)
+        other_is_label = chain.label is not None and chain.label != chain.at
+        other_is_label &= chain.label in (first, first + 1)
+        if chain.at == first:
+            legs = "ldkr,rcm->ldkcm"
+            l, d, k, _ = center.shape
+            _, c, m = other.shape
+            merged = torch.einsum(legs, center, other)
+            return merged.reshape(l * d, c, m) if other_is_label else merged.reshape(l * d, k, c * m)
+        a, e, _ = other.shape
+        _, d, k, r = center.shape
+        merged = torch.einsum("ael,ldkr->aekdr", other, center)
+        return merged.reshape(a, e, d * r) if other_is_label else merged.reshape(a * e, k, d * r)
 
-        center = chain.center
-        bonds, c = center.shape, center.shape[2]
-        if right and sites == 2:
-            nearest = chain.core(at + 1)
-            tensor = torch.tensordot(center, nearest, 1).flatten(0, 1).flatten(2)
-            sides = (
-                join(some(around.left(at)), some(features[at])),
-                join(some(features[at + 1]), some(around.right(at + 2))),
-            )
-        elif right:
-            tensor = center.flatten(0, 1)
-            sides = join(some(around.left(at)), some(features[at])), some(around.right(at + 1))
-        elif sites == 2:
-            nearest = chain.core(at - 1)
-            tensor = torch.einsum("adl,lecr->adcer", nearest, center)
-            tensor = tensor.reshape(nearest.shape[0] * nearest.shape[1], c, -1)
-            sides = (
-                join(some(around.left(at - 1)), some(features[at - 1])),
-                join(some(features[at]), some(around.right(at + 1))),
-            )
-        else:
-            tensor = center.transpose(1, 2).reshape(bonds[0], c, -1)
-            sides = some(around.left(at)), join(some(features[at]), some(around.right(at + 1)))
-        return _Bond(*sides, tensor, rows)
-
-    def _rows(self, sweep: int, index: int) -> Tensor | None:
-        """The samples of a local problem; None for all."""
-        count, size = len(self.targets), self.options.batch_size
-        if size is None or size >= count:
-            return None
-        order = torch.randperm(count, generator=generator(self.options.seed, sweep, index, _BATCH))
-        return order[:size].sort().values.to(self.targets.device)
-
-    def _metrics(self, bond: _Bond) -> tuple[Metric, Metric]:
+    def _metrics(self, window: _Window) -> tuple[Metric, Metric]:
         if self.options.metric == "frobenius":
             return Metric(), Metric()
         damping = self.options.damping
-        return data_metric(bond.left, damping), data_metric(bond.right, damping)
+        return data_metric(window.left, damping), data_metric(window.right, damping)
 
-    def _move(self, bond: _Bond, found: BondSplit, *, right: bool, sites: int) -> None:
-        """Leaves the side without label behind, scaled so that the samples beyond it have size one."""
+    def _move(self, window: _Window, found: BondSplit, *, right: bool, sites: int) -> None:
+        """Leaves the side without the center behind, scaled so that the samples beyond it have size one."""
         chain, at = self.chain, self.chain.at
-        side, kept = (bond.left, found.left) if right else (bond.right, found.right.T)
-        size = _size(side @ kept)
         d = chain.center.shape[1]
-        if right:
-            core = (found.left / size).reshape(-1, d, found.bond)
-            rest = found.right * size
-            if sites == 2:
-                center = rest.reshape(found.bond, rest.shape[1], d, -1).transpose(1, 2)
-            else:
-                center = absorb_right(rest, chain.core(at + 1))
+        isometry, rest = (found.left, found.right) if right else (found.right, found.left)
+        side = window.left if right else window.right
+        flat = isometry.flatten(1) if right else isometry.flatten(0, 1).T
+        size = _size(side @ flat)
+        core, rest = isometry / size, rest * size
+        k, nearest = found.bond, at + 1 if right else at - 1
+        on_label, to_label = chain.label == at, chain.label == nearest
+        if not on_label:  # the joint leg (l d) or (d r) in two; at the label core there is no d
+            core = core.reshape(-1, d, k) if right else core.reshape(k, d, -1)
+        if sites == 1:
+            center = self._absorbed(rest, nearest, right=right, label=to_label)
+        elif to_label:
+            center = rest.unsqueeze(1)
         else:
-            core = (found.right / size).reshape(found.bond, d, -1)
-            rest = found.left * size
-            if sites == 2:
-                center = rest.reshape(-1, d, rest.shape[1], found.bond)
-            else:
-                center = absorb_left(rest, chain.core(at - 1))
+            c, e = rest.shape[1], chain.core(nearest).shape[1]
+            center = rest.reshape(k, c, e, -1).transpose(1, 2) if right else rest.reshape(-1, e, c, k)
         chain.move(core, center, right=right)
         self.around.recenter(chain.at)
+
+    def _absorbed(self, rest: Tensor, nearest: int, *, right: bool, label: bool) -> Tensor:
+        """The core of the next site times what a move of one site brings, as a center."""
+        core = self.chain.core(nearest)
+        if right:  # rest (k, c, r)
+            center = torch.einsum("kcr,rds->kdcs", rest, core)
+        else:  # rest (l, c, k)
+            center = torch.einsum("adl,lck->adck", core, rest)
+        return center.transpose(1, 2) if label else center
 
     def _gauge(self, site: int, *, right: bool) -> None:
         """Makes the core of a site away from the center an isometry in the metric, and hands the rest on.
@@ -215,45 +227,42 @@ class Sweeper:
             site: all cores further out are isometries already.
             right: whether the center lies to the right.
         """
-        chain, around = self.chain, self.around
-        core, features = chain.core(site), around.features[site]
-        rows = self._rows(0, site)
-        outer = around.left(site) if right else around.right(site + 1)
-        if rows is not None:
-            outer, features = outer.index_select(0, rows), features.index_select(0, rows)
-        side = join(outer, features) if right else join(features, outer)
-        metric = Metric() if self.options.metric == "frobenius" else data_metric(side, self.options.damping)
-        matrix = core.reshape(-1, core.shape[2]) if right else core.reshape(core.shape[0], -1).T
+        chain, core = self.chain, self.chain.core(site)
+        side = self.around.left_joined(site) if right else self.around.right_joined(site)
+        frobenius = self.options.metric == "frobenius"
+        metrics = (Metric() if frobenius else data_metric(side, self.options.damping)), Metric()
+        matrix = core.flatten(0, 1) if right else core.flatten(1).T
         found = split_bond(
-            into_white(matrix.unsqueeze(1), (metric, Metric())),
-            (metric, Metric()),
+            into_white(matrix.unsqueeze(1), metrics),
+            metrics,
             label_right=True,
+            center_right=True,
             max_bond=matrix.shape[1],
             max_error=0.0,
         )
-        size = _size(side @ found.left)
-        isometry, rest = found.left / size, found.right.squeeze(1) * size  # [p, k], [k, bond]
-        nearer = site + 1 if right else site - 1
+        isometry, rest = found.left.squeeze(1), found.right.squeeze(1)  # [p, k], [k, bond]
+        size = _size(side @ isometry)
+        isometry, rest = isometry / size, rest * size
+        nearest = site + 1 if right else site - 1
+        beside = chain.center if nearest == chain.at else chain.core(nearest)
         if right:
-            chain.cores[site] = isometry.view(core.shape[0], core.shape[1], -1).contiguous()
+            chain.cores[site] = isometry.reshape(core.shape[0], core.shape[1], -1).contiguous()
+            moved = torch.tensordot(rest, beside, 1).contiguous()
         else:
             chain.cores[site] = isometry.T.reshape(-1, core.shape[1], core.shape[2]).contiguous()
-        beside = chain.center if nearer == chain.at else chain.core(nearer)
-        moved = (
-            torch.tensordot(rest, beside, 1) if right else torch.tensordot(beside, rest.T, 1)
-        ).contiguous()
-        if nearer == chain.at:
+            moved = torch.tensordot(beside, rest.T, 1).contiguous()
+        if nearest == chain.at:
             chain.center = moved
         else:
-            chain.cores[nearer] = moved
+            chain.cores[nearest] = moved
 
 
 def _size(vectors: Tensor) -> float:
-    """Root mean square length of vectors `[b, k]`; 1 where all vanish.
+    """Root mean square length of vectors `[b, .., k]`; 1 where all vanish.
 
     Example:
         >>> _size(torch.full((3, 4), 2.0))
         4.0
     """
-    size = vectors.square().sum(1).mean().sqrt().item()
+    size = vectors.flatten(1).square().sum(1).mean().sqrt().item()
     return size if size > 0 else 1.0

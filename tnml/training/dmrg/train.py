@@ -68,8 +68,7 @@ def sweep_classifier(
     """Trains `layer`, in place, by sweeps to give logits `[b, c]` of the labels `y`.
 
     The layer's own weights are where it starts; its bonds become what the sweeps make of them. A layer of
-    `bond_dim=1` is a good start: the bonds grow where the data want it. At the end the label core comes
-    after the first site. Dropout is not used.
+    `bond_dim=1` is a good start: the bonds grow where the data want it. Dropout is not used.
 
     Args:
         layer: real, of two sites at least.
@@ -89,8 +88,10 @@ def sweep_classifier(
         TrainingDiverged: a tensor became NaN or infinite.
         TrainingInterrupted: after Ctrl-C, once the checkpoint is written.
 
-    Cost: per bond and iteration 4 b d² chi² c multiply-adds (b the batch, chi the bonds, c the outputs), an
-        SVD of (d chi) x (d chi c), and b_all d chi² for the contractions; linear in sites and samples.
+    Cost: per bond 4 b d chi (d chi + c) multiplications and additions for each iteration, b c d chi² for the
+        contractions and an SVD of (d chi) x (d chi); linear in sites and samples, quadratic in chi until
+        the SVD takes over. With `label="travels"` each iteration takes 4 b d² chi² c, and the SVD is of
+        (d chi) x (d chi c).
 
     Source: Stoudenmire and Schwab, arXiv 1605.05775; see `SweepOptions` for what differs.
 
