@@ -9,7 +9,7 @@ from tnml import InputError
 from tnml.nn import MPSLayer
 from tnml.training import SweepOptions, sweep_classifier
 from tnml.training.dmrg import environments
-from tnml.training.dmrg.environments import Environments, join
+from tnml.training.dmrg.environments import Environments
 
 BONDS = [1, 2, 3, 4, 2, 3, 2, 1]
 SITES, SAMPLES = len(BONDS) - 1, 5
@@ -19,17 +19,32 @@ def rand(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def cores_of(bonds):
-    return [rand(bonds[i], 2, bonds[i + 1], seed=i) for i in range(len(bonds) - 1)]
+def cores_of(bonds, label=None):
+    """Physical dimension 2, or 3 outputs at the label core."""
+    return [rand(bonds[i], 3 if i == label else 2, bonds[i + 1], seed=i) for i in range(len(bonds) - 1)]
+
+
+def features_of(sites, label=None, seed=50):
+    features = list(rand(sites, SAMPLES, 2, seed=seed))
+    if label is not None:
+        features[label] = None
+    return features
 
 
 def dense_left(features, cores, site):
-    return oracles.half_chain(features.transpose(0, 1)[:, :site], cores[:site])
+    """`[b, l]`, or `[b, c, l]` where the label core, whose features are None, is among the sites."""
+    vector, label = np.ones((SAMPLES, 1)), False
+    for phi, core in zip(features[:site], cores[:site], strict=True):
+        if phi is None:
+            vector, label = np.einsum("bl,lcr->bcr", vector, core), True
+        else:
+            vector = np.einsum("bcl,bd,ldr->bcr" if label else "bl,bd,ldr->br", vector, phi, core)
+    return vector
 
 
 def dense_right(features, cores, site):
-    mirrored = [core.permute(2, 1, 0) for core in reversed(cores[site:])]
-    return oracles.half_chain(features.transpose(0, 1)[:, site:].flip(1), mirrored)
+    mirrored = [None if core is None else core.permute(2, 1, 0) for core in reversed(cores)]
+    return dense_left(features[::-1], mirrored, len(cores) - site)
 
 
 def budget_of(vectors, widest=4, samples=SAMPLES):
@@ -37,27 +52,46 @@ def budget_of(vectors, widest=4, samples=SAMPLES):
     return 8 * widest * samples * vectors
 
 
-def test_join_is_the_product_of_two_vectors():
-    first, second = rand(4, 3), rand(4, 2, seed=1)
-    np.testing.assert_array_equal(
-        join(first, second), np.stack([np.kron(a, b) for a, b in zip(first, second, strict=True)])
+def test_the_oracle_by_hand_is_the_dense_contraction():
+    features, cores = features_of(SITES), cores_of(BONDS)
+    stacked = torch.stack(features, 1)
+    np.testing.assert_allclose(
+        dense_left(features, cores, 4), oracles.half_chain(stacked[:, :4], cores[:4]), rtol=1e-12
     )
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
-def test_every_site_in_any_order(stride, monkeypatch):
+@pytest.mark.parametrize("label", [None, 0, 3, SITES - 1])
+@pytest.mark.parametrize("chunk", [1 << 22, 1])
+def test_every_site_in_any_order(stride, label, chunk, monkeypatch):
     monkeypatch.setattr(environments, "_stride", lambda *sizes: stride)
-    features, cores = rand(SITES, SAMPLES, 2, seed=50), cores_of(BONDS)
+    monkeypatch.setattr(environments, "_CHUNK_BYTES", chunk)
+    features, cores = features_of(SITES, label), cores_of(BONDS, label)
     around = Environments(features, cores, 4, 1e9)
     order = [3, 0, 7, 1, 6, 2, 5, 4, *range(SITES + 1), *reversed(range(SITES + 1))]
     for site in order:
         np.testing.assert_allclose(around.left(site), dense_left(features, cores, site), rtol=1e-12)
         np.testing.assert_allclose(around.right(site), dense_right(features, cores, site), rtol=1e-12)
-    other = rand(SITES, SAMPLES, 2, seed=51)
-    around.renew(other)
-    for site in order:
-        np.testing.assert_allclose(around.left(site), dense_left(other, cores, site), rtol=1e-12)
-        np.testing.assert_allclose(around.right(site), dense_right(other, cores, site), rtol=1e-12)
+        if site < SITES:
+            left, right = around.left(site), around.right(site + 1)
+            one, two = around.left_side(site, joined=False), around.right_side(site, joined=False)
+            assert torch.equal(one.vectors, left)
+            assert torch.equal(two.vectors, right)
+            one, two = around.left_side(site).vectors, around.right_side(site).vectors
+            if site != label:
+                phi = features[site]
+                left = np.einsum("b...m,bd->b...md", left, phi).reshape(*left.shape[:-1], -1)
+                right = np.einsum("b...m,bd->b...dm", right, phi).reshape(*right.shape[:-1], -1)
+            np.testing.assert_allclose(one, left, rtol=1e-12)
+            np.testing.assert_allclose(two, right, rtol=1e-12)
+
+
+def test_many_samples_go_in_chunks(monkeypatch):
+    count = 700
+    features, cores = list(rand(3, count, 2)), cores_of([1, 2, 2, 1])
+    whole = Environments(features, cores, 2, 1e9).left(3)
+    monkeypatch.setattr(environments, "_CHUNK_BYTES", 1)
+    assert torch.allclose(Environments(features, cores, 2, 1e9).left(3), whole, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("vectors", "stride"), [(31, 1), (23, 2), (20, 3), (19, 4)])
@@ -65,7 +99,7 @@ def test_a_moving_center_forgets_what_is_gone(vectors, stride):
     """As a sweep does: the core left behind is new, and so is everything beyond it."""
     sites = 30
     bonds = [1, *[2] * (sites - 1), 1]
-    features, cores = rand(sites, SAMPLES, 2, seed=50), cores_of(bonds)
+    features, cores = features_of(sites), cores_of(bonds)
     budget = budget_of(vectors, 2)
     around = Environments(features, cores, 2, budget)
     assert around.stride == stride
@@ -81,20 +115,14 @@ def test_a_moving_center_forgets_what_is_gone(vectors, stride):
         left, right = around.left(at), around.right(at + 1)
         assert around.kept_bytes() <= budget
         if at in (0, 7, 15, 29):
-            vector = np.ones((SAMPLES, 1))
-            for site in range(at):
-                vector = np.einsum("bl,bd,ldr->br", vector, features[site], truth[site])
-            np.testing.assert_allclose(left, vector, rtol=1e-10)
-            vector = np.ones((SAMPLES, 1))
-            for site in reversed(range(at + 1, sites)):
-                vector = np.einsum("br,bd,ldr->bl", vector, features[site], truth[site])
-            np.testing.assert_allclose(right, vector, rtol=1e-10)
+            np.testing.assert_allclose(left, dense_left(features, truth, at), rtol=1e-10)
+            np.testing.assert_allclose(right, dense_right(features, truth, at + 1), rtol=1e-10)
 
 
 def test_the_center_has_no_environment_beyond_it():
     cores = cores_of(BONDS)
     cores[3] = None
-    around = Environments(rand(SITES, SAMPLES, 2), cores, 4, 1e9)
+    around = Environments(features_of(SITES), cores, 4, 1e9)
     assert (around.left(3).shape, around.right(4).shape) == ((SAMPLES, 4), (SAMPLES, 2))
     for get, site in ((around.left, 4), (around.right, 3)):
         with pytest.raises(AssertionError, match="site 3 is the center"):
@@ -102,7 +130,7 @@ def test_the_center_has_no_environment_beyond_it():
 
 
 def test_memory_that_does_not_suffice_is_one_clear_error():
-    features, cores = rand(SITES, SAMPLES, 2), cores_of(BONDS)
+    features, cores = features_of(SITES), cores_of(BONDS)
     with pytest.raises(InputError, match=r"need at least .* GB, memory_gb is .*; raise memory_gb, or lower"):
         Environments(features, cores, 4, budget_of(2))
 
@@ -121,6 +149,7 @@ MORE = {
     "one-site": {"sites": 1},
     "batches": {"batch_size": 40},
     "shifts": {"max_shift": 1},
+    "travels": {"label": "travels"},
 }
 
 
@@ -145,7 +174,9 @@ def test_a_training_in_little_memory_has_the_same_bits(name, monkeypatch):
             return super()._advance(side, vector, at)
 
     monkeypatch.setattr("tnml.training.dmrg.sweep.Environments", Watched)
-    memory = 4 * 4 * len(x) * 24 / 1e9  # 24 of 41 vectors
+    count = 40 if name == "batches" else len(x)
+    wide = 4 if name == "travels" else 8  # bond dimension, times two outputs with a label core
+    memory = 4 * wide * count * 26 / 1e9  # 26 of 42 vectors
     little = layer()
     found = sweep_classifier(little, x, y, SweepOptions(memory_gb=memory, **options), image_shape=shape)
     assert min(strides) > 1

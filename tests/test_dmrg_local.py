@@ -6,11 +6,14 @@ import torch
 from torch.nn.functional import cross_entropy, one_hot
 
 from tnml.training.dmrg import local
+from tnml.training.dmrg import sides as sides_module
 from tnml.training.dmrg.local import BondOutputs, CrossEntropyOf, Objective, SquaredErrorOf
+from tnml.training.dmrg.metric import Metric, data_metric
+from tnml.training.dmrg.sides import Side
 from tnml.training.dmrg.solvers import SOLVE
 
 LOSSES = {"cross-entropy": CrossEntropyOf(), "mse": SquaredErrorOf()}
-ATOL = {"newton-cg": 1e-7, "cg": 1e-7, "als": 1e-7, "lbfgs": 2e-5}  # L-BFGS ends at gradients of 1e-7
+ATOL = {"newton-cg": 1e-7, "cg": 1e-7, "als": 1e-7, "lbfgs": 1e-6}
 SHAPES = [(7, 4, 3, 2), (7, 2, 3, 4), (7, 3, 1, 3), (300, 1, 2, 5), (1, 5, 2, 1)]  # b, p, c, q
 
 
@@ -29,6 +32,10 @@ def autograd_loss(name, outputs, targets):
     return (outputs - targets).pow(2).mean(1).mean()
 
 
+def bond_outputs(left, right, *metrics):
+    return BondOutputs(Side(left, None, left=True), Side(right, None, left=False), *metrics)
+
+
 def targets_of(name, b, c, seed=5):
     if name == "mse":
         return rand(b, c, seed=seed)
@@ -36,9 +43,15 @@ def targets_of(name, b, c, seed=5):
 
 
 def problem(name="mse", *, b=60, p=4, c=3, q=3, ridge=0.0, proximal=0.0):
+    """The label leg is part of the tensor."""
     left, right = sides(b, p, q)
     objective = Objective(
-        BondOutputs(left, right), targets_of(name, b, c), LOSSES[name], rand(p, c, q, seed=9), ridge, proximal
+        bond_outputs(left, right),
+        targets_of(name, b, c),
+        LOSSES[name],
+        rand(p, c, q, seed=9),
+        ridge,
+        proximal,
     )
     return left, right, objective
 
@@ -57,10 +70,8 @@ def test_outputs_and_adjoint_against_einsum(shape, chunk, monkeypatch):
     b, p, c, q = shape
     left, right = sides(b, p, q)
     tensor, weights = rand(p, c, q, seed=3), rand(b, c, seed=4)
-    outputs = BondOutputs(left, right)
+    outputs = bond_outputs(left, right)
     assert outputs.swapped == (q > p)
-    assert torch.equal(outputs.sides[0], left)
-    assert torch.equal(outputs.sides[1], right)
     expected = np.einsum("bp,pcq,bq->bc", left, tensor, right)
     np.testing.assert_allclose(outputs(tensor), expected, rtol=1e-12, atol=1e-12)
     back = np.einsum("bp,bc,bq->pcq", left, weights, right)
@@ -69,11 +80,86 @@ def test_outputs_and_adjoint_against_einsum(shape, chunk, monkeypatch):
     assert torch.isclose(*inner, rtol=1e-10)
 
 
+# Where the label core is: part of the tensor, left of it or right of it.
+PLACES = {"inside": "bp,pkq,bq->bk", "left": "bcp,pkq,bq->bc", "right": "bp,pkq,bcq->bc"}
+
+
+def placed(place, b, p, c, q):
+    """Sides, a tensor and weights of outputs for a label core in this place."""
+    left = rand(b, c, p, seed=1) if place == "left" else rand(b, p, seed=1)
+    right = rand(b, c, q, seed=2) if place == "right" else rand(b, q, seed=2)
+    return left, right, rand(p, c if place == "inside" else 1, q, seed=3), rand(b, c, seed=4)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("white", [False, True])
+@pytest.mark.parametrize("chunk", [1 << 24, 1], ids=["one chunk", "chunks of 64"])
+def test_the_label_core_may_be_elsewhere_and_coordinates_white(place, shape, white, chunk, monkeypatch):
+    monkeypatch.setattr(local, "_CHUNK_BYTES", chunk)
+    b, p, c, q = shape
+    left, right, tensor, weights = placed(place, b, p, c, q)
+    metrics, sides_used = (Metric(), Metric()), (left, right)
+    if white:
+        metrics = data_metric(rand(20, p, seed=6), 0.1), data_metric(rand(20, q, seed=7), 0.1)
+        sides_used = left @ metrics[0].inverse, right @ metrics[1].inverse
+    outputs = bond_outputs(left, right, metrics)
+    legs = PLACES[place]
+    expected = np.einsum(legs, sides_used[0], tensor, sides_used[1])
+    np.testing.assert_allclose(outputs(tensor), expected, rtol=1e-9, atol=1e-9)
+    one, two = legs.split("->")[0].split(",")[::2]
+    summed = one + "," + legs.split("->")[1] + "," + two + "->pq"
+    if place == "inside":
+        back = np.einsum("bp,bk,bq->pkq", sides_used[0], weights, sides_used[1])
+    else:
+        back = np.einsum(summed, sides_used[0], weights, sides_used[1])[:, None]
+    np.testing.assert_allclose(outputs.adjoint(weights), back, rtol=1e-9, atol=1e-8)
+    matrix, columns = outputs.matrix().numpy(), tensor.permute(0, 2, 1).reshape(p * q, -1).numpy()
+    np.testing.assert_allclose((matrix @ columns).reshape(b, c), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("chunk", [1 << 24, 1], ids=["one chunk", "chunks of 64"])
+def test_sides_may_keep_the_features_of_their_site_apart(place, chunk, monkeypatch):
+    """Left p = (m d), right q = (d m), as the features multiplied out say."""
+    monkeypatch.setattr(local, "_CHUNK_BYTES", chunk)
+    b, d, m, c = 70, 2, 3, 4
+    left, right, tensor, weights = placed(place, b, m, c, m)
+    tensor = rand(m * d, tensor.shape[1], d * m, seed=3)
+    one, two = rand(b, d, seed=11), rand(b, d, seed=12)
+    wide_left = np.einsum("b...m,bd->b...md", left, one).reshape(*left.shape[:-1], m * d)
+    wide_right = np.einsum("b...m,bd->b...dm", right, two).reshape(*right.shape[:-1], d * m)
+    sides = Side(left, one, left=True), Side(right, two, left=False)
+    for side, wide in zip(sides, (wide_left, wide_right), strict=True):
+        assert (len(side), side.width, side.has_label) == (b, m * d, wide.ndim == 3)
+        np.testing.assert_allclose(side.vectors, wide, rtol=1e-12)
+        np.testing.assert_allclose(torch.cat([part.vectors for part in side.split(33)]), wide, rtol=1e-12)
+        assert torch.equal(side.some(), side.vectors)
+    outputs, legs = BondOutputs(*sides), PLACES[place]
+    expected = np.einsum(legs, wide_left, tensor, wide_right)
+    np.testing.assert_allclose(outputs(tensor), expected, rtol=1e-9, atol=1e-9)
+    inner = (expected * weights.numpy()).sum()
+    assert (outputs.adjoint(weights) * tensor).sum().item() == pytest.approx(inner, rel=1e-9)
+    columns = tensor.permute(0, 2, 1).flatten(0, 1).numpy()
+    np.testing.assert_allclose((outputs.matrix().numpy() @ columns).reshape(b, c), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(5000, 3), (5000, 10, 3)], ids=str)
+def test_some_samples_stand_for_all_but_none_of_the_outputs_is_left_out(shape, monkeypatch):
+    monkeypatch.setattr(sides_module, "_MOST_ROWS", 2500)
+    side = Side(rand(*shape), rand(5000, 2, seed=1), left=True)
+    some, whole = side.some(), side.vectors
+    assert some.shape[1:] == whole.shape[1:]
+    assert 250 <= len(some) <= 2500
+    rows = {tuple(row) for row in whole.flatten(1).tolist()}
+    assert all(tuple(row) in rows for row in some.flatten(1).tolist())
+
+
 def test_a_tensor_that_is_not_contiguous():
     left, right = sides(9, 3, 4)
     tensor = rand(4, 2, 3).permute(2, 1, 0)
     weights = rand(2, 9, seed=2).T
-    outputs = BondOutputs(left, right)
+    outputs = bond_outputs(left, right)
     np.testing.assert_allclose(outputs(tensor), np.einsum("bp,pcq,bq->bc", left, tensor, right), rtol=1e-12)
     back = np.einsum("bp,bc,bq->pcq", left, weights, right)
     np.testing.assert_allclose(outputs.adjoint(weights), back, rtol=1e-12)
@@ -169,13 +255,30 @@ def test_ridge_and_proximal_solve_the_normal_equations(solver):
     np.testing.assert_allclose(by_label_last(tensor), np.linalg.solve(normal, wanted), atol=ATOL[solver])
 
 
+@pytest.mark.parametrize("place", ["left", "right"])
+@pytest.mark.parametrize("solver", SOLVE)
+def test_least_squares_with_the_label_core_elsewhere(place, solver):
+    """All outputs share one tensor; with metrics the ridge is on its white coordinates."""
+    b, p, c, q = 40, 4, 3, 3
+    left, right, start, targets = placed(place, b, p, c, q)
+    metrics = data_metric(rand(20, p, seed=6), 0.1), data_metric(rand(20, q, seed=7), 0.1)
+    objective = Objective(bond_outputs(left, right, metrics), targets, LOSSES["mse"], start, 0.05, 0.0)
+    tensor, _ = SOLVE[solver](objective, 200)
+    one, two = PLACES[place].split("->")[0].split(",")[::2]
+    white = np.einsum(f"{one},{two}->bcpq", left @ metrics[0].inverse, right @ metrics[1].inverse)
+    matrix, scale = white.reshape(b * c, p * q), 2 / (b * c)
+    normal = scale * matrix.T @ matrix + 0.05 * np.eye(p * q)
+    expected = np.linalg.solve(normal, scale * matrix.T @ targets.numpy().ravel())
+    np.testing.assert_allclose(tensor.flatten(), expected, atol=ATOL[solver])
+
+
 @pytest.mark.parametrize("rank", [5, 12])
 def test_als_takes_the_least_norm_where_there_are_many(rank):
     """Fewer samples than unknowns, or samples that repeat."""
     left, right, objective = problem("mse", b=rank)
     if rank == 5:
         left, right = left.repeat(8, 1), right.repeat(8, 1)
-        objective.outputs, objective.targets = BondOutputs(left, right), objective.targets.repeat(8, 1)
+        objective.outputs, objective.targets = bond_outputs(left, right), objective.targets.repeat(8, 1)
     tensor, _ = SOLVE["als"](objective, 1)
     expected = np.linalg.pinv(design(left, right), rcond=1e-10) @ objective.targets.numpy()
     np.testing.assert_allclose(by_label_last(tensor), expected, rtol=1e-4, atol=1e-5)
@@ -184,7 +287,7 @@ def test_als_takes_the_least_norm_where_there_are_many(rank):
 def test_als_in_single_precision_is_solved_in_double():
     left, right, objective = problem("mse")
     expected, _ = SOLVE["als"](objective, 1)
-    objective.outputs = BondOutputs(left.float(), right.float())
+    objective.outputs = bond_outputs(left.float(), right.float())
     objective.targets, objective.start = objective.targets.float(), objective.start.float()
     found, outputs = SOLVE["als"](objective, 1)
     assert (found.dtype, outputs.dtype) == (torch.float32, torch.float32)

@@ -37,6 +37,14 @@ def test_entanglement_example(
     assert (tmp_path / "entanglement-digits.png").stat().st_size > 1000
 
 
+def test_dmrg_example(project_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load_example(project_root / "examples" / "dmrg.py").main(smoke=True)
+    shown = capsys.readouterr().out
+    assert "bonds chosen: [1, 2" in shown
+    assert "test accuracy: 0." in shown
+    assert re.search(r"relative test error: \de-(0[6-9]|1\d)", shown)
+
+
 def test_interop_example(project_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     load_example(project_root / "examples" / "interop.py").main(smoke=True)
     shown = capsys.readouterr().out
@@ -52,7 +60,14 @@ def test_mnist_example(project_root: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_every_example_is_short_and_tested(project_root: Path) -> None:
     examples = sorted((project_root / "examples").glob("*.py"))
-    assert [path.stem for path in examples] == ["entanglement", "interop", "layer", "mnist", "quickstart"]
+    assert [path.stem for path in examples] == [
+        "dmrg",
+        "entanglement",
+        "interop",
+        "layer",
+        "mnist",
+        "quickstart",
+    ]
     for path in examples:
         text = path.read_text(encoding="utf-8")
         assert len(text.splitlines()) <= MOST_LINES

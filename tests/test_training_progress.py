@@ -120,7 +120,14 @@ def test_a_terminal_shows_the_bond_of_a_sweep(monkeypatch):
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(3, "3"), (3.0, "3.0000"), (0.123456, "0.1235"), (0.0, "0.0000"), (4.2e-9, "4.2e-09"), (-2e-5, "-2.0e-05")],
+    [
+        (3, "3"),
+        (3.0, "3.0000"),
+        (0.123456, "0.1235"),
+        (0.0, "0.0000"),
+        (4.2e-9, "4.2e-09"),
+        (-2e-5, "-2.0e-05"),
+    ],
 )
 def test_numbers_in_few_digits(value, shown):
     log = io.StringIO()

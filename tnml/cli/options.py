@@ -9,8 +9,8 @@ from tnml.training import SweepOptions, TrainOptions
 GROUPS = ("data", "model", "train", "sweep")
 SHARED = frozenset({"seed", "device", "devices"})  # asked for once, at the top
 GROUP_OF = {"gradient": "train", "dmrg": "sweep"}  # each solver's own options
-# Sweeps start from bond dimension 1 without noise, place the label core and drop nothing out.
-NOT_SWEPT = frozenset({"bond_dim", "label_site", "noise", "bond_dropout", "site_dropout"})
+# Sweeps start from bond dimension 1, without noise, and drop nothing out.
+NOT_SWEPT = frozenset({"bond_dim", "noise", "bond_dropout", "site_dropout"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class ModelOptions:
     """The matrix product state. The layer checks the values.
 
     Under `--solver dmrg` the bonds are those of the sweeps, up to `--sweep.max_bond`, and `bond_dim`,
-    `label_site`, `noise` and the dropouts do not apply.
+    `noise` and the dropouts do not apply.
 
     Args:
         bond_dim: largest bond dimension.

@@ -196,7 +196,7 @@ def _parser() -> ArgumentParser:
         "--solver",
         type=str,
         help="gradient (with the options --train), or dmrg: sweeps over the bonds, which grow from 1 as the "
-        "data want it (with the options --sweep) (default: gradient)",
+        "data want it (with the options --sweep)",
     )
     add("--seed", type=int, default=0, help="of everything random")
     add("--device", type=str, default="auto", help="auto (CUDA where there is one), cpu, cuda or cuda:1")

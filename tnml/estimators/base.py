@@ -61,7 +61,7 @@ class MPSEstimator(BaseEstimator):
     validation_fraction: float
     patience: int | None
     sweeps: int | None
-    max_error: float
+    max_error: float | None
     ridge: float
     dtype: str
     engine: str

@@ -28,8 +28,8 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
 
     `solver="dmrg"` solves for two neighbouring cores at a time, from bond to bond and back, as the density
     matrix renormalisation group does. Bonds begin at 1 and grow where the data want it. `label_site`,
-    `noise`, the dropouts, `epochs` and everything from `lr` to `average` and `patience` belong to
-    `solver="gradient"`; set to anything but their defaults they are an error there.
+    `noise`, the dropouts, `epochs`, everything from `lr` to `average`, and `patience` belong to
+    `solver="gradient"`; with "dmrg" they are an error unless they have their defaults.
 
     Args:
         bond_dim: largest bond dimension, the capacity of the model.
@@ -48,7 +48,7 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
             hands values on untouched. Unless None, values beyond are cut off, also in `predict`.
         epochs: passes over the data; None makes it about 1000 steps, in 10 to 200 epochs.
         batch_size: samples per step; None is a hundredth of the samples, between 32 and 100. With "dmrg",
-            samples per bond; None takes all, from 10,000 on other ones at each bond.
+            samples of each half sweep; None takes all, but of many 10,000, drawn anew each time.
         lr: peak learning rate; None is 2 / steps (times 100 / features² for fewer than 10), at most 0.02
             and 0.2 / features, but at least 3e-4; 1 for "lbfgs".
         optimizer: "adam", "adamw", "sgd" or "lbfgs".
@@ -63,7 +63,8 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         patience: epochs without a lower loss on that part after which training stops; None never stops.
         sweeps: over all bonds and back, `solver="dmrg"` only; None is 5.
         max_error: `solver="dmrg"` only: at each bond singular values are dropped while they make up less
-            than this share of the norm, so that bonds are as large as the data want, up to `bond_dim`.
+            than this share of the norm, so that bonds are as large as the data want, up to `bond_dim`;
+            None is 0.01.
         ridge: `solver="dmrg"` only: weight of the mean square output in the loss, which keeps a model of
             few samples small.
         dtype: "float32" or "float64".
@@ -122,7 +123,7 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         validation_fraction: float = 0.0,
         patience: int | None = None,
         sweeps: int | None = None,
-        max_error: float = 3e-3,
+        max_error: float | None = None,
         ridge: float = 1e-3,
         dtype: str = "float32",
         engine: str = "auto",
@@ -232,7 +233,7 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         return self._train(X, self._codes(y), one_pass=False)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
-        """This classifier after one more pass, at the constant rate `lr`, or one more sweep over `X [b, n]`, `y [b]`.
+        """This classifier after one pass, at the constant rate `lr`, or one sweep over `X [b, n]`, `y [b]`.
 
         The first call fixes the feature range by its samples; give `feature_range` if they do not show it.
         Each call starts the optimiser's averages anew, and a sweep fits the part it sees, so prefer few large
@@ -262,11 +263,11 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         return self._train(X, self._codes(y), one_pass=True)
 
     def _train(self, X: npt.NDArray[Any], codes: npt.NDArray[np.int64], *, one_pass: bool) -> Self:
-        own = {"label_smoothing": self.label_smoothing, "max_shift": self.max_shift}
+        own: dict[str, Any] = {"label_smoothing": self.label_smoothing, "max_shift": self.max_shift}
         given: dict[str, Any] = {"image_shape": self.image_shape, "progress": self._progress()}
         result: TrainResult | SweepResult
         if self._sweeps_on(X.shape[1]):
-            steps = self._sweep_options(len(X), one_pass=one_pass, **own)
+            steps = self._sweep_options(len(X), one_pass=one_pass, **own, **_SWEPT)
             result = sweep_classifier(self.layer_, self._scaled(X), codes, steps, **given)
         else:
             options = self._options(len(X), one_pass=one_pass, **own)
@@ -319,6 +320,7 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         self.classes_ = labels
 
 
+_SWEPT = {"proximal": 3.0, "max_error": 0.01}  # chosen on digits, wine, iris and breast cancer
 _SHARED = ("order", "label_site", "bond_dropout", "site_dropout", "dtype", "engine")
 
 

@@ -14,6 +14,8 @@ from tnml.estimators.base import FLOATS, MPSEstimator, stored_array
 from tnml.estimators.solvers import damping
 from tnml.training import SweepResult, TrainResult, sweep_regressor, train_regressor
 
+_SWEPT = {"loss": "mse", "proximal": 1.0, "max_error": 0.003}
+
 
 class MPSRegressor(RegressorMixin, MPSEstimator):
     """A scikit-learn regressor: a matrix product state on the features, trained to least squares.
@@ -47,7 +49,7 @@ class MPSRegressor(RegressorMixin, MPSEstimator):
         validation_fraction: as for `MPSClassifier`, drawn at random.
         patience: as for `MPSClassifier`.
         sweeps: as for `MPSClassifier`.
-        max_error: as for `MPSClassifier`.
+        max_error: as for `MPSClassifier`; None is 0.003.
         ridge: as for `MPSClassifier`.
         dtype: as for `MPSClassifier`.
         engine: as for `MPSClassifier`.
@@ -96,7 +98,7 @@ class MPSRegressor(RegressorMixin, MPSEstimator):
         validation_fraction: float = 0.0,
         patience: int | None = None,
         sweeps: int | None = None,
-        max_error: float = 3e-3,
+        max_error: float | None = None,
         ridge: float = 1e-3,
         dtype: str = "float32",
         engine: str = "auto",
@@ -151,7 +153,7 @@ class MPSRegressor(RegressorMixin, MPSEstimator):
         return self._train(X, y, first=not self._continues(), one_pass=False)
 
     def partial_fit(self, X: Any, y: Any) -> Self:
-        """This regressor after one more pass, at the constant rate `lr`, or one more sweep over `X [b, n]` and `y`.
+        """This regressor after one pass, at the constant rate `lr`, or one sweep over `X [b, n]` and `y`.
 
         The first call fixes the feature range and the mean and scale of the targets by its samples. Each call
         starts the optimiser's averages anew, so prefer few large parts to many small ones.
@@ -179,7 +181,7 @@ class MPSRegressor(RegressorMixin, MPSEstimator):
         x, progress = self._scaled(X), self._progress()
         result: TrainResult | SweepResult
         if self._sweeps_on(X.shape[1]):
-            steps = self._sweep_options(len(X), one_pass=one_pass, loss="mse", damping=self._damping(len(X)))
+            steps = self._sweep_options(len(X), one_pass=one_pass, **_SWEPT, damping=self._damping(len(X)))
             result = sweep_regressor(self.layer_, x, standard, steps, progress=progress)
         else:
             options = self._options(len(X), one_pass=one_pass, loss="mse")

@@ -330,6 +330,11 @@ class Loop:
             InputError: it belongs to a run with other options, data or shapes.
         """
         source = f"{self.job.run_dir}/{CHECKPOINT}"
+        if "cores" in state:
+            raise InputError(
+                f"{source} is the checkpoint of a training by sweeps, not with gradients; "
+                "resume that one, or choose another folder"
+            )
         try:
             other = differences(state["options"], self.options.record())
             other += differences(state["identity"], self._identity())

@@ -33,9 +33,16 @@ class Preset:
     sweep: SweepOptions = field(default_factory=SweepOptions)
 
 
-_SMALL_SWEEPS = SweepOptions(sweeps=4, max_bond=20, label_smoothing=0.1)
+_SMALL_SWEEPS = SweepOptions(
+    label="travels", sweeps=5, max_bond=20, max_error=0.01, label_smoothing=0.05, proximal=3.0
+)
 _LARGE_SWEEPS = SweepOptions(
-    sweeps=5, max_bond=40, label_smoothing=0.1, batch_size=10_000, proximal=(1.0, 1.0, 3.0, 3.0, 10.0)
+    label="travels",
+    sweeps=5,
+    max_bond=40,
+    label_smoothing=0.1,
+    batch_size=10_000,
+    proximal=(1.0, 1.0, 3.0, 3.0, 10.0),
 )
 _SMALL = Preset(
     model={"bond_dim": 16, "order": "snake"},

@@ -4,36 +4,12 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from tnml.errors import InputError
+from tnml.training.dmrg.sides import Side
 
-_CHUNK_BYTES = 1 << 25  # of an intermediate
-
-
-def join(vectors: Float[Tensor, "b *c m"], features: Float[Tensor, "b d"]) -> Float[Tensor, "b *c md"]:
-    """The product of the vectors of each sample with its features, these fastest.
-
-    Example:
-        >>> join(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]))
-        tensor([[3., 4., 6., 8.]])
-    """
-    if vectors.dim() == 3:
-        features = features.unsqueeze(1)
-    return (vectors.unsqueeze(-1) * features.unsqueeze(-2)).flatten(-2)
-
-
-def join_right(features: Float[Tensor, "b d"], vectors: Float[Tensor, "b *c m"]) -> Float[Tensor, "b *c dm"]:
-    """The like, the features slowest.
-
-    Example:
-        >>> join_right(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]))
-        tensor([[3., 4., 6., 8.]])
-    """
-    if vectors.dim() == 3:
-        features = features.unsqueeze(1)
-    return (features.unsqueeze(-1) * vectors.unsqueeze(-2)).flatten(-2)
+_CHUNK_BYTES = 1 << 22  # of an intermediate
 
 
 class Environments:
@@ -85,15 +61,13 @@ class Environments:
         """Of the sites from `site` on."""
         return self._get("right", site)
 
-    def left_joined(self, site: int) -> Tensor:
-        """`left(site)` times the features of `site`, `[b, l d]`; alone at the label core."""
-        phi = self.features[site]
-        return self.left(site) if phi is None else join(self.left(site), phi)
+    def left_side(self, site: int, *, joined: bool = True) -> Side:
+        """What lies left of `site`; `joined`: with the features of the site itself."""
+        return Side(self.left(site), self.features[site] if joined else None, left=True)
 
-    def right_joined(self, site: int) -> Tensor:
-        """`right(site + 1)` times the features of `site`, `[b, d r]`; alone at the label core."""
-        phi = self.features[site]
-        return self.right(site + 1) if phi is None else join_right(phi, self.right(site + 1))
+    def right_side(self, site: int, *, joined: bool = True) -> Side:
+        """What lies right of `site`; `joined`: with the features of the site itself."""
+        return Side(self.right(site + 1), self.features[site] if joined else None, left=False)
 
     def recenter(self, center: int) -> None:
         """The center has moved by one site: what held cores that are gone is forgotten."""
@@ -139,7 +113,7 @@ class Environments:
         flat = core.reshape(bond * middle, next_bond)
         size = max(256, _CHUNK_BYTES // (vector[0].numel() * middle * vector.element_size()))
         parts = zip(vector.split(size), phi.split(size), strict=True)
-        return torch.cat([join(v, p) @ flat for v, p in parts])
+        return torch.cat([Side(v, p, left=True).vectors @ flat for v, p in parts])
 
     def _core(self, site: int) -> Tensor:
         core = self._cores[site]

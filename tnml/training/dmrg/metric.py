@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_MOST_ROWS = 20_000  # samples that a second moment is taken from
+from tnml.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,11 @@ def data_metric(samples: Float[Tensor, "b *c p"], damping: float) -> Metric:
     """The metric in which the samples have unit second moment, up to `damping`.
 
     Args:
-        samples: what the samples look like on one side; of more than 20,000 some stand for all.
+        samples: what the samples look like on one side.
         damping: share of the mean square that every direction gets in addition.
+
+    Raises:
+        InputError: a sample is not finite, or its square is not.
 
     Cost: b p² + p³, in double precision but for the first.
 
@@ -51,14 +54,20 @@ def data_metric(samples: Float[Tensor, "b *c p"], damping: float) -> Metric:
                 [0.0000, 1.4142]])
     """
     vectors = samples.flatten(0, -2)
-    vectors = vectors[:: -(-len(vectors) // _MOST_ROWS)]
-    moment = (vectors.T @ vectors).double() * (samples[..., 0].numel() / len(samples) / len(vectors))
-    level = moment.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
+    moment = (vectors.T @ vectors).double() / len(samples)
+    if not torch.isfinite(moment).all():
+        raise InputError(
+            "the contractions of the samples hold NaN or infinite values; scale the features to about 1"
+        )
+    level = moment.diagonal().mean()
+    level = torch.where(level > 0, level, torch.ones_like(level))  # where all vanish any scale does
     # Without damping a rank-deficient moment has no factor: rounding sets a least one.
     least = damping + 100 * torch.finfo(samples.dtype).eps
-    moment.diagonal().add_(least * level)
-    factor = torch.linalg.cholesky(moment)
-    identity = torch.eye(len(factor), dtype=torch.float64, device=factor.device)
+    identity = torch.eye(len(moment), dtype=torch.float64, device=moment.device)
+    factor, failed = torch.linalg.cholesky_ex(moment + least * level * identity)
+    while failed.item():
+        least *= 10
+        factor, failed = torch.linalg.cholesky_ex(moment + least * level * identity)
     inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
     return Metric(factor.to(samples.dtype), inverse.T.to(samples.dtype).contiguous())
 

@@ -35,7 +35,8 @@ class SweepOptions:
         label: "stays" keeps the label core where the layer has it: away from it local tensors have no label
             leg, are ten times smaller for ten classes, and splitting them loses little. "travels" lets the
             label leg move with the center, as in arXiv 1605.05775; every bond then has to carry the label at
-            every split, and at the end the label core comes after the first site.
+            every split, and at the end the label core comes after the first site. One output always travels:
+            its core would keep the bonds beside it from growing.
         max_bond: largest bond dimension; or one number for each sweep, the last one holding on.
         max_error: at each bond singular values are dropped while the root of their summed squares stays
             below this share of the norm, by `metric`.

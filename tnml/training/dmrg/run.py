@@ -73,7 +73,6 @@ class _Run:
         self.given, self.options = given, given.options
         self.device = device_of(given.options.device)
         self.home = given.layer.weight.device
-        self._label_site = given.layer.label_site
         self.sweep = self.index = 0
         self.history: list[Row] = []
         self.bonds: list[BondRow] = []
@@ -117,8 +116,10 @@ class _Run:
         stored = None
         if folder is not None and self.given.resume and (folder / CHECKPOINT).exists():
             stored = checkpoint.load(folder / CHECKPOINT)
-        travels = self.options.label == "travels"
+        # A core of one output is a matrix: the bond on its one side could never grow beyond the other.
+        travels = self.options.label == "travels" or self.given.layer.out_features == 1
         chain = chain_of(self.given.layer, travels=travels) if stored is None else self._restored(stored)
+        self._label_site = chain.label  # that of the checkpoint, where there is one
         half = 2 * self.sweep + (self.index >= len(chain.cores) - 1)
         self.sweeper = Sweeper(chain, self._batch_of, _loss(self.options), self.options, half)
         if folder is not None:
@@ -140,7 +141,7 @@ class _Run:
             x = random_shift(x, shape, options.max_shift, generator(options.seed, half, stream=_SHIFT))
         stacked = self.given.layer.local_features(x.to(self.device)).transpose(0, 1).contiguous()
         features: list[Tensor | None] = list(stacked)
-        if options.label == "stays":
+        if self._label_site is not None:
             features.insert(self._label_site, None)
         return features, targets.to(self.device)
 
@@ -161,27 +162,28 @@ class _Run:
 
     def _tell(self, row: BondRow) -> None:
         given = self.given
-        if given.on_bond is not None:
-            given.on_bond(row)
-        if given.reporter is None:
-            return
         shown: Row = {
             "bond": int(row["bond"]),
             "loss": row["loss"],
             "bond_dim": int(row["bond_dim"]),
             "largest_bond": largest(self.sweeper.chain.bond_dims),
         }
-        given.reporter.step(
-            StepView(
-                self.sweep + 1,
-                self.options.sweeps,
-                self.index,
-                2 * self.sweeper.steps_per_half,
-                self.index * self._batch(),
-                self.sweep_seconds + time.monotonic() - self._clock,
-                lambda: shown,
-            )
+        view = StepView(
+            self.sweep + 1,
+            self.options.sweeps,
+            self.index,
+            2 * self.sweeper.steps_per_half,
+            self.index * self._batch(),
+            self.sweep_seconds + time.monotonic() - self._clock,
+            lambda: shown,
         )
+        try:
+            if given.on_bond is not None:
+                given.on_bond(row)
+            if given.reporter is not None:
+                given.reporter.step(view)
+        except KeyboardInterrupt:  # raised by who is told: as good as a Ctrl-C
+            self._request.request()
 
     def _batch(self) -> int:
         return min(len(self.given.targets), self.options.batch_size or len(self.given.targets))
@@ -258,6 +260,11 @@ class _Run:
             InputError: it belongs to a run with other options, data or shapes.
         """
         source = f"{self.given.run_dir}/{CHECKPOINT}"
+        if "stepper" in state:
+            raise InputError(
+                f"{source} is the checkpoint of a training with gradients, not by sweeps; "
+                "resume that one, or choose another folder"
+            )
         try:
             other = differences(state["options"], self.options.record(), FREE)
             other += differences(state["identity"], self.given.identity)

@@ -83,7 +83,14 @@ def nonlinear_cg(objective: Objective, iterations: int) -> tuple[Tensor, Tensor]
 def lbfgs(objective: Objective, iterations: int) -> tuple[Tensor, Tensor]:
     """The local tensor after `iterations` steps of `torch.optim.LBFGS`, and its outputs."""
     tensor = objective.start.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS([tensor], max_iter=iterations, line_search_fn="strong_wolfe")
+    # Its own limits are absolute ones: they would end the training where losses are small.
+    optimizer = torch.optim.LBFGS(
+        [tensor],
+        max_iter=iterations,
+        tolerance_grad=0.0,
+        tolerance_change=0.0,
+        line_search_fn="strong_wolfe",
+    )
 
     def closure() -> Tensor:
         with torch.no_grad():

@@ -11,6 +11,7 @@ from tnml.training.dmrg.environments import Environments
 from tnml.training.dmrg.local import BondOutputs, Objective, OutputLoss
 from tnml.training.dmrg.metric import Metric, data_metric, into_white
 from tnml.training.dmrg.options import SweepOptions
+from tnml.training.dmrg.sides import Side
 from tnml.training.dmrg.solvers import SOLVE
 from tnml.training.dmrg.split import BondSplit, split_bond
 from tnml.training.seeds import generator
@@ -26,8 +27,8 @@ _ROUNDING = 1e-6  # of a split that is only to change the gauge: float32 cannot 
 class _Window:
     """The one or two sites that are improved together, and what the batch looks like beside them."""
 
-    left: Tensor
-    right: Tensor
+    left: Side
+    right: Side
     tensor: Tensor
     label_right: bool
 
@@ -155,15 +156,15 @@ class Sweeper:
         first = chain.at if right or sites == 1 else chain.at - 1
         last = chain.at if sites == 1 else first + 1
         if sites == 1:
-            left = around.left_joined(first) if right else around.left(first)
-            side = around.right(last + 1) if right else around.right_joined(last)
+            left = around.left_side(first, joined=right)
+            side = around.right_side(last, joined=not right)
             tensor = center.flatten(0, 1) if right else center.transpose(1, 2).flatten(2)
             # The label leg of the label core stays on this site, the side that the center leaves.
             label_right = right if chain.label is None else chain.label == chain.at and not right
             return _Window(left, side, tensor, label_right)
         tensor = self._merged(first)
         label_right = right if chain.label is None else chain.label == last
-        return _Window(around.left_joined(first), around.right_joined(last), tensor, label_right)
+        return _Window(around.left_side(first), around.right_side(last), tensor, label_right)
 
     def _merged(self, first: int) -> Tensor:
         """The tensors of two neighbouring sites as one `(l d, c, d r)`."""
@@ -186,7 +187,7 @@ class Sweeper:
         if self.options.metric == "frobenius":
             return Metric(), Metric()
         damping = self.options.damping
-        return data_metric(window.left, damping), data_metric(window.right, damping)
+        return data_metric(window.left.some(), damping), data_metric(window.right.some(), damping)
 
     def _move(self, window: _Window, found: BondSplit, *, right: bool, sites: int) -> None:
         """Leaves the side without the center behind, scaled so that the samples beyond it have size one."""
@@ -195,7 +196,7 @@ class Sweeper:
         isometry, rest = (found.left, found.right) if right else (found.right, found.left)
         side = window.left if right else window.right
         flat = isometry.flatten(1) if right else isometry.flatten(0, 1).T
-        size = _size(side @ flat)
+        size = _size(side.some() @ flat)
         core, rest = isometry / size, rest * size
         k, nearest = found.bond, at + 1 if right else at - 1
         on_label, to_label = chain.label == at, chain.label == nearest
@@ -228,7 +229,7 @@ class Sweeper:
             right: whether the center lies to the right.
         """
         chain, core = self.chain, self.chain.core(site)
-        side = self.around.left_joined(site) if right else self.around.right_joined(site)
+        side = (self.around.left_side(site) if right else self.around.right_side(site)).some()
         frobenius = self.options.metric == "frobenius"
         metrics = (Metric() if frobenius else data_metric(side, self.options.damping)), Metric()
         matrix = core.flatten(0, 1) if right else core.flatten(1).T

@@ -197,6 +197,8 @@ def _train(
     keep, held = data.split(options.validation, options.seed)
     x, y = (data.x[keep], targets[keep]) if len(held) else (data.x, targets)
     identity = {**data.identity(), **model_identity(layer, LoopOptions())}
+    for name in ("model.bond_dim", "model.label_site"):  # sweeps change them: where it starts is no matter
+        identity.pop(name, None)
     history, bonds, seconds = SweepRun(
         layer=layer,
         x=x,
