@@ -12,6 +12,8 @@ TABLE_WIDTH = 150  # a narrower terminal wraps lines; it does not lose columns
 NAMES = {
     "chain": "the MPS layer against a plain loop and the peers: time, memory, share of the GEMM peak",
     "compress": "what a smaller bond dimension costs a trained classifier, truncated and fine-tuned",
+    "dmrg": "training by sweeps: time against sizes, share of matrix products, MNIST beside Adam",
+    "double_descent": "test error of least squares against bond dimension, on data of a random MPS",
     "imports": "what `import tnml` and `tnml --help` add to `import torch`",
     "mnist": "accuracy and seconds of the recipes behind `tnml train mnist`, several seeds",
 }
@@ -19,7 +21,7 @@ NAMES = {
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit status; 1 where a measurement could not be made. A missed bar is a result, not an error."""
-    listing = "\n".join(f"  {name:8} {text}" for name, text in NAMES.items())
+    listing = "\n".join(f"  {name:14} {text}" for name, text in NAMES.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,

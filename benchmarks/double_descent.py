@@ -69,9 +69,7 @@ def teacher_data(seed: int) -> tuple[Tensor, Tensor, Tensor]:
 def fit(bond: int, seed: int, sweeps: int) -> dict[str, Any]:
     """The record of one fit."""
     x, truth, noisy = teacher_data(seed)
-    layer = MPSLayer(
-        SITES, 1, bond_dim=bond, features="legendre", dtype="float64", noise=1.0, seed=seed
-    )
+    layer = MPSLayer(SITES, 1, bond_dim=bond, features="legendre", dtype="float64", noise=1.0, seed=seed)
     options = SweepOptions(
         sweeps=sweeps,
         sites=1,

@@ -151,6 +151,10 @@ def test_inspect_tells_and_draws_the_entropies(tmp_path: Path, capsys: pytest.Ca
     assert f"entropy: largest {entropies[at]:.4f} nats, at the bond" in shown
     assert f"effective: bond dimension {np.exp(entropies[at]):.2f} there" in shown
     assert "row of the image" in texts(figure), "16 sites are taken for an image of 4 x 4"
+    assert main(["inspect", str(path), "--figure", "figure.jpeg"]) == 2
+    told = capsys.readouterr()
+    assert "unknown figure format 'jpeg'" in told.err
+    assert not told.out, "before anything is measured"
 
 
 def test_columns_are_not_drawn_as_an_image(tmp_path: Path) -> None:

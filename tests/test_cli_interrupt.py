@@ -30,7 +30,7 @@ def interrupted(*args: Any, **options: Any) -> Any:
 @pytest.mark.parametrize(
     "where",
     [
-        "tnml.training.supervised._outputs_of",
+        "tnml.training.samples.outputs_of",
         "tnml.training.supervised.measure",
         "tnml.estimators.MPSClassifier.save",
     ],

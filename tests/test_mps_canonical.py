@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tnml.mps import MatrixProductState
+from tnml.mps import MatrixProductState, canonical
 
 DTYPES = ["float64", "complex128"]
 
@@ -106,6 +106,22 @@ def test_a_single_site_has_no_bonds():
     gammas, values = state.vidal()
     assert values == []
     assert np.allclose(gammas[0].numpy(), state.cores[0].numpy() / np.linalg.norm(state.cores[0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_renyi_entropies_of_orders_near_one_and_of_large_ones(dtype):
+    p = torch.tensor([0.7, 0.2, 0.1, 0.0], dtype=dtype)
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-12
+    shannon = canonical.spectrum_entropy(p).item()
+    for order in (1 - 1e-12, 1 - 1e-7, 1 + 1e-9, 1 + 1e-6):
+        assert abs(canonical.spectrum_entropy(p, order).item() - shannon) <= tolerance + abs(order - 1)
+    for order in (0.5, 0.9 - 1e-9, 0.9 + 1e-9, 1.1 - 1e-9, 1.1 + 1e-9, 2.0, 30.0):
+        exact = math.log(0.7**order + 0.2**order + 0.1**order) / (1 - order)
+        assert abs(canonical.spectrum_entropy(p, order).item() - exact) <= 10 * tolerance
+    assert abs(canonical.spectrum_entropy(p, 1e6).item() + math.log(0.7)) <= 1e-5
+    free = p.clone().requires_grad_()
+    for order in (1 + 1e-9, 0.95, 3.0):
+        assert torch.isfinite(torch.autograd.grad(canonical.spectrum_entropy(free, order), free)[0]).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -113,6 +113,9 @@ def test_states_that_are_no_layer() -> None:
         MPSLayer.from_state(MatrixProductState(cores))
     with pytest.raises(InputError, match="the label core alone"):
         MPSLayer.from_state(MatrixProductState([torch.ones(1, 3, 1)], label_site=0))
+    for log_scale in (5e3, 1e6):
+        with pytest.raises(InputError, match="float64; convert the normalized state"):
+            MPSLayer.from_state(MatrixProductState(cores, label_site=2, log_scale=log_scale))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -233,6 +236,17 @@ def test_long_chains_keep_their_outputs() -> None:
     torch.testing.assert_close(smaller(x), layer(x), rtol=2e-3, atol=2e-3)
     largest = [core.abs().max().item() for core in smaller.cores]
     assert 0.05 < min(largest) <= max(largest) < 20, "every core can be trained at the same rate"
+
+
+@pytest.mark.parametrize("scale", [1e25, 1e-25])
+def test_label_cores_whose_squares_fit_no_float(scale: float) -> None:
+    layer = MPSLayer(12, 3, 4, seed=1)
+    with torch.no_grad():
+        layer.label.mul_(scale)
+    smaller, error = layer.compressed(max_bond=4)
+    assert error < 1e-6
+    x = torch.rand(8, 12, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(smaller(x) / scale, layer(x) / scale, rtol=1e-4, atol=1e-4)
 
 
 def test_compressed_layers_are_saved_and_trained(tmp_path: object) -> None:

@@ -10,6 +10,7 @@ from tnml.nn import MPSLayer
 from tnml.training import TrainingInterrupted, TrainOptions, evaluate, train_classifier, train_regressor
 from tnml.training.identity import model_identity
 from tnml.training.losses import CrossEntropy, LabelSquaredError, measure
+from tnml.training.samples import labelled_samples
 from tnml.training.supervised import ArrayBatches
 
 
@@ -216,6 +217,23 @@ def test_inputs_are_not_changed_and_may_be_read_only(blobs):
     assert (x == before).all()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: np.flip(np.flip(a).copy()),
+        lambda a: a.astype(a.dtype.newbyteorder()),
+        lambda a: a.astype(np.longdouble if a.dtype.kind == "f" else np.uint64),
+        lambda a: a.tolist(),
+    ],
+)
+def test_arrays_that_torch_does_not_share_are_copied(blobs, change):
+    x, y = blobs
+    expected = labelled_samples(nn.Linear(4, 3), x, y, None, None)
+    found = labelled_samples(nn.Linear(4, 3), change(x), change(y), None, None)
+    assert torch.equal(found.x, expected.x)
+    assert torch.equal(found.y, expected.y)
+
+
 BAD_DATA = {
     "NaN": (lambda x, y: (np.where(x > 0.5, np.nan, x), y), "x holds NaN"),
     "infinite": (lambda x, y: (np.where(x > 0.5, np.inf, x), y), "x holds NaN or inf"),
@@ -229,6 +247,9 @@ BAD_DATA = {
     "negative": (lambda x, y: (x, y - 1), r"0\.\.2, the layer's outputs, got -1\.\.1"),
     "too many": (lambda x, y: (x, y + 1), r"got 1\.\.3"),
     "float labels": (lambda x, y: (x, y.astype(float)), "MPSClassifier takes any labels"),
+    "words": (lambda x, y: (x, y.astype(str)), "y must hold numbers.*MPSClassifier takes any labels"),
+    "ragged": (lambda x, y: ([[1.0, 2.0], [3.0]], y), "x must be an array of numbers"),
+    "unsigned": (lambda x, y: (x, (y - 1).astype(np.uint64)), r"0\.\.2, the layer's outputs"),
 }
 
 

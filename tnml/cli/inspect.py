@@ -55,6 +55,8 @@ def run(words: Sequence[str]) -> int:
     asked = parse(parser, words)
     bounded("--samples", asked.samples, 1, MOST_SAMPLES)
     bounded("--seed", asked.seed, 0, MAX_SEED)
+    if asked.figure is not None:
+        report.figure_format(asked.figure)
     model = open_model(asked.model)
     entropies = entropies_of(model.layer)
     say(facts([*_contents(model), *_entanglement(model, entropies)]))
@@ -107,7 +109,7 @@ def _contents(model: SavedModel) -> list[tuple[str, object]]:
                 "compressed",
                 f"from bond dimension {done['bond_dim_before']}, {done['parameters_before']} parameters; "
                 f"relative error {done['relative_error']:.3g}"
-                + (f", {tuned} epochs after it" if tuned else ""),
+                + (f", {tuned} epoch{'s' if tuned > 1 else ''} after it" if tuned else ""),
             )
         )
     return found

@@ -72,7 +72,8 @@ def _prepared(options: RunOptions) -> _Job:
     model = dict(vars(options.model))
     if options.swept:
         model = {name: value for name, value in model.items() if name not in NOT_SWEPT}
-        model |= {"bond_dim": 1, "noise": 0.0}
+        start = options.sweep.starting_bond
+        model |= {"bond_dim": start, "noise": 0.0 if start == 1 else None}
     layer = MPSLayer(
         train.x.shape[1], len(classes), **model, shape=train.image_shape, seed=options.train.seed
     )
@@ -172,7 +173,8 @@ def _opening(job: _Job, options: RunOptions, folder: Path) -> str:
     if options.swept:
         limits = options.sweep.max_bond
         most = limits if isinstance(limits, int) else max(limits)
-        model = f"MPS whose bonds grow from 1, at most to {most}, in {options.sweep.sweeps} sweeps"
+        start, sweeps = options.sweep.starting_bond, options.sweep.sweeps
+        model = f"MPS whose bonds grow from {start}, at most to {most}, in {sweeps} sweeps"
     return facts(
         [
             (

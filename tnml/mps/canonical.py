@@ -18,6 +18,7 @@ from tnml.mps.checks import check_nonzero, checked_limits, checked_site, weight_
 from tnml.mps.linalg import qr_positive, rescaled, robust_svd, truncated_split
 
 Cores = list[Tensor]
+_NEAR_ONE = 0.1
 
 
 def canonical(cores: Sequence[Tensor], center: int) -> tuple[Cores, Tensor]:
@@ -155,8 +156,12 @@ def spectrum_entropy(probabilities: Inexact[Tensor, " k"], order: float = 1.0) -
         return (0.0 - (p * p.log()).sum()).clamp(min=0.0)
     if math.isinf(order):
         return 0.0 - probabilities.max().log()
-    powers = torch.where(present, p**order, torch.zeros_like(p))
-    return powers.sum().log() / (1 - order)
+    logs = p.log()
+    if abs(order - 1) < _NEAR_ONE:  # the logarithm of the sum would be lost in the rounding of 1
+        excess = torch.where(present, p * torch.expm1((order - 1) * logs), torch.zeros_like(p))
+        return excess.sum().log1p() / (1 - order)
+    powers = torch.where(present, order * logs, torch.full_like(logs, -torch.inf))
+    return torch.logsumexp(powers, 0) / (1 - order)
 
 
 def truncate(

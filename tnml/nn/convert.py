@@ -26,7 +26,8 @@ def weights_of(state: MatrixProductState, physical: int) -> tuple[ChainShape, Te
         physical: dimension d of the features that every other core will meet.
 
     Raises:
-        InputError: the state has no label core or only that one, or a core has another physical dimension.
+        InputError: the state has no label core or only that one, a core has another physical dimension, or
+            the scale is too large for the dtype.
 
     Example:
         >>> state = MatrixProductState([torch.ones(1, 2, 3), torch.ones(3, 5, 1)], label_site=1)
@@ -54,8 +55,14 @@ def weights_of(state: MatrixProductState, physical: int) -> tuple[ChainShape, Te
     if abs(log_scale) < _LARGEST_LOG:
         label = label * math.exp(log_scale)
     else:
-        share = math.exp(log_scale / state.n_sites)
+        each = log_scale / state.n_sites
+        share = math.exp(each) if each < 709 else math.inf
         cores, label = [core * share for core in cores], label * share
+        if not all(bool(torch.isfinite(core).all()) for core in (*cores, label)):
+            raise InputError(
+                f"the scale exp({log_scale:g}) over {state.n_sites} cores does not fit {state.dtype}; "
+                "convert the normalized state"
+            )
     left = (1, *(core.shape[2] for core in cores[:place]))
     right = (*(core.shape[0] for core in cores[place:]), 1)
     shape = ChainShape(physical, left, right)
@@ -98,8 +105,8 @@ def truncated(
     place = state.label_site
     if place is None:
         raise InputError("the state has no label core; make it with label_site=")
-    norm = torch.linalg.vector_norm(state.cores[place]).item()
     wide = state.detach().to(torch.complex128 if state.dtype.is_complex else torch.float64)
+    norm = torch.linalg.vector_norm(wide.cores[place]).item()
     if moments is None:
         found = wide.truncate(max_bond=max_bond, max_error=max_error)
         result = found.state

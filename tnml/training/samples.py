@@ -16,6 +16,7 @@ from tnml.training.seeds import generator
 Array = npt.NDArray[Any] | Tensor
 
 _SPLIT = 3  # stream of seeds
+_ANY_LABELS = "tnml.MPSClassifier takes any labels"
 
 
 @dataclass(frozen=True)
@@ -163,15 +164,11 @@ def checked_inputs(name: str, values: Array, dtype: torch.dtype) -> Tensor:
         >>> checked_inputs("x", np.ones((2, 1)), torch.float32).dtype
         torch.float32
     """
-    array = values.detach().cpu() if isinstance(values, Tensor) else np.asarray(values)
-    if isinstance(array, np.ndarray):
-        if array.dtype.kind not in "fiub":
-            raise InputError(
-                f"{name} must hold numbers, got an array of {array.dtype}; convert it to float32"
-            )
-        tensor = torch.tensor(array) if not array.flags.writeable else torch.as_tensor(array)
-    else:
-        tensor = array
+    tensor = (
+        values.detach().cpu()
+        if isinstance(values, Tensor)
+        else _as_tensor(name, values, "convert it to float32")
+    )
     if tensor.dim() == 0 or len(tensor) == 0:
         raise InputError(
             f"{name} must have one row per sample and at least one, got shape {list(tensor.shape)}"
@@ -184,17 +181,32 @@ def checked_inputs(name: str, values: Array, dtype: torch.dtype) -> Tensor:
     return tensor
 
 
+def _as_tensor(name: str, values: object, advice: str) -> Tensor:
+    """`values` as a tensor that may be written to, a copy where torch cannot share the array."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(f"{name} must be an array of numbers ({error})") from error
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{name} must hold numbers, got an array of {array.dtype}; {advice}")
+    dtype = array.dtype.newbyteorder("=")
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        dtype = np.dtype(np.float64)
+    shared = array.flags.writeable and dtype == array.dtype and all(step >= 0 for step in array.strides)
+    return torch.from_numpy(array if shared else np.array(array, dtype, order="C"))
+
+
 def _with_labels(suffix: str, x: Array, y: Array, dtype: torch.dtype, outputs: int) -> tuple[Tensor, Tensor]:
     """Checked inputs and labels of equal length."""
     inputs = checked_inputs(f"x{suffix}", x, dtype)
-    labels = y.detach().cpu() if isinstance(y, Tensor) else torch.tensor(np.asarray(y))
     name = f"y{suffix}"
+    labels = y.detach().cpu() if isinstance(y, Tensor) else _as_tensor(name, y, _ANY_LABELS)
     if labels.dtype.is_floating_point or labels.dtype.is_complex:
-        raise InputError(
-            f"{name} must be whole numbers, got {labels.dtype}; tnml.MPSClassifier takes any labels"
-        )
+        raise InputError(f"{name} must be whole numbers, got {labels.dtype}; {_ANY_LABELS}")
     if labels.shape != (len(inputs),):
         raise InputError(f"{name} must have shape [{len(inputs)}] as x{suffix} has, got {list(labels.shape)}")
+    if labels.dtype == torch.uint64:  # which has no minimum; what does not fit is negative and refused
+        labels = labels.to(torch.int64)
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= outputs:
         raise InputError(f"{name} must lie in 0..{outputs - 1}, the layer's outputs, got {low}..{high}")

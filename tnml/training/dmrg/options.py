@@ -150,6 +150,15 @@ class SweepOptions:
         return values[min(sweep, len(values) - 1)][1]
 
     @property
+    def starting_bond(self) -> int:
+        """The bond dimension of a good starting layer: 1 where the label leg travels, else up to 10.
+
+        Where the label core stays, a chain of bond dimension 1 gives all outputs the same shape, and little
+        grows from that; a few noisy directions beside the identity path are enough.
+        """
+        return 1 if self.label == "travels" else min(10, self.of_sweep("max_bond", 0))
+
+    @property
     def renews(self) -> bool:
         """Whether each half sweep has samples of its own."""
         return self.batch_size is not None or self.max_shift > 0

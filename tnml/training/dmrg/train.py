@@ -68,7 +68,8 @@ def sweep_classifier(
     """Trains `layer`, in place, by sweeps to give logits `[b, c]` of the labels `y`.
 
     The layer's own weights are where it starts; its bonds become what the sweeps make of them. A layer of
-    `bond_dim=1` is a good start: the bonds grow where the data want it. Dropout is not used.
+    `bond_dim=options.starting_bond` is a good start: the bonds grow where the data want it.
+    Dropout is not used.
 
     Args:
         layer: real, of two sites at least.
@@ -98,8 +99,9 @@ def sweep_classifier(
     Example:
         >>> x = torch.rand(200, 6, generator=torch.Generator().manual_seed(0))
         >>> y = (x[:, 0] > x[:, 5]).long()
-        >>> layer = MPSLayer(6, 2, bond_dim=1)
-        >>> result = sweep_classifier(layer, x, y, SweepOptions(sweeps=4, max_bond=4, device="cpu"))
+        >>> options = SweepOptions(sweeps=4, max_bond=4, device="cpu")
+        >>> layer = MPSLayer(6, 2, bond_dim=options.starting_bond)
+        >>> result = sweep_classifier(layer, x, y, options)
         >>> (layer(x).argmax(1) == y).float().mean().item() > 0.9
         True
     """
