@@ -84,9 +84,7 @@ def problem(case: dict[str, int]) -> tuple[MPSLayer, Tensor, Tensor]:
 
 def sweep_options(case: dict[str, int], label: str, device: str) -> SweepOptions:
     """One sweep that keeps the bonds at their size."""
-    return SweepOptions(
-        sweeps=1, max_bond=case["bond_dim"], max_error=0.0, label=label, device=device, noise=1e-3
-    )
+    return SweepOptions(sweeps=1, max_bond=case["bond_dim"], max_error=0.0, label=label, device=device)
 
 
 def sweep_seconds(case: dict[str, int], label: str, device: str) -> float:

@@ -281,6 +281,22 @@ def test_a_regressor_is_resumed_too(tmp_path):
     assert_same_result(fit(tmp_path, resume=True), fit())
 
 
+def test_fewer_sweeps_than_were_begun_end_with_the_one_begun(tmp_path):
+    x, y = data()
+    options = {"max_bond": 3, "checkpoint_seconds": 1e-9, "device": "cpu"}
+    with pytest.raises(TrainingInterrupted):
+        stop = StopAt(2 * SITES + 4)  # in the second sweep
+        sweep_classifier(
+            start_layer(), x, y, SweepOptions(sweeps=3, **options), run_dir=tmp_path, on_bond=stop
+        )
+    found = sweep_classifier(
+        start_layer(), x, y, SweepOptions(sweeps=1, **options), run_dir=tmp_path, resume=True
+    )
+    expected = sweep_classifier(start_layer(), x, y, SweepOptions(sweeps=2, **options))
+    assert len(found.history) == 2
+    assert all(torch.equal(found.state[name], expected.state[name]) for name in expected.state)
+
+
 JOBS = {
     "plain": {"sweeps": 3, "max_bond": 4, "checkpoint_seconds": 0.005},
     "random": {

@@ -218,6 +218,13 @@ def test_noise_opens_bonds(label_right):
     assert 0.3 * size < change.norm() < 3 * size
 
 
+def test_noise_leaves_the_size_alone():
+    white = rand(P, C, Q)
+    generator = torch.Generator().manual_seed(4)
+    noisy = split_bond(white, (Metric(), Metric()), **SIDES, **NO_LIMIT, noise=3.0, generator=generator)
+    assert np.linalg.norm(together(noisy)) == pytest.approx(white.norm().item(), rel=0.3)
+
+
 def test_an_all_zero_tensor_keeps_one_direction():
     found = split_bond(torch.zeros(P, C, Q).double(), (Metric(), Metric()), **SIDES, **NO_LIMIT)
     assert (found.bond, found.discarded, found.entropy) == (1, 0.0, 0.0)

@@ -154,6 +154,10 @@ ZERO = STATE * 0
 EYE = torch.eye(2)
 
 BAD = {
+    "too wide": (
+        lambda: MatrixProductState.random(30, 20).reduced_density_matrix(range(10, 20)),
+        "rows over bonds of 20 needs 4.2e.08 numbers",
+    ),
     "no sites": (lambda: STATE.reduced_density_matrix([]), "one or more different sites"),
     "twice": (lambda: STATE.reduced_density_matrix([1, 1]), r"different sites, got \[1, 1\]"),
     "no such site": (lambda: STATE.reduced_density_matrix([3]), "site must be .* 0 to 2, got 3"),

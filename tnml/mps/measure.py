@@ -12,6 +12,7 @@ from tnml.mps.canonical import canonical, spectrum_entropy
 from tnml.mps.checks import check_nonzero, checked_count, checked_site
 from tnml.mps.linalg import rescaled
 
+LARGEST_INTERMEDIATE = 2**28  # numbers: 2 GB in double precision
 LARGEST_DENSITY = 2**12  # rows of a reduced density matrix
 CHUNK = 2**22  # entries of the largest intermediate of sampling
 
@@ -141,6 +142,13 @@ def reduced_density_matrix(cores: Sequence[Tensor], sites: Sequence[int]) -> Ine
     if size > LARGEST_DENSITY:
         raise InputError(
             f"a density matrix of {size} rows is too large (most: {LARGEST_DENSITY}); take fewer sites"
+        )
+    widest = max(core.shape[2] for core in cores[min(chosen) : max(chosen) + 1])
+    if (size * widest) ** 2 > LARGEST_INTERMEDIATE:
+        raise InputError(
+            f"a density matrix of {size} rows over bonds of {widest} needs "
+            f"{(size * widest) ** 2:.1e} numbers on the way (most: {LARGEST_INTERMEDIATE:.1e}); take fewer "
+            "sites or truncate the state"
         )
     cores, _ = canonical(cores, min(chosen))
     check_nonzero(cores[min(chosen)])

@@ -195,7 +195,11 @@ class MatrixProductState(MeasuredState):
         return (value.real.clamp(min=0).double().log() + log) / 2 + self.log_scale
 
     def norm(self) -> Float[Tensor, ""]:
-        """The norm, in the real dtype of the cores; it may overflow where `log_norm` does not."""
+        """The norm, in the real dtype of the cores; it may overflow where `log_norm` does not.
+
+        Of a difference of nearly equal states it is known to the root of the rounding error only, as it
+        comes from a contraction of the squared norm; `canonical(0)` first keeps full precision.
+        """
         return self.log_norm().exp().to(self._cores[0].real.dtype)
 
     def fidelity(self, other: "MatrixProductState") -> Float[Tensor, ""]:

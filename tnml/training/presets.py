@@ -21,7 +21,7 @@ class Preset:
     Args:
         model: arguments of `tnml.nn.MPSLayer` beyond sites and outputs.
         train: options of the training by gradients.
-        sweep: options of the training by sweeps, which starts from bond dimension 1.
+        sweep: options of the training by sweeps; they say which bond dimension it starts from.
 
     Example:
         >>> preset("mnist").model["bond_dim"]
@@ -37,12 +37,14 @@ _SMALL_SWEEPS = SweepOptions(
     label="travels", sweeps=5, max_bond=20, max_error=0.01, label_smoothing=0.05, proximal=3.0
 )
 _LARGE_SWEEPS = SweepOptions(
-    label="travels",
     sweeps=5,
-    max_bond=40,
+    max_bond=(20, 30, 40),
+    max_error=1e-3,
+    iterations=10,
+    damping=10.0,
+    ridge=1e-5,
+    proximal=(0.03, 0.01, 0.003, 0.001),
     label_smoothing=0.1,
-    batch_size=10_000,
-    proximal=(1.0, 1.0, 3.0, 3.0, 10.0),
 )
 _SMALL = Preset(
     model={"bond_dim": 16, "order": "snake"},

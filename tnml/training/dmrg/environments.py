@@ -24,8 +24,9 @@ class Environments:
         features: `[b, d]` of each site, None at the label core.
         cores: the cores `(l, d, r)`, the label core `(l, c, r)`; shared with the sweep, which replaces them.
             None at its center.
-        widest: the largest bond there will be, times the outputs where there is a label core.
+        widest: the largest bond there will be.
         budget: bytes.
+        outputs: c where there is a label core.
 
     Raises:
         InputError: even the smallest number of kept vectors exceeds the budget.
@@ -46,12 +47,17 @@ class Environments:
         cores: Sequence[Tensor | None],
         widest: int,
         budget: float,
+        outputs: int = 1,
     ) -> None:
         self.features, self._cores, self._n = features, cores, len(cores)
         some = next(phi for phi in features if phi is not None)
         one = some.new_ones(len(some), 1)
         self._kept: dict[str, dict[int, Tensor]] = {"left": {0: one}, "right": {self._n: one}}
-        self.stride = _stride(self._n, len(some) * widest * some.element_size(), budget)
+        place = next((site for site, phi in enumerate(features) if phi is None), 0)
+        # At most so many of the kept vectors carry the label leg at a time; those in use all may.
+        labelled = max(place, self._n - place) / self._n
+        size = len(some) * widest * some.element_size()
+        self.stride = _stride(self._n, size * (1 + (outputs - 1) * labelled), size * outputs, budget)
 
     def left(self, site: int) -> Tensor:
         """Of the sites before `site`."""
@@ -122,14 +128,17 @@ class Environments:
         return core
 
 
-def _stride(n_sites: int, size: int, budget: float) -> int:
-    """The smallest distance of kept vectors, each of `size` bytes, at which they fit into the budget."""
-    for stride in range(1, math.isqrt(n_sites) + 2):
-        kept = n_sites + 1 if stride == 1 else n_sites // stride + 2 * stride + 4
-        if kept * size <= budget:
+def _stride(n_sites: int, mean: float, largest: float, budget: float) -> int:
+    """The smallest distance of kept vectors, of these mean and largest bytes, that fits into the budget."""
+    least = math.inf
+    for stride in range(1, 2 * math.isqrt(n_sites) + 2):
+        needed = (
+            (n_sites + 1) * mean if stride == 1 else n_sites // stride * mean + (2 * stride + 4) * largest
+        )
+        if needed <= budget:
             return stride
-    least = (n_sites // stride + 2 * stride + 4) * size / 1e9
+        least = min(least, needed)
     raise InputError(
-        f"the contractions of all samples need at least {least:.2g} GB, memory_gb is {budget / 1e9:.2g}; "
-        "raise memory_gb, or lower max_bond or the number of samples"
+        f"the contractions of all samples need at least {least / 1e9:.2g} GB, memory_gb is "
+        f"{budget / 1e9:.2g}; raise memory_gb, or lower max_bond or the number of samples"
     )

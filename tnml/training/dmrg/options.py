@@ -40,7 +40,8 @@ class SweepOptions:
         max_bond: largest bond dimension; or one number for each sweep, the last one holding on.
         max_error: at each bond singular values are dropped while the root of their summed squares stays
             below this share of the norm, by `metric`.
-        metric: what truncation, damping and |B| are measured by, "data" or "frobenius".
+        metric: what truncation, damping and |B| are measured by: "data", the second moments of what the
+            samples (of more than about 20,000 vectors some) look like on both sides, or "frobenius".
         damping: under "data", share of the mean square of the local features that is added to every
             direction, so that directions the data hardly show are neither blown up nor trusted.
         solver: of the local problem. "newton-cg": a Newton step by `iterations` steps of conjugate
@@ -54,7 +55,8 @@ class SweepOptions:
         proximal: see above, or one number for each sweep, the last one holding on. It is what keeps the
             step so small that the truncation after it does not undo it; not used by "als".
         noise: standard deviation of Gaussian noise added to the local tensor before the split, relative to
-            its root mean square entry; it opens directions that the data alone would never open.
+            its root mean square entry, in all sweeps but the last; it opens directions that the data alone
+            would never open, and costs accuracy: try without it first.
         batch_size: samples of each half sweep, drawn anew for each; None takes all.
         max_shift: shift the training images by up to this many pixels, anew in each half sweep.
         validation: fraction of the training samples held out; measured after every sweep.

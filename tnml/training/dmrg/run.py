@@ -87,7 +87,7 @@ class _Run:
             with torch.no_grad(), self._request, self._told():
                 given.layer.to(self.device)
                 self._begin()
-                while self.sweep < self.options.sweeps:
+                while self.sweep < self.options.sweeps or self.index:  # what was begun is finished
                     self._run_sweep()
                 put_into(given.layer, self.sweeper.chain)
         except TrainingInterrupted:

@@ -1,5 +1,6 @@
 """The split of a local tensor into a core and the next center, by an SVD in the metric of the sweep."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -65,9 +66,9 @@ def split_bond(
     """
     p, c, q = white.shape
     if noise:
-        size = white.square().mean().sqrt()
-        extra = torch.randn(white.shape, generator=generator, dtype=white.dtype)
-        white = white + noise * size * extra.to(white.device)
+        extra = torch.randn(white.shape, generator=generator, dtype=white.dtype).to(white.device)
+        noisy = white + noise * white.square().mean().sqrt() * extra
+        white = noisy / math.sqrt(1 + noise**2)  # its size would grow from bond to bond
     u, s, vh = robust_svd(white.reshape(p, c * q) if label_right else white.reshape(p * c, q))
     total = s.square().sum().item()
     rank, weight = truncation_rank(s, max_bond, max_error**2 * total)

@@ -65,9 +65,8 @@ class Sweeper:
         options, chain = self.options, self.chain
         bonds = [options.of_sweep("max_bond", sweep) for sweep in range(options.sweeps)]
         widest = max(largest(chain.bond_dims), *bonds)
-        if chain.label is not None:
-            widest *= self.targets.shape[1]
-        self.around = Environments(features, chain.cores, widest, options.memory_gb * 1e9)
+        outputs = 1 if chain.label is None else self.targets.shape[1]
+        self.around = Environments(features, chain.cores, widest, options.memory_gb * 1e9, outputs)
         self._half = half
 
     @property
@@ -129,8 +128,8 @@ class Sweeper:
             center_right=right,
             max_bond=self._limit(sweep, right),
             max_error=options.max_error,
-            noise=options.noise,
-            generator=generator(options.seed, sweep, index, _NOISE) if options.noise else None,
+            noise=options.noise if sweep < options.sweeps - 1 else 0.0,
+            generator=generator(options.seed, sweep, index, _NOISE),
         )
         self._move(window, found, right=right, sites=options.sites)
         return {
