@@ -111,7 +111,8 @@ def test_options_are_kept_and_read(here: Path) -> None:
 def test_presets_have_sweeps(here: Path) -> None:
     small, large = (read_request([name, "--solver", "dmrg"]).options.sweep for name in ("digits", "mnist"))
     assert small.batch_size is None
-    assert large.batch_size is not None
+    assert (small.label, large.label) == ("travels", "stays")
+    assert (small.starting_bond, large.starting_bond) == (1, 10)
     assert small.label_smoothing > 0
 
 
