@@ -21,7 +21,7 @@ from benchmarks.machine import header, in_words
 from tnml.data import Dataset, load
 from tnml.nn import MPSLayer
 from tnml.report import compression_figure, save_figure
-from tnml.training import TrainOptions, evaluate, train_classifier
+from tnml.training import TrainOptions, evaluate, train_classifier, truncate_layer
 from tnml.training.fine_tune import fine_tuning
 from tnml.training.presets import preset
 
@@ -95,8 +95,7 @@ def compressed(
     """The record of one bond dimension."""
     plain, plain_error = layer.compressed(max_bond=bond)
     start = time.perf_counter()
-    samples = torch.from_numpy(training.x[:: max(1, len(training) // 5000)])
-    small, error = layer.compressed(max_bond=bond, samples=samples)
+    small, error = truncate_layer(layer, training.x, max_bond=bond)
     seconds = time.perf_counter() - start
     with console.status(f"bond dimension {bond}"):
         by_tensor, truncated = _accuracy(plain, test), _accuracy(small, test)

@@ -19,6 +19,9 @@ from beartype import beartype
 # Tests share the machine: threads that spin long for one another cost more than the work. OpenMP reads this
 # when torch loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # `-n 2`: each process takes its part of the cores
+    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
 ROOT = Path(__file__).resolve().parent.parent
 NUMBA = re.compile(r"^\s*(?:import|from) (?:numba|llvmlite)\b", re.MULTILINE)

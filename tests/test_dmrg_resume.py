@@ -284,11 +284,9 @@ def test_a_regressor_is_resumed_too(tmp_path):
 def test_fewer_sweeps_than_were_begun_end_with_the_one_begun(tmp_path):
     x, y = data()
     options = {"max_bond": 3, "checkpoint_seconds": 1e-9, "device": "cpu"}
+    stop, three = StopAt(2 * SITES + 4), SweepOptions(sweeps=3, **options)  # in the second sweep
     with pytest.raises(TrainingInterrupted):
-        stop = StopAt(2 * SITES + 4)  # in the second sweep
-        sweep_classifier(
-            start_layer(), x, y, SweepOptions(sweeps=3, **options), run_dir=tmp_path, on_bond=stop
-        )
+        sweep_classifier(start_layer(), x, y, three, run_dir=tmp_path, on_bond=stop)
     found = sweep_classifier(
         start_layer(), x, y, SweepOptions(sweeps=1, **options), run_dir=tmp_path, resume=True
     )

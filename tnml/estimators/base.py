@@ -23,7 +23,7 @@ from tnml.estimators.solvers import check_solver, sweep_options
 from tnml.features import FEATURE_NAMES, FeatureMap
 from tnml.files import FORMAT, write_model
 from tnml.nn import MPSLayer
-from tnml.training import LoopOptions, ProgressReporter, SweepOptions, TrainOptions
+from tnml.training import LoopOptions, ProgressReporter, SweepOptions, TrainOptions, truncate_layer
 from tnml.training.options import whole
 from tnml.training.outcomes import Row
 from tnml.training.processes import device_of
@@ -31,7 +31,6 @@ from tnml.training.processes import device_of
 FLOATS = [np.float64, np.float32]
 BLOCK = 256  # samples predicted at a time; always as many, so that no sample's bits depend on the others
 _LEAST_EPOCHS, _MOST_EPOCHS, _LEAST_STEPS = 10, 200, 1000
-_MOST_SAMPLES = 5000  # that weigh a compression; more would not change it
 _LAYER_PREFIX = "layer."
 
 
@@ -127,7 +126,8 @@ class MPSEstimator(BaseEstimator):
 
         Args:
             max_bond: largest bond.
-            max_error: largest relative error; see `tnml.nn.MPSLayer.compressed`.
+            max_error: largest relative error; see `tnml.nn.MPSLayer.compressed`, and with X
+                `tnml.training.truncate_layer`.
             X: samples like those of `fit`. They make the error that of outputs on such samples, and many
                 fewer predictions change than without.
 
@@ -142,13 +142,12 @@ class MPSEstimator(BaseEstimator):
             (1, 1, 4)
         """
         check_is_fitted(self)
-        samples = None
-        if X is not None:
+        limits = {"max_bond": _plain(max_bond), "max_error": _plain(max_error)}
+        if X is None or self.layer_.n_sites == 1:
+            layer, error = self.layer_.compressed(**limits)
+        else:
             some = self._scaled(validate_data(self, X, dtype=FLOATS, reset=False))
-            samples = torch.from_numpy(some[:: -(-len(some) // _MOST_SAMPLES)])
-        layer, error = self.layer_.compressed(
-            max_bond=_plain(max_bond), max_error=_plain(max_error), samples=samples
-        )
+            layer, error = truncate_layer(self.layer_, some, **limits)
         model = copy.copy(self)
         model.layer_, model.bond_dim = layer.eval(), max(layer.bond_dims)
         model.history_ = list(self.history_)

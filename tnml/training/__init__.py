@@ -9,6 +9,7 @@ from tnml.training.outcomes import LoopResult, TrainingDiverged, TrainingInterru
 
 if TYPE_CHECKING:
     from tnml.training.dmrg.train import SweepResult, sweep_classifier, sweep_regressor
+    from tnml.training.dmrg.truncate import truncate_layer
     from tnml.training.job import Batches, Reporter, StepView
     from tnml.training.loop import run
     from tnml.training.processes import is_main_process
@@ -35,6 +36,7 @@ __all__ = [
     "sweep_regressor",
     "train_classifier",
     "train_regressor",
+    "truncate_layer",
 ]
 
 _HOMES = {  # these load lightning_fabric or rich, so they wait until they are used
@@ -51,6 +53,7 @@ _HOMES = {  # these load lightning_fabric or rich, so they wait until they are u
     "sweep_regressor": "dmrg.train",
     "train_classifier": "supervised",
     "train_regressor": "supervised",
+    "truncate_layer": "dmrg.truncate",
 }
 
 

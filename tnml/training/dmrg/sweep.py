@@ -1,5 +1,6 @@
 """One step of a sweep after the other: solve at a bond, split, move the center."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -81,18 +82,37 @@ class Sweeper:
             self._gauge(site, right=False)
         for site in range(chain.at):
             self._gauge(site, right=True)
+        limit = max(self.options.of_sweep("max_bond", 0), chain.center.shape[0])
         while chain.at > 0:
-            window = self._window(right=False, sites=1)
-            metrics = self._metrics(window)
-            found = split_bond(
-                into_white(window.tensor, metrics),
-                metrics,
-                label_right=window.label_right,
-                center_right=False,
-                max_bond=max(self.options.of_sweep("max_bond", 0), chain.center.shape[0]),
-                max_error=_ROUNDING,
-            )
-            self._move(window, found, right=False, sites=1)
+            self._pass_on(right=False, max_bond=limit, max_error=_ROUNDING)
+
+    def truncate(self) -> float:
+        """Cuts every bond as the options of the first sweep say, solving nothing; the center is site 0 again.
+
+        Returns:
+            The relative error by the metric, the root of the summed discarded weights.
+        """
+        options, total = self.options, 0.0
+        for right, count in ((True, self.steps_per_half), (False, self.steps_per_half)):
+            for _ in range(count):
+                limit = options.of_sweep("max_bond", 0)
+                total += self._pass_on(right=right, max_bond=limit, max_error=options.max_error)
+        return math.sqrt(total)
+
+    def _pass_on(self, *, right: bool, max_bond: int, max_error: float) -> float:
+        """Moves the center by one site, solving nothing; gives the discarded weight."""
+        window = self._window(right=right, sites=1)
+        metrics = self._metrics(window)
+        found = split_bond(
+            into_white(window.tensor, metrics),
+            metrics,
+            label_right=window.label_right,
+            center_right=right,
+            max_bond=max_bond,
+            max_error=max_error,
+        )
+        self._move(window, found, right=right, sites=1)
+        return found.discarded
 
     def step(self, sweep: int, index: int) -> BondRow:
         """Improves one bond and moves on.
