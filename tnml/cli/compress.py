@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from jsonargparse import ArgumentParser
 
 from tnml import report
 from tnml.cli.console import facts, say, table
@@ -47,6 +48,43 @@ def run(words: Sequence[str]) -> int:
         InputError: no limit is given or one is out of range, model and data do not fit, or a file cannot be
             read or written.
     """
+    asked = parse(_parser(), words)
+    if asked.max_bond is None and asked.max_error is None:
+        raise InputError("give --max_bond, --max_error or both: they say how small the model becomes")
+    if asked.max_bond is not None and asked.max_bond < 1:
+        raise InputError(f"--max_bond must be a whole number, at least 1, got {asked.max_bond}")
+    if asked.max_error is not None and not 0 <= asked.max_error < 1:
+        raise InputError(f"--max_error must be a number, at least 0 and below 1, got {asked.max_error:g}")
+    bounded("--fine_tune", asked.fine_tune, 0, MOST_EPOCHS)
+    bounded("--seed", asked.seed, 0, MAX_SEED)
+    if asked.curve is not None:
+        report.figure_format(asked.curve)
+    by_samples = None if asked.norm is None else choose("norm", asked.norm, NORMS)
+    model = open_model(asked.model)
+    out = _out(model, asked.out)
+    options = _tuning(model, asked)
+    train = test = None
+    if asked.data is not None or asked.fine_tune or asked.curve is not None or by_samples:
+        train, test = (data_for(model, asked.data, split, asked.scale) for split in ("train", "test"))
+        for part in (train, test):
+            positions(model, part)  # complains about strange labels before anything takes long
+    samples = None if train is None or by_samples is False else train.x
+    small = model.classifier.compressed(max_bond=asked.max_bond, max_error=asked.max_error, X=samples)
+    scores = _scored(model, small, test)
+    if options is not None and train is not None and test is not None:
+        _fine_tune(model, small, train, options)
+        scores = replace(scores, tuned=float(small.score(test.x, test.y)))
+    same = test is not None and asked.data in (None, model.data.get("name"))
+    _keep(small, out, scores, asked.fine_tune, same=same)
+    say(_summary(model, small, test, scores, asked.fine_tune, out))
+    if asked.curve is not None and test is not None:
+        _draw(model, small, test, scores, asked, samples)
+        say(f"figure: {asked.curve}")
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    """The options of `tnml compress`."""
     parser = new_parser(
         "tnml compress MODEL [DATA] [options]",
         "Makes the bonds of a model smaller, keeps the result in a model file and tells what it costs.",
@@ -94,39 +132,7 @@ def run(words: Sequence[str]) -> int:
         metavar="FILE",
         help="also draw the accuracy against the bond dimension: .png, .pdf or .svg",
     )
-    asked = parse(parser, words)
-    if asked.max_bond is None and asked.max_error is None:
-        raise InputError("give --max_bond, --max_error or both: they say how small the model becomes")
-    if asked.max_bond is not None and asked.max_bond < 1:
-        raise InputError(f"--max_bond must be a whole number, at least 1, got {asked.max_bond}")
-    if asked.max_error is not None and not 0 <= asked.max_error < 1:
-        raise InputError(f"--max_error must be a number, at least 0 and below 1, got {asked.max_error:g}")
-    bounded("--fine_tune", asked.fine_tune, 0, MOST_EPOCHS)
-    bounded("--seed", asked.seed, 0, MAX_SEED)
-    if asked.curve is not None:
-        report.figure_format(asked.curve)
-    by_samples = None if asked.norm is None else choose("norm", asked.norm, NORMS)
-    model = open_model(asked.model)
-    out = _out(model, asked.out)
-    options = _tuning(model, asked)
-    train = test = None
-    if asked.data is not None or asked.fine_tune or asked.curve is not None or by_samples:
-        train, test = (data_for(model, asked.data, split, asked.scale) for split in ("train", "test"))
-        for part in (train, test):
-            positions(model, part)  # complains about strange labels before anything takes long
-    samples = None if train is None or by_samples is False else train.x
-    small = model.classifier.compressed(max_bond=asked.max_bond, max_error=asked.max_error, X=samples)
-    scores = _scored(model, small, test)
-    if options is not None and train is not None and test is not None:
-        _fine_tune(model, small, train, options)
-        scores = replace(scores, tuned=float(small.score(test.x, test.y)))
-    same = test is not None and asked.data in (None, model.data.get("name"))
-    _keep(small, out, scores, asked.fine_tune, same=same)
-    say(_summary(model, small, test, scores, asked.fine_tune, out))
-    if asked.curve is not None and test is not None:
-        _draw(model, small, test, scores, asked, samples)
-        say(f"figure: {asked.curve}")
-    return 0
+    return parser
 
 
 def _out(model: SavedModel, asked: str | None) -> Path:

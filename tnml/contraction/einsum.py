@@ -97,13 +97,12 @@ def find_path(
     inputs, output = _parse(expression, shapes)
     whole = f"{','.join(inputs)}->{output}"
     best = _search(whole, shapes, optimize, memory_limit)
-    if memory_limit is None or (best is not None and best.largest <= memory_limit):
-        assert best is not None  # without a limit opt_einsum contracts in pairs
+    if best is not None and (memory_limit is None or best.largest <= memory_limit):
         return best
     found = [best] if best is not None else []
     found += [path for rule in _frugal(len(inputs)) if (path := _search(whole, shapes, rule, None))]
     best = min(found, key=lambda path: path.largest)
-    if best.largest > memory_limit:
+    if memory_limit is not None and best.largest > memory_limit:
         raise InputError(
             f"contracting {expression!r} of shapes {', '.join(map(str, shapes))} makes a tensor of "
             f"{best.largest} elements on the most frugal path found, memory_limit is {memory_limit}; "

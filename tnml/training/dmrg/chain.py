@@ -72,10 +72,8 @@ def chain_of(layer: MPSLayer, *, travels: bool) -> CenteredChain:
     if not travels:
         return CenteredChain([*cores[:place], None, *cores[place:]], label.unsqueeze(1), place, place)
     at = max(0, place - 1)
-    beside = cores[at]
-    assert beside is not None
     equation = "ldm,mcr->ldcr" if place else "mdr,lcm->ldcr"
-    center = torch.einsum(equation, beside, label).contiguous()
+    center = torch.einsum(equation, layer.cores[at].detach(), label).contiguous()
     cores[at] = None
     return CenteredChain(cores, center, at, None)
 
