@@ -20,7 +20,7 @@ def load_example(path: Path) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["quickstart", "layer"])
+@pytest.mark.parametrize("name", ["quickstart", "layer", "tnn"])
 def test_example(name: str, project_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     load_example(project_root / "examples" / f"{name}.py").main(smoke=True)
     assert "test accuracy: 0." in capsys.readouterr().out
@@ -52,6 +52,13 @@ def test_interop_example(project_root: Path, capsys: pytest.CaptureFixture[str])
     assert "ring of nodes: 50 outputs, tnml and numpy differ by" in shown
 
 
+def test_compress_network_example(project_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load_example(project_root / "examples" / "compress_network.py").main(smoke=True)
+    shown = capsys.readouterr().out
+    assert "2 of 3 dense layers replaced" in shown
+    assert re.search(r"test accuracy: 0\.\d+ dense, 0\.\d+ compressed, 0\.\d+ after five epochs more", shown)
+
+
 @pytest.mark.usefixtures("data_dir")
 def test_mnist_example(project_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     load_example(project_root / "examples" / "mnist.py").main(smoke=True)
@@ -61,12 +68,14 @@ def test_mnist_example(project_root: Path, capsys: pytest.CaptureFixture[str]) -
 def test_every_example_is_short_and_tested(project_root: Path) -> None:
     examples = sorted((project_root / "examples").glob("*.py"))
     assert [path.stem for path in examples] == [
+        "compress_network",
         "dmrg",
         "entanglement",
         "interop",
         "layer",
         "mnist",
         "quickstart",
+        "tnn",
     ]
     for path in examples:
         text = path.read_text(encoding="utf-8")

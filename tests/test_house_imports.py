@@ -29,6 +29,7 @@ LAZY = {
     "tnml.contraction.chain": {"tnml.contraction.native"},
     "tnml.data.catalogue": {"sklearn.datasets"},
     "tnml.data.download": {"pooch"},
+    "tnml.files": {"pooch"},
     "tnml.mps.interop": {"tensornetwork"},
     "tnml.training.records": {"torch.utils.tensorboard"},
 }

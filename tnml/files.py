@@ -91,6 +91,20 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
+    """The folder for what can be had again (downloads, measured rates): `cache`, or the user's for tnml.
+
+    Example:
+        >>> cache_folder("mine").name
+        'mine'
+    """
+    if cache is not None:
+        return Path(cache).expanduser()
+    import pooch  # loaded when used: keeps `import tnml` quick
+
+    return Path(pooch.os_cache("tnml"))
+
+
 @contextmanager
 def no_space(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turns a failed write inside the block (full disk, file-size limit) into one clear `InputError`.

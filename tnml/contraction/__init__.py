@@ -3,5 +3,19 @@
 from tnml.contraction.chain import ENGINES, ChainValue, chain, chain_flat
 from tnml.contraction.einsum import einsum
 from tnml.contraction.shape import ChainShape
+from tnml.contraction.tt import PLANS, Plan, TTShape, tt_linear, tt_matrix, tt_plans
 
-__all__ = ["ENGINES", "ChainShape", "ChainValue", "chain", "chain_flat", "einsum"]
+__all__ = [
+    "ENGINES",
+    "PLANS",
+    "ChainShape",
+    "ChainValue",
+    "Plan",
+    "TTShape",
+    "chain",
+    "chain_flat",
+    "einsum",
+    "tt_linear",
+    "tt_matrix",
+    "tt_plans",
+]

@@ -21,6 +21,7 @@ from torch import Tensor
 from tnml.contraction import fork, kernels_torch  # noqa: F401 (fork: its hook has to be there early)
 from tnml.contraction.reference import reference_chain
 from tnml.contraction.shape import ChainShape
+from tnml.contraction.transforms import transformed
 from tnml.errors import InputError, choose
 from tnml.shapes import check_cores
 
@@ -111,7 +112,7 @@ def chain_flat(features: Tensor, weight: Tensor, shape: ChainShape, engine: str 
         torch.Size([3, 2])
     """
     _check(features, weight, shape, engine)
-    if engine == "reference" or _transformed(features, weight):
+    if engine == "reference" or transformed(features, weight):
         return ChainValue(*reference_chain(features, weight, shape))
     keep = 0
     if torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad):
@@ -140,18 +141,6 @@ def _check(features: Tensor, weight: Tensor, shape: ChainShape, engine: str) -> 
             f"features are {features.dtype} on {features.device}, weights {weight.dtype} on {weight.device}; "
             "convert one of them"
         )
-
-
-def _transformed(*tensors: Tensor) -> bool:
-    """Whether torch.func or forward-mode differentiation is at work, which only the reference supports."""
-    if torch.compiler.is_compiling():
-        return False
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return True
-    if any(torch._C._functorch.is_legacy_batchedtensor(tensor) for tensor in tensors):  # is_grads_batched
-        return True
-    dual = torch.autograd.forward_ad
-    return dual._current_level >= 0 and any(dual.unpack_dual(t).tangent is not None for t in tensors)
 
 
 def _runs_native(engine: str, weight: Tensor) -> bool:
@@ -274,7 +263,7 @@ def _differentiate(
     batch = features.shape[0]
     zeros = features.new_zeros(batch, shape.left[-1]), features.new_zeros(batch, shape.right[0])
     incoming = [z if g is None else g for g, z in zip(gradients[:2], zeros, strict=True)]
-    if torch.is_grad_enabled() or _transformed(*incoming):
+    if torch.is_grad_enabled() or transformed(*incoming):
         wanted = ctx.needs_input_grad[:2]
         of_both = _differentiable_backward(incoming, features, weight, exponent, shape, wanted)
         return of_both[0], of_both[1], None, None, None

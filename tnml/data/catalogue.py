@@ -9,12 +9,13 @@ import numpy.typing as npt
 
 from tnml.data import idx
 from tnml.data.dataset import Dataset, Part, Scale, from_arrays, from_parts
-from tnml.data.download import VARIABLE, cache_folder, fetch, locate
+from tnml.data.download import VARIABLE, fetch, locate
 from tnml.data.npz import from_npz
 from tnml.data.shipped import SHIPPED
 from tnml.data.splits import held_out_quarter
 from tnml.data.transforms import pool_images, resize_images
 from tnml.errors import InputError, choose
+from tnml.files import cache_folder
 
 SPLITS = {"train": ("train",), "test": ("test",), "all": ("train", "test")}
 DIGITS_ORIGIN = "optical digits: Alpaydin, Kaynak, UCI Machine Learning Repository (1998), by scikit-learn"

@@ -9,25 +9,11 @@ from pathlib import Path
 from tnml.data import idx
 from tnml.data.shipped import MIRRORS, RemoteFile, ShippedSet, shipped_set
 from tnml.errors import InputError
-from tnml.files import atomic_path
+from tnml.files import atomic_path, cache_folder
 
 VARIABLE = "TNML_DATA"
 TIMEOUT_SECONDS = 30  # without a byte from a mirror, before the next one is tried
 DISK_ERRORS = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO")
-
-
-def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
-    """The folder downloads are kept in: `cache`, or the user's cache folder for tnml.
-
-    Example:
-        >>> cache_folder("mine").name
-        'mine'
-    """
-    if cache is not None:
-        return Path(cache).expanduser()
-    import pooch  # loaded when used: keeps `import tnml` quick
-
-    return Path(pooch.os_cache("tnml"))
 
 
 def locate(name: str, parts: Sequence[str], cache: str | os.PathLike[str] | None = None) -> Path | None:

@@ -1,0 +1,143 @@
+"""One implementation on one case of `tt_linear`, in a process of its own: check the answer, measure."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.chain_worker import FAILURES
+from benchmarks.machine import peak_resident, relative_error, reset_peak, resident, timed
+from benchmarks.tt_peers import CONTENDERS, Case, Contender, Setting, answer, make_instance
+
+TOLERANCE = 2e-5  # float32 against float64, relative to the largest value of each tensor
+CALL_SECONDS, MOST_CALLS = 0.15, 20  # of one kind in one round
+TRIAL_SECONDS, LEAST_CALLS = 0.1, 2  # of one setting
+
+
+def inputs(case: Case) -> tuple[Tensor, Tensor]:
+    """Inputs `[b, i]` that want a gradient, as those of a layer within a network, and a gradient `[b, o]`."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(case.batch, math.prod(case.ins), generator=generator)
+    outgoing = torch.randn(case.batch, math.prod(case.outs), generator=generator) / case.batch
+    return x.requires_grad_(), outgoing
+
+
+def check(contender: Contender, setting: Setting, case: Case) -> dict[str, Any]:
+    """How far outputs and all gradients are from float64."""
+    instance = make_instance(case, seed=1)
+    x, outgoing = inputs(case)
+    true = answer(instance, x, outgoing)
+    model = contender.build(instance, setting)
+    found = model(x)
+    found.backward(outgoing)
+    errors = {"outputs": relative_error(found, true.outputs)}
+    if x.grad is None:
+        raise ValueError("no gradient came to the inputs")
+    errors["x"] = relative_error(x.grad, true.x)
+    cores = iter(true.cores)
+    gradients = model.gradients()
+    for name, gradient in gradients:
+        wanted = next(cores) if name == "cores" else getattr(true, name)
+        errors[name] = max(errors.get(name, 0.0), relative_error(gradient.reshape(wanted.shape), wanted))
+    whole = len(gradients) == len(model.parameters())
+    matched = whole and all(error <= TOLERANCE for error in errors.values())  # false where one is NaN
+    return {"errors": errors, "matched": matched, "tolerance": TOLERANCE}
+
+
+class Worker:
+    """The measurement of one contender on one case.
+
+    Args:
+        contender: who is measured.
+        case: on what.
+    """
+
+    def __init__(self, contender: Contender, case: Case) -> None:
+        self._contender, self._case = contender, case
+        self._threads = torch.get_num_threads()
+        self.report: dict[str, Any] = {}
+        self._x, self._outgoing = inputs(case)
+        self._setting = self.report["setting"] = self._fastest()
+        self._use(self._setting)
+        self.report["check"] = check(contender, self._setting, case)
+        self.report["memory"] = self._measure_memory()
+
+    def round(self) -> dict[str, Any]:
+        """Samples of one round: training steps and forward passes."""
+        return {"step": self._samples(self._step), "forward": self._samples(self._forward)}
+
+    def _samples(self, call: Callable[[], object]) -> dict[str, list[float]]:
+        first = timed(call, 1)
+        more = timed(call, min(MOST_CALLS, int(CALL_SECONDS / first["wall"][0])))
+        # the first call of a round warms the caches after the others' turns; it counts only where it is alone
+        return more if more["wall"] else first
+
+    def _use(self, setting: Setting) -> None:
+        torch.set_num_threads(1 if setting.get("threads") == 1 else self._threads)
+
+    def _step(self) -> None:
+        self._x.grad = None
+        for parameter in self._model.parameters():
+            parameter.grad = None
+        self._model(self._x).backward(self._outgoing)
+
+    @torch.no_grad()
+    def _forward(self) -> Tensor:
+        return self._model(self._x)
+
+    def _fastest(self) -> Setting:
+        """The setting with the fastest step."""
+        settings = self._contender.settings
+        if len(settings) == 1:
+            return settings[0]
+        instance = make_instance(self._case, seed=0)
+        trials: list[tuple[float, Setting]] = []
+        for setting in settings:
+            self._use(setting)
+            self._model = self._contender.build(instance, setting)
+            trials.append((self._trial(), setting))
+            del self._model
+        self.report["trials"] = [{**setting, "seconds": seconds} for seconds, setting in trials]
+        return min(trials, key=lambda trial: trial[0])[1]
+
+    def _trial(self) -> float:
+        """Seconds of the fastest of some steps."""
+        self._step()
+        end, seconds = time.monotonic() + TRIAL_SECONDS, []
+        while len(seconds) < LEAST_CALLS or time.monotonic() < end:
+            seconds += timed(self._step, 1)["wall"]
+        return min(seconds)
+
+    def _measure_memory(self) -> dict[str, int | bool]:
+        """Builds the model; the peak of two training steps, beyond what the process held without a model."""
+        instance = make_instance(self._case, seed=0)  # held to the end, so that it is in both numbers
+        self._x.grad = None
+        reset_peak()
+        start = resident()
+        self._model = self._contender.build(instance, self._setting)
+        without_building = reset_peak()
+        self._step()
+        self._step()
+        return {"peak_bytes": max(0, peak_resident() - start), "without_building": without_building}
+
+
+def serve(connection: Connection, name: str, case: Case) -> None:
+    """Answers "prepare" and "round" until "stop": the process's main function."""
+    worker: Worker | None = None
+    if CONTENDERS[name].peer:
+        warnings.simplefilter("ignore")  # other libraries' deprecations are not ours to show
+    connection.send({"ready": name})
+    while (word := connection.recv()) != "stop":
+        try:
+            if worker is None:
+                worker = Worker(CONTENDERS[name], case)
+                connection.send(worker.report)
+            else:
+                connection.send(worker.round())
+        except FAILURES as error:
+            connection.send({"failed": f"{type(error).__name__} in {word}: {error}"[:300]})

@@ -1,0 +1,144 @@
+"""A tensor-train matrix times a batch of vectors, along the plan that costs least."""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Num
+from torch import Tensor
+from torch.nn import functional
+
+from tnml.contraction.transforms import transformed
+from tnml.contraction.tt.costs import NETWORKS, Plan
+from tnml.contraction.tt.matrix import multiply_cores
+from tnml.contraction.tt.network import contract_in_order
+from tnml.contraction.tt.plans import choose_plan
+from tnml.contraction.tt.rates import rates_of
+from tnml.contraction.tt.rebuilt import Rebuilt
+from tnml.contraction.tt.shape import TTShape
+from tnml.contraction.tt.slices import Slices, halves
+from tnml.contraction.tt.walk import Walk, step_matrices, walk_plainly, walk_steps
+from tnml.errors import InputError
+
+COMPILED_BATCH = (
+    1024  # torch.compile takes the plan for so many samples, whatever their number turns out to be
+)
+
+
+def tt_linear(
+    x: Num[Tensor, "b i"],
+    cores: Sequence[Tensor],
+    bias: Num[Tensor, " o"] | None = None,
+    *,
+    out_features: int | None = None,
+    plan: str = "auto",
+    shape: TTShape | None = None,
+) -> Num[Tensor, "b o"]:
+    """`x W^T + bias` for a tensor-train matrix W, along the plan that costs least.
+
+    Args:
+        x: inputs; fewer than W has columns stand for zeros at the end.
+        cores: `(l, o, i, r)`, outer ranks 1.
+        bias: added to the outputs.
+        out_features: how many outputs are wanted, the first ones; None: all.
+        plan: "auto", or one of "dense", "slices", "left", "right", "middle" and "path"; see `tt_plans`.
+        shape: that of the cores, where it is known already.
+
+    Raises:
+        InputError: cores, inputs and bias do not fit, or the plan is unknown.
+
+    Cost: that of the plan; "auto" never chooses one that takes more memory than the dense layer where
+    another does not. From core to core b i o_k r_(k-1) r_k multiplications each; rebuilding W i o r, r the
+    rank between its halves, plus the dense product.
+
+    Example:
+        >>> cores = [torch.ones(1, 2, 3, 4), torch.ones(4, 5, 2, 1)]
+        >>> tt_linear(torch.ones(1, 5), cores, out_features=3)
+        tensor([[20., 20., 20.]])
+    """
+    if shape is None:
+        shape = TTShape.of_cores(cores)
+    batch, given = x.shape
+    wanted = shape.out_size if out_features is None else out_features
+    _check(x, cores, bias, shape, wanted)
+    gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *cores))
+    by_hand = not (
+        torch.compiler.is_compiling()
+        or x.is_meta
+        or torch.is_autocast_enabled(x.device.type)
+        or x.dtype.is_complex
+        or transformed(x, *cores)
+    )
+    samples = COMPILED_BATCH if torch.compiler.is_compiling() else max(1, batch)
+    found = _plan(shape.ins, shape.outs, shape.ranks, samples, plan, x.device, x.dtype, gradient)
+    if found.name == "dense":
+        if by_hand and len(cores) > 1:
+            half = len(cores) // 2
+            halves_of_cores = multiply_cores(cores[:half]), multiply_cores(cores[half:])
+            made: Tensor = Rebuilt.apply(x, bias, *halves_of_cores, wanted)  # type: ignore[no-untyped-call]
+            return made
+        weight = multiply_cores(cores)[0, :wanted, :given, 0]
+        return functional.linear(x, weight, bias)
+    if given < shape.in_size:
+        x = functional.pad(x, (0, shape.in_size - given))
+    y = _product(x, list(cores), shape, found, by_hand)
+    if wanted < shape.out_size:
+        y = y[:, :wanted]
+    return y if bias is None else y + bias
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _plan(
+    ins: tuple[int, ...],
+    outs: tuple[int, ...],
+    ranks: tuple[int, ...],
+    batch: int,
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    gradient: bool,
+) -> Plan:
+    """The plan; torch.compile, which can hand plain values only to such a function, keeps the answer."""
+    rates = rates_of(device, dtype)
+    return choose_plan(TTShape(ins, outs, ranks), max(1, int(batch)), name, dtype.itemsize, gradient, rates)
+
+
+def _product(x: Tensor, cores: list[Tensor], shape: TTShape, plan: Plan, by_hand: bool) -> Tensor:
+    """`x W^T` without padding and bias."""
+    if plan.name in NETWORKS:
+        return contract_in_order(x, cores, plan.order)
+    ends = tuple(itertools.accumulate(plan.groups, initial=0))
+    if plan.name == "slices":
+        a, s = halves(cores, plan.groups[0])
+        if by_hand:
+            sliced: Tensor = Slices.apply(x, a, s, plan.chunk, plan.keep)  # type: ignore[no-untyped-call]
+            return sliced
+        weight = torch.einsum("oir,prj->opij", a, s).reshape(-1, x.shape[1])
+        return x @ weight.t()
+    if len(plan.groups) < len(cores):
+        cores = [multiply_cores(cores[first:end]) for first, end in itertools.pairwise(ends)]
+        shape = TTShape.of_cores(cores)
+    left = plan.name == "left"
+    rest = [c for *_, c in walk_steps(shape, left=left)]
+    matrices = step_matrices(cores, left=left)
+    if by_hand:
+        walked: Tensor = Walk.apply(x, plan.chunk, plan.keep, rest, *matrices)  # type: ignore[no-untyped-call]
+        return walked
+    return walk_plainly(x, rest, matrices)
+
+
+def _check(x: Tensor, cores: Sequence[Tensor], bias: Tensor | None, shape: TTShape, wanted: int) -> None:
+    given = x.shape[1]
+    if not 0 <= given <= shape.in_size:
+        raise InputError(f"expected inputs [b, {shape.in_size}] or fewer, got {list(x.shape)}")
+    if not 0 < wanted <= shape.out_size:
+        raise InputError(f"out_features must lie in 1 to {shape.out_size}, got {wanted}")
+    if bias is not None and bias.shape != (wanted,):
+        raise InputError(f"expected a bias of {wanted} numbers, got {list(bias.shape)}")
+    first = cores[0]
+    if x.device != first.device or (
+        x.dtype != first.dtype and (x.is_meta or not torch.is_autocast_enabled(x.device.type))
+    ):
+        raise InputError(
+            f"inputs are {x.dtype} on {x.device}, cores {first.dtype} on {first.device}; convert one of them"
+        )
