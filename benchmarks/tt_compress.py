@@ -36,7 +36,7 @@ FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "tt_compress.png"
 TRAIN = TrainOptions(
     epochs=10, lr=1e-3, batch_size=128, optimizer="adamw", weight_decay=0.1, max_shift=1, device="cpu"
 )
-TUNE = dataclasses.replace(TRAIN, epochs=3, lr=4e-3, batch_size=64, weight_decay=0.0)
+TUNE = dataclasses.replace(TRAIN, epochs=3, lr=2e-3, batch_size=64, weight_decay=0.0)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
