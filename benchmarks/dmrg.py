@@ -29,7 +29,7 @@ BARS = {"accuracy": 0.986, "seconds": 3600.0, "largest_bond": 60}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--parts", default=None, help=f"by comma (default: {','.join(PARTS)})")
-    parser.add_argument("--seed", type=int, default=0, help="of MNIST (default: 0)")
+    parser.add_argument("--seeds", default="0,1,2", help="of MNIST, by comma (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="as for `tnml train` (default: cpu)")
 
 
@@ -43,7 +43,8 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             with console.status("sweeping") as status:
                 scaling(result, options, status.update)
         if "mnist" in parts:
-            result["mnist"] = mnist(options, console)
+            for number, seed in enumerate(map(int, options.seeds.split(","))):
+                result["mnist"] += mnist(options, seed, number == 0, console)
     except KeyboardInterrupt:
         result["errors"].append("interrupted: not everything was measured")
     return result
@@ -112,13 +113,13 @@ def exponent(rows: list[dict[str, Any]], axis: str) -> float | None:
     return math.log(growth) / math.log(last[axis] / first[axis])
 
 
-def mnist(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
+def mnist(options: argparse.Namespace, seed: int, with_adam: bool, console: Console) -> list[dict[str, Any]]:
     """Sweeps with the recipe of `tnml train mnist --solver dmrg --data.pool 2`, then Adam for as long."""
     name = "digits" if options.smoke else "mnist"
     pool = 1 if options.smoke else 2
     train, test = (load(name, split=split, pool=pool) for split in ("train", "test"))
     recipe = preset(name)
-    sweeps = dataclasses.replace(recipe.sweep, seed=options.seed, device=options.device)
+    sweeps = dataclasses.replace(recipe.sweep, seed=seed, device=options.device)
     if options.smoke:
         sweeps = dataclasses.replace(sweeps, sweeps=1)
     sites, classes = train.x.shape[1], int(train.y.max()) + 1
@@ -128,15 +129,16 @@ def mnist(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]
         bond_dim=sweeps.starting_bond,
         order="snake",
         shape=train.image_shape,
-        seed=options.seed,
+        seed=seed,
     )
-    with console.status("sweeping over " + name):
+    with console.status(f"sweeping over {name}, seed {seed}"):
         found = sweep_classifier(
             layer, train.x, train.y, sweeps, x_test=test.x, y_test=test.y, image_shape=train.image_shape
         )
     rows = [
         {
             "solver": "dmrg",
+            "seed": seed,
             "test_accuracy": found.test["accuracy"],
             "seconds": found.seconds,
             "parameters": sum(p.numel() for p in layer.parameters()),
@@ -148,7 +150,9 @@ def mnist(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]
     ]
     if not options.smoke:
         rows[0]["bars"] = bars(rows[0])
-    rows += beside(train, test, rows[0], options, console)
+    console.print(f"seed {seed}: test accuracy {found.test['accuracy']:.4f} in {found.seconds:.0f} s")
+    if with_adam:
+        rows += beside(train, test, rows[0], sweeps, console, smoke=options.smoke)
     return rows
 
 
@@ -178,22 +182,29 @@ def bars(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def beside(
-    train: Any, test: Any, swept: dict[str, Any], options: argparse.Namespace, console: Console
+    train: Any, test: Any, swept: dict[str, Any], sweeps: SweepOptions, console: Console, *, smoke: bool
 ) -> list[dict[str, Any]]:
-    """Adam on a layer of as many parameters: for a tenth of the time, and for all of it."""
+    """Adam on a layer of as many parameters and images shifted alike: for a tenth of the time, and for all."""
     sites, classes = train.x.shape[1], int(train.y.max()) + 1
     bond = 1
     while size(sites, classes, bond + 1) <= swept["parameters"]:
         bond += 1
     base = TrainOptions(
-        epochs=1, lr=5e-4, clip_norm=1.0, label_smoothing=0.1, average="ema", device=options.device
+        epochs=1,
+        lr=5e-4,
+        clip_norm=1.0,
+        label_smoothing=0.1,
+        average="ema",
+        max_shift=sweeps.max_shift,
+        device=sweeps.device,
+        seed=sweeps.seed,
     )
 
     def fit(epochs: int) -> tuple[MPSLayer, Any]:
         layer = MPSLayer(
-            sites, classes, bond_dim=bond, order="snake", shape=train.image_shape, seed=options.seed
+            sites, classes, bond_dim=bond, order="snake", shape=train.image_shape, seed=sweeps.seed
         )
-        chosen = dataclasses.replace(base, epochs=epochs, seed=options.seed)
+        chosen = dataclasses.replace(base, epochs=epochs)
         return layer, train_classifier(layer, train.x, train.y, chosen, x_test=test.x, y_test=test.y)
 
     start = time.perf_counter()
@@ -201,7 +212,7 @@ def beside(
     second = fit(1)[1].seconds
     rows = []
     for share in (0.1, 1.0):
-        epochs = 1 if options.smoke else max(1, round(share * swept["seconds"] / second))
+        epochs = 1 if smoke else max(1, round(share * swept["seconds"] / second))
         with console.status(f"Adam for {epochs} epochs"):
             layer, found = fit(epochs)
         rows.append(
@@ -247,7 +258,7 @@ def show(result: dict[str, Any], console: Console) -> None:
         if power is not None:
             console.print(f"{name}: time grows with the power {power:.2f} between the two largest")
     for row in result["mnist"]:
-        share = f", {row['epochs']} epochs" if row["solver"] == "adam" else ""
+        share = f", {row['epochs']} epochs" if row["solver"] == "adam" else f", seed {row['seed']}"
         console.print(
             f"{row['solver']}{share}: test accuracy {row['test_accuracy']:.4f} in {row['seconds']:.0f} s, "
             f"{row['parameters']:,} parameters, largest bond {row['largest_bond']}"

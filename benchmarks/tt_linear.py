@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import math
 import multiprocessing
+import os
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -55,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The result: one record per implementation and case, with ratios and bars."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the workers' profiler would speak of every start
     result = header("tt_linear", options.smoke)
     names = [name.strip() for name in options.only.split(",")]
     if unknown := [name for name in names if name not in CONTENDERS]:

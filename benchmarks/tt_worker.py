@@ -1,5 +1,6 @@
 """One implementation on one case of `tt_linear`, in a process of its own: check the answer, measure."""
 
+import itertools
 import math
 import time
 import warnings
@@ -9,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.chain_worker import FAILURES
-from benchmarks.machine import peak_resident, relative_error, reset_peak, resident, timed
+from benchmarks.machine import relative_error, timed
 from benchmarks.tt_peers import CONTENDERS, Case, Contender, Setting, answer, make_instance
 
 TOLERANCE = 2e-5  # float32 against float64, relative to the largest value of each tensor
@@ -113,17 +115,17 @@ class Worker:
             seconds += timed(self._step, 1)["wall"]
         return min(seconds)
 
-    def _measure_memory(self) -> dict[str, int | bool]:
-        """Builds the model; the peak of two training steps, beyond what the process held without a model."""
-        instance = make_instance(self._case, seed=0)  # held to the end, so that it is in both numbers
+    def _measure_memory(self) -> dict[str, int]:
+        """Bytes of the parameters, and the most that tensors took beyond them in two training steps."""
         self._x.grad = None
-        reset_peak()
-        start = resident()
-        self._model = self._contender.build(instance, self._setting)
-        without_building = reset_peak()
-        self._step()
-        self._step()
-        return {"peak_bytes": max(0, peak_resident() - start), "without_building": without_building}
+        self._model = self._contender.build(make_instance(self._case, seed=0), self._setting)
+        held = sum(p.numel() * p.element_size() for p in self._model.parameters())
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+            self._step()
+            self._step()
+        events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+        changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+        return {"peak_bytes": held + max(itertools.accumulate(changes), default=0), "parameters": held}
 
 
 def serve(connection: Connection, name: str, case: Case) -> None:

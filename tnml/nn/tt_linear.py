@@ -96,11 +96,11 @@ class TTLinear(TTModule):
         """
         if x.dim() == 0 or x.shape[-1] != self.in_features:
             raise InputError(f"expected inputs [..., {self.in_features}], got {list(x.shape)}")
-        flat = x.reshape(-1, self.in_features)
+        flat = x if x.dim() == 2 else x.reshape(-1, self.in_features)
         cores = list(self.cores)
         shape, rows = self._shape_of(cores), self.out_features
         y = tt_linear(flat, cores, self.bias, out_features=rows, plan=self.plan, shape=shape)
-        return y.reshape(*x.shape[:-1], self.out_features)
+        return y if x.dim() == 2 else y.reshape(*x.shape[:-1], rows)
 
     @property
     def in_features(self) -> int:

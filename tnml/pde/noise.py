@@ -1,6 +1,7 @@
 """Increments of Brownian motion that depend on seed, step and path only, however many processes draw them."""
 
 import functools
+import math
 
 import torch
 from jaxtyping import Float
@@ -73,7 +74,7 @@ def increments(
         drawn = both[first - 2 * low :][:m]
     else:
         drawn = _standard(m, n, d, seed, step, stream, method, first, dtype)
-    return (drawn * dt**0.5).to(device)
+    return drawn.mul(math.sqrt(dt)).to(device)
 
 
 def _standard(
@@ -102,8 +103,10 @@ def _sobol(m: int, n: int, d: int, seed: int, step: int, stream: int, first: int
             f"is {n * d}; use method='normal' or fewer steps"
         )
     engine = torch.quasirandom.SobolEngine(n * d)
-    points = engine.fast_forward(first).draw(m, dtype=torch.float64) if first else engine.draw(
-        m, dtype=torch.float64
+    points = (
+        engine.fast_forward(first).draw(m, dtype=torch.float64)
+        if first
+        else engine.draw(m, dtype=torch.float64)
     )
     shift = torch.rand(n * d, dtype=torch.float64, generator=generator(seed, step, 0, _SHIFT + 16 * stream))
     uniform = ((points + shift) % 1.0).clamp(1e-15, 1 - 1e-15)

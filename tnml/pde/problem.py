@@ -75,7 +75,8 @@ class Problem:
         terminal_gradient: Dg, `x -> [m, d]`; by autograd if not given.
         coupled_drift: mu, `(t, x, y, z) -> [m, d]`, where it depends on the solution. Instead of `drift`.
         exact: u, `(t, x) -> [m, 1]`, computed in float64.
-        reference: u(0, x0) where that is all that is known, or a function that computes it when asked.
+        reference: u(0, x0) where that is all that is known, or a function that computes it
+            when it is first asked for.
         log_normal: says that X is a geometric Brownian motion; drift and diffusion follow, and paths take
             exact steps.
         smoothed_terminal: `(t, x) -> [m, 1]`, equal to g at T and near the mean of g(X_T) given X_t = x before, in
@@ -143,7 +144,9 @@ class Problem:
         """Sigma as a number, `[d]` or `[d, d]` where it is constant, else None."""
         return None if callable(self.diffusion) else self.diffusion
 
-    def start(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Float[Tensor, " d"]:
+    def start(
+        self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> Float[Tensor, " d"]:
         """The starting point."""
         return torch.as_tensor(self.x0).to(device=device, dtype=dtype)
 
@@ -225,7 +228,9 @@ class Problem:
         if self.exact is not None:
             x = self.start(torch.float64)[None]
             return Reference(float(self.exact(x.new_zeros(1, 1), x)), 0.0, "exact")
-        return self.reference() if callable(self.reference) else self.reference
+        if callable(self.reference):
+            object.__setattr__(self, "reference", self.reference())
+        return self.reference
 
     def trivial(self, samples: int = 2**16, steps: int | None = None, seed: int = 0) -> Reference:
         """The trivial answer `exp(-discount T) E[g(X_T)]`: the rest of the driver is ignored.

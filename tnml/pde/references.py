@@ -1,11 +1,28 @@
-"""True values of the named problems: closed forms and integrals at any (t, x), in float64."""
+"""True values of the named problems, in float64: closed forms and integrals at any (t, x), and sampling.
+
+`allen_cahn` is solved for in `radial.py`; the prices of calls are in `option_prices.py`.
+"""
 
 import torch
 from jaxtyping import Float
-from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
-_NODES = 256  # Gauss-Legendre nodes of the half line; 200 give twelve digits up to d = 250
+from tnml.errors import InputError
+from tnml.pde.option_prices import arithmetic_basket_call, geometric_basket_call, heston_call
+from tnml.pde.problem import Problem, Reference
+from tnml.pde.quadrature import half_line
+from tnml.pde.radial import allen_cahn
+
+__all__ = [
+    "allen_cahn",
+    "arithmetic_basket_call",
+    "black_scholes_barenblatt",
+    "geometric_basket_call",
+    "hamilton_jacobi_bellman",
+    "heat_equation",
+    "heston_call",
+    "monte_carlo",
+]
 
 
 def black_scholes_barenblatt(
@@ -25,19 +42,6 @@ def black_scholes_barenblatt(
     """
     t, x = t.double(), x.double()
     return torch.exp((rate + sigma**2) * (horizon - t)) * x.square().sum(1, keepdim=True)
-
-
-def half_line(nodes: int = _NODES) -> tuple[Tensor, Tensor]:
-    """Nodes s and weights of integrals over (0, inf): Gauss-Legendre in v with `s = v / (1 - v)`.
-
-    Example:
-        >>> s, weights = half_line()
-        >>> float((weights * torch.exp(-s)).sum())
-        1.0000000000...
-    """
-    points, weights = (torch.from_numpy(part) for part in leggauss(nodes))
-    v = (points + 1) / 2
-    return v / (1 - v), weights / 2 / (1 - v).square()
 
 
 def hamilton_jacobi_bellman(
@@ -62,3 +66,51 @@ def hamilton_jacobi_bellman(
     growth = 1 + s * spread
     exponent = -s - d / 2 * torch.log(growth) - s * square / growth
     return -torch.log(2 * scale.detach() * (weights * torch.exp(exponent)).sum(1, keepdim=True))
+
+
+def heat_equation(
+    t: Float[Tensor, "m 1"], x: Float[Tensor, "m d"], *, sigma: float = 2**0.5, horizon: float = 1.0
+) -> Float[Tensor, "m 1"]:
+    """`|x|^2 + d sigma^2 (T - t)`, the mean of `|X_T|^2`.
+
+    Example:
+        >>> float(heat_equation(torch.zeros(1, 1), torch.ones(1, 10)))
+        30.0000000...
+    """
+    t, x = t.double(), x.double()
+    return x.square().sum(1, keepdim=True) + x.shape[1] * sigma**2 * (horizon - t)
+
+
+def monte_carlo(problem: Problem, samples: int = 2**18, steps: int | None = None, seed: int = 0) -> Reference:
+    """u(0, x0) of a linear problem, `exp(-r T) E[g(X_T)]`, with its standard error.
+
+    Args:
+        problem: with the driver `discount y` and no other.
+        samples: paths, in antithetic pairs.
+        steps: time steps of each path; None takes one where that is exact and 100 else.
+        seed: of the noise.
+
+    Raises:
+        InputError: the driver is not `discount y`: then the mean is the trivial answer and not the solution, see
+            `Problem.trivial`.
+
+    Example:
+        >>> from tnml.pde import HeatEquation
+        >>> value, error, _ = monte_carlo(HeatEquation(5), samples=10_000)
+        >>> abs(value - 10) < 4 * error
+        True
+    """
+    x = problem.start(torch.float64)[None]
+    t, y = x.new_zeros(1, 1), problem.g(x)
+    z = torch.ones_like(x)
+    linear = all(
+        torch.allclose(problem.phi(t, x, y + a, b * z), problem.discount * (y + a))
+        for a in (0, 1)
+        for b in (0, 1)
+    )
+    if problem.coupled or not linear:
+        raise InputError(
+            f"the driver of {problem.name!r} is not discount * y, so the mean of g(X_T) is not the solution; "
+            "problem.trivial() gives that mean"
+        )
+    return problem.trivial(samples, steps, seed)

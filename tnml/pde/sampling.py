@@ -1,7 +1,7 @@
 """Means of random numbers with their error bars, in chunks of bounded memory."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -40,14 +40,54 @@ def antithetic_mean(
         >>> abs(mean - 1) < 4 * error
         True
     """
+    pairs = torch.cat([(value(noise) + value(-noise)) / 2 for noise in _draws(shape, samples, seed)])
+    return Mean(float(pairs.mean()), float(pairs.std()) / math.sqrt(len(pairs)))
+
+
+def controlled_mean(
+    values: Callable[[Tensor], tuple[Tensor, Tensor]],
+    known: float,
+    shape: tuple[int, ...],
+    samples: int,
+    seed: int,
+) -> Mean:
+    """The mean of the first of two values of standard normal noise, the second of which has the mean `known`.
+
+    The second, times the slope of a regression, is taken away from the first; both signs of each draw are used.
+
+    Args:
+        values: takes noise `[m, *shape]` (float64), returns two tensors `[m]`.
+        known: the mean of the second.
+        shape: of the noise of one sample.
+        samples: how many, both signs counted; at least 4.
+        seed: of the noise.
+
+    Raises:
+        InputError: fewer than 4 samples.
+
+    Example:
+        >>> def both(noise):
+        ...     return noise[:, 0].exp(), noise[:, 0].square()
+        >>> mean, error = controlled_mean(both, 1.0, (1,), 10_000, seed=0)
+        >>> abs(mean - math.exp(0.5)) < 4 * error
+        True
+    """
+    pairs = []
+    for noise in _draws(shape, samples, seed):
+        plus, minus = values(noise), values(-noise)
+        pairs.append(torch.stack([(a + b) / 2 for a, b in zip(plus, minus, strict=True)]))
+    value, control = torch.cat(pairs, 1)
+    away = control - control.mean()
+    slope = float((away * value).sum() / away.square().sum().clamp(min=1e-300))
+    left = value - slope * (control - known)
+    return Mean(float(left.mean()), float(left.std()) / math.sqrt(left.numel()))
+
+
+def _draws(shape: tuple[int, ...], samples: int, seed: int) -> Iterator[Tensor]:
     pairs = samples // 2
     if pairs < 2:
         raise InputError(f"samples must be at least 4, for an error bar of pairs; got {samples}")
     generator = torch.Generator().manual_seed(seed)
     chunk = max(1, _CHUNK // math.prod(shape))
-    found = []
     for first in range(0, pairs, chunk):
-        noise = torch.randn(min(chunk, pairs - first), *shape, dtype=torch.float64, generator=generator)
-        found.append((value(noise) + value(-noise)) / 2)
-    values = torch.cat(found)
-    return Mean(float(values.mean()), float(values.std()) / math.sqrt(pairs))
+        yield torch.randn(min(chunk, pairs - first), *shape, dtype=torch.float64, generator=generator)

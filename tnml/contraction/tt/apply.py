@@ -1,5 +1,6 @@
 """A tensor-train matrix times a batch of vectors, along the plan that costs least."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -14,7 +15,6 @@ from tnml.contraction.tt.matrix import multiply_cores
 from tnml.contraction.tt.network import contract_in_order
 from tnml.contraction.tt.plans import choose_plan
 from tnml.contraction.tt.rates import rates_of
-from tnml.contraction.tt.rebuilt import Rebuilt
 from tnml.contraction.tt.shape import TTShape
 from tnml.contraction.tt.slices import Slices, halves
 from tnml.contraction.tt.walk import Walk, step_matrices, walk_plainly, walk_steps
@@ -62,6 +62,14 @@ def tt_linear(
     wanted = shape.out_size if out_features is None else out_features
     _check(x, cores, bias, shape, wanted)
     gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *cores))
+    samples = COMPILED_BATCH if torch.compiler.is_compiling() else max(1, batch)
+    settings = plan, x.device, x.dtype, gradient, torch.get_num_threads()
+    found = _plan(shape.ins, shape.outs, shape.ranks, samples, *settings)
+    if found.name == "dense":
+        weight = multiply_cores(cores).view(shape.out_size, shape.in_size)
+        if weight.shape != (wanted, given):
+            weight = weight[:wanted, :given]
+        return functional.linear(x, weight, bias)
     by_hand = not (
         torch.compiler.is_compiling()
         or x.is_meta
@@ -69,16 +77,6 @@ def tt_linear(
         or x.dtype.is_complex
         or transformed(x, *cores)
     )
-    samples = COMPILED_BATCH if torch.compiler.is_compiling() else max(1, batch)
-    found = _plan(shape.ins, shape.outs, shape.ranks, samples, plan, x.device, x.dtype, gradient)
-    if found.name == "dense":
-        if by_hand and len(cores) > 1:
-            half = len(cores) // 2
-            halves_of_cores = multiply_cores(cores[:half]), multiply_cores(cores[half:])
-            made: Tensor = Rebuilt.apply(x, bias, *halves_of_cores, wanted)  # type: ignore[no-untyped-call]
-            return made
-        weight = multiply_cores(cores)[0, :wanted, :given, 0]
-        return functional.linear(x, weight, bias)
     if given < shape.in_size:
         x = functional.pad(x, (0, shape.in_size - given))
     y = _product(x, list(cores), shape, found, by_hand)
@@ -88,6 +86,7 @@ def tt_linear(
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@functools.lru_cache(maxsize=4096)
 def _plan(
     ins: tuple[int, ...],
     outs: tuple[int, ...],
@@ -97,10 +96,11 @@ def _plan(
     device: torch.device,
     dtype: torch.dtype,
     gradient: bool,
+    threads: int,
 ) -> Plan:
-    """The plan; torch.compile, which can hand plain values only to such a function, keeps the answer."""
+    """The plan, kept; torch.compile hands only plain values to such a function."""
     rates = rates_of(device, dtype)
-    return choose_plan(TTShape(ins, outs, ranks), max(1, int(batch)), name, dtype.itemsize, gradient, rates)
+    return choose_plan(TTShape(ins, outs, ranks), batch, name, dtype.itemsize, gradient, rates)
 
 
 def _product(x: Tensor, cores: list[Tensor], shape: TTShape, plan: Plan, by_hand: bool) -> Tensor:

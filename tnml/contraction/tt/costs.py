@@ -123,8 +123,8 @@ def dense_cost(bill: Bill, shape: TTShape, batch: int, gradient: bool) -> Plan:
     if gradient:
         bill.product(1, batch, shape.out_size, shape.in_size)
         bill.product(1, shape.out_size, batch, shape.in_size)
-    weight_copies = (1 if shape.n_cores == 1 else 2) + gradient
-    return bill.plan("dense", groups, batch, True, weight_copies * weights)
+    copies = 1 + (gradient or shape.n_cores > 1)  # W and its gradient, or either and its permuted copy
+    return bill.plan("dense", groups, batch, True, copies * weights)
 
 
 def slices_cost(
@@ -178,6 +178,7 @@ def walk_cost(
     chunk = min(batch, max(1, cached // (largest * bill.itemsize)))
     chunk = math.ceil(batch / math.ceil(batch / chunk))  # of equal size
     parts = math.ceil(batch / chunk)
+    working = 0
     for number, (n, p, a, c) in enumerate(steps):
         count = n * chunk
         passes = 1 + (gradient and not keep and number < len(steps) - 1)
@@ -185,20 +186,23 @@ def walk_cost(
             bill.product(1, count, a, p, passes * parts)
         else:
             bill.product(count, p, a, c, passes * parts)
+        aside = 0
         if gradient and c == 1:
             bill.product(1, count, p, a, parts)
             bill.product(1, p, count, a, parts)
         elif gradient:
             bill.product(count, a, p, c, parts)
-            if copies_are_smaller(count, p, a, c):
+            copied = copies_are_smaller(count, p, a, c)
+            aside = count * (c * (p + a) if copied else p * a)
+            bill.copy(aside, parts)
+            if copied:
                 bill.product(1, p, count * c, a, parts)
-                bill.copy(count * c * (p + a), parts)
             else:
                 bill.product(count, p, c, a, parts)
-                bill.copy(count * p * a, parts)
         bill.calls(parts * (3 + 8 * gradient))
-    stored = batch * sum(n * a * c for n, _, a, c in steps[1:]) if keep and gradient else 0
-    return bill.plan(name, groups, chunk, keep, stored + (4 if gradient else 2) * chunk * largest)
+        working = max(working, count * p * c + max(count * a * c, aside))
+    states = sum(n * a * c for n, _, a, c in steps[1:]) if gradient else 0
+    return bill.plan(name, groups, chunk, keep, working + states * (batch if keep else chunk))
 
 
 def network_cost(bill: Bill, shape: TTShape, name: str, batch: int, gradient: bool) -> Plan:

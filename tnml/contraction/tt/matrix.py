@@ -33,11 +33,12 @@ def multiply_cores(cores: Sequence[Tensor]) -> Num[Tensor, "l o i r"]:
         >>> multiply_cores([torch.ones(1, 2, 3, 4), torch.ones(4, 2, 1, 5)]).shape
         torch.Size([1, 4, 3, 5])
     """
+    left, o, i, rank = cores[0].shape
     product = cores[0]
     for core in cores[1:]:
-        left, o, i, _ = product.shape
-        rank, more_o, more_i, right = core.shape
+        _, more_o, more_i, right = core.shape
         wide = product.reshape(-1, rank) @ core.reshape(rank, -1)
         wide = wide.view(left, o, i, more_o, more_i, right).transpose(2, 3)
-        product = wide.reshape(left, o * more_o, i * more_i, right)
+        o, i, rank = o * more_o, i * more_i, right
+        product = wide.reshape(left, o, i, rank)
     return product

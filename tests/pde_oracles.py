@@ -1,0 +1,106 @@
+"""Losses of parabolic equations step by step: one call and one gradient per time step; nothing of tnml.
+
+`u` maps t [m, 1] and x [m, d] to [m, 1]. `equation` has the functions mu(t, x, y, z), sigma(t, x, v),
+phi(t, x, y, z), g(x) and the number horizon. Everything is done in the order in which the papers write it.
+"""
+
+import math
+
+import torch
+
+
+def value_and_gradient(u, t, x):
+    """Y and Z at one time, Z with its graph."""
+    if not x.requires_grad:
+        x = x.clone().requires_grad_()
+    y = u(t, x)
+    (z,) = torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)
+    return y, z
+
+
+def terminal_gradient(g, x):
+    x = x if x.requires_grad else x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(g(x).sum(), x, create_graph=True)
+    return gradient
+
+
+def euler_loss(u, equation, dw, x0, *, path=None, soft=True):
+    """The sum over paths of the squared residuals of Euler steps, and of the terms at T if `soft`.
+
+    `path [m, n + 1, d]` says where the paths go if their steps are not Euler's.
+    """
+    m, n, _ = dw.shape
+    dt = equation.horizon / n
+    x = x0.expand(m, -1)
+    total = 0.0
+    for k in range(n):
+        t = torch.full((m, 1), k * dt, dtype=dw.dtype)
+        y, z = value_and_gradient(u, t, x)
+        noise = equation.sigma(t, x, dw[:, k])
+        phi = equation.phi(t, x, y, z)
+        step = equation.mu(t, x, y, z) * dt + noise
+        x = x + step if path is None else path[:, k + 1]
+        last_t = torch.full((m, 1), (k + 1) * dt if k + 1 < n else equation.horizon, dtype=dw.dtype)
+        following = u(last_t, x)
+        for j in range(m):
+            total = total + (following[j] - y[j] - phi[j] * dt - z[j] @ noise[j]).square().sum()
+    if soft:
+        y, z = value_and_gradient(u, last_t, x)
+        total = total + (y - equation.g(x)).square().sum()
+        total = total + (z - terminal_gradient(equation.g, x)).square().sum()
+    return total
+
+
+def two_group_loss(u, equation, path, fresh, *, relative=False):
+    """The mean over all points of R_1 R_2 / dt^2; `fresh [m, n, 2 k, d]` is of both groups."""
+    m, n, count, _ = fresh.shape
+    dt = equation.horizon / n
+    total = 0.0
+    for k in range(n):
+        t = torch.full((m, 1), k * dt, dtype=path.dtype)
+        later = torch.full((m, 1), (k + 1) * dt, dtype=path.dtype)
+        x = path[:, k]
+        y, z = value_and_gradient(u, t, x)
+        phi = equation.phi(t, x, y, z)
+        groups = []
+        for members in (range(count // 2), range(count // 2, count)):
+            residual = 0.0
+            for j in members:
+                noise = equation.sigma(t, x, fresh[:, k, j])
+                there = x + equation.mu(t, x, y, z) * dt + noise
+                residual = residual + u(later, there) - y - phi * dt - (z * noise).sum(1, keepdim=True)
+            groups.append(residual / len(members) / (y.detach().abs() if relative else 1.0))
+        total = total + (groups[0] * groups[1]).sum()
+    return total / (m * n * dt**2)
+
+
+def deep_bsde_loss(y0, gradient_at, equation, dw, path):
+    """The sum over paths of |Y_N - g(X_N)|^2, Y stepped forward with `gradient_at(k, x) [m, d]`."""
+    m, n, _ = dw.shape
+    dt = equation.horizon / n
+    y = y0.expand(m, 1)
+    for k in range(n):
+        t, x = torch.full((m, 1), k * dt, dtype=dw.dtype), path[:, k]
+        z = gradient_at(k, x)
+        y = y + equation.phi(t, x, y, z) * dt + (z * equation.sigma(t, x, dw[:, k])).sum(1, keepdim=True)
+    return (y - equation.g(path[:, -1])).square().sum()
+
+
+def brownian_bridge(z):
+    """Brownian motion at 1, .., n from normal numbers z, by halving: each midpoint given its neighbours."""
+    n = len(z)
+    w = {0: 0.0, n: math.sqrt(n) * float(z[0])}
+    level, used = [(0, n)], 1
+    while level:
+        below = []
+        for low, high in level:
+            if high - low < 2:
+                continue
+            middle = (low + high) // 2
+            a, b = middle - low, high - middle
+            mean = (b * w[low] + a * w[high]) / (a + b)
+            w[middle] = mean + math.sqrt(a * b / (a + b)) * float(z[used])
+            used += 1
+            below += [(low, middle), (middle, high)]
+        level = below
+    return [w[k] for k in range(n + 1)]

@@ -1,0 +1,303 @@
+"""What a network means: u(t, x) with its terminal condition, standardised inputs, and quick derivatives."""
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tnml.errors import InputError, choose
+from tnml.nn import TNN, BondDropout, SiteDropout
+from tnml.pde.derivatives import reverse_gradient
+from tnml.pde.network_derivatives import Network, network_gradient, network_slope
+from tnml.pde.problem import Problem
+from tnml.pde.smoothing import sample_paths, smoothed, smoothing_nodes
+
+TERMINALS = {name: name for name in ("soft", "multiplicative", "additive", "smoothed")}
+_SCALINGS = {"paths": True, "none": False}
+_NETWORKS = {"dense": False, "tnn": True}
+
+_BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
+_DROPOUTS = (nn.modules.dropout._DropoutNd, BondDropout, SiteDropout)
+_KINKED = (
+    nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ReLU6, nn.Hardtanh, nn.Hardsigmoid, nn.Hardshrink,
+    nn.Softshrink, nn.Threshold, nn.SELU,
+)  # fmt: skip
+
+
+def make_network(
+    name: str,
+    dim: int,
+    *,
+    hidden: Sequence[int] = (256, 256, 256, 256),
+    rank: int | Sequence[int] = 4,
+    activation: str = "sin",
+) -> TNN:
+    """A network of d + 1 inputs and one output: "dense", or "tnn" with tensor-train layers.
+
+    Args:
+        name: of the kind.
+        dim: d, the space coordinates.
+        hidden: widths.
+        rank: of the tensor-train layers.
+        activation: a smooth one, see `tnml.nn.TNN`.
+
+    Raises:
+        InputError: an argument is out of range.
+
+    Example:
+        >>> make_network("dense", 100).n_parameters
+        223745
+    """
+    tensorised = choose("network", name, _NETWORKS)
+    return TNN((dim + 1, *hidden, 1), rank=rank if tensorised else None, activation=activation)
+
+
+class Ansatz(nn.Module):
+    """A solution `u(t, x)` made of a network N of standardised (t, x).
+
+    | terminal | u(t, x) | u(T, x) |
+    |---|---|---|
+    | "soft" | c + s N | is taught by the loss |
+    | "multiplicative" | g(x) (1 + (T - t) N) | g(x); for g that does not vanish |
+    | "additive" | g(x) + (T - t) s (N + a) | g(x) |
+    | "smoothed" | S(t, x) + (T - t) s (N + a) | g(x) |
+
+    S is the problem's `smoothed_terminal`, or else the mean of g over a few fixed values of X_T given x. It
+    can do most of the work: `base` is what u would be without a network, to be shown beside it. The offset a
+    is learnt and starts at zero; c and s are fixed numbers, mean and deviation of g(X_T), for "additive" and
+    "smoothed" s is that deviation over T.
+
+    Args:
+        network: anything that maps `[m, d + 1]`, time first, to `[m, 1]`; or "dense" or "tnn" for one of the
+            default size. Only the parameters of a module are trained.
+        problem: gives g, T and the paths that the constants are taken from.
+        terminal: how the terminal condition is met.
+        scaling: "paths": inputs have mean 0 and deviation 1 along a few simulated paths, and c and s are as
+            above; "none": inputs as they are, c = 0 and s = 1.
+        nodes: values of X_T for S, an even number.
+
+    Raises:
+        InputError: the network has batch norm or dropout, or another shape; an argument is out of range.
+
+    Example:
+        >>> from tnml.pde import HamiltonJacobiBellman
+        >>> problem = HamiltonJacobiBellman(3)
+        >>> u = Ansatz(make_network("dense", 3, hidden=(8,)), problem, "additive")
+        >>> x = torch.rand(5, 3)
+        >>> torch.equal(u(torch.ones(5, 1), x), problem.g(x))
+        True
+    """
+
+    shift: Tensor
+    factor: Tensor
+    offset: Tensor
+    scale: Tensor
+    nodes: Tensor | None
+
+    def __init__(
+        self,
+        network: Network | str,
+        problem: Problem,
+        terminal: str = "soft",
+        *,
+        scaling: str = "paths",
+        nodes: int = 8,
+    ) -> None:
+        super().__init__()
+        if isinstance(network, str):
+            network = make_network(network, problem.dim)
+        elif not callable(network):
+            raise InputError(f"network must be a module, a function or a name, got {type(network).__name__}")
+        if isinstance(network, nn.Module):
+            check_network(network)
+        self.network = network
+        self.problem = problem
+        self.terminal = choose("terminal", terminal, TERMINALS)
+        self.scaling = scaling
+        if nodes < 2 or nodes % 2:
+            raise InputError(f"nodes come in pairs; give an even number of at least 2, got {nodes}")
+        learnt = (
+            [p for p in network.parameters() if p.is_floating_point()]
+            if isinstance(network, nn.Module)
+            else []
+        )
+        like = learnt[0] if learnt else torch.zeros(0)
+        dtype = like.dtype
+        self._set_constants(choose("scaling", scaling, _SCALINGS), nodes, dtype)
+        self.a = (
+            nn.Parameter(torch.zeros(1, dtype=dtype)) if self.terminal in ("additive", "smoothed") else None
+        )
+        self.to(like.device)
+        self._check_shapes()
+
+    def _set_constants(self, scaled: bool, nodes: int, dtype: torch.dtype) -> None:
+        """The buffers, computed in double precision."""
+        problem, d = self.problem, self.problem.dim
+        shift, factor = torch.zeros(d + 1, dtype=torch.float64), torch.ones(d + 1, dtype=torch.float64)
+        offset, scale = 0.0, 1.0
+        if scaled:
+            paths = sample_paths(problem)
+            x = paths.x.flatten(0, 1)
+            deviation = x.std(0)
+            shift[0], factor[0] = problem.horizon / 2, math.sqrt(12) / problem.horizon
+            shift[1:] = x.mean(0)
+            factor[1:] = 1 / torch.where(deviation > 1e-12, deviation, 1.0)
+            ends = problem.g(paths.x[:, -1])
+            if self.terminal == "soft":
+                offset = ends.mean().item()
+            spread = ends.std().item()
+            if self.terminal != "multiplicative" and spread > 1e-9 * ends.abs().mean().item():
+                scale = spread if self.terminal == "soft" else spread / problem.horizon
+        own_nodes = self.terminal == "smoothed" and problem.smoothed_terminal is None
+        found = smoothing_nodes(problem, nodes, sample_paths(problem)).to(dtype) if own_nodes else None
+        self.register_buffer("shift", shift.to(dtype))
+        self.register_buffer("factor", factor.to(dtype))
+        self.register_buffer("offset", torch.tensor(offset, dtype=dtype))
+        self.register_buffer("scale", torch.tensor(scale, dtype=dtype))
+        self.register_buffer("nodes", found)
+
+    @torch.no_grad()
+    def _check_shapes(self) -> None:
+        wanted = self.problem.dim + 1
+        given = getattr(self.network, "widths", (wanted,))[0]
+        if given != wanted:
+            raise InputError(
+                f"the network has {given} inputs; {self.problem.name!r} needs {wanted}: t and "
+                f"{self.problem.dim} coordinates"
+            )
+        x = self.shift[None, 1:].expand(2, -1)
+        try:
+            y = self.network(self._inputs(x.new_zeros(2, 1), x))
+        except RuntimeError as error:
+            raise InputError(f"the network does not take inputs [m, {wanted}], t and x: {error}") from error
+        if not isinstance(y, Tensor) or y.shape != (2, 1):
+            came = list(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            raise InputError(f"the network must map [m, {wanted}] to [m, 1]; two points gave {came}")
+
+    @property
+    def hard(self) -> bool:
+        """Whether u(T, x) = g(x) whatever the network says."""
+        return self.terminal != "soft"
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        """`u(t, x) [m, 1]` at `t [m, 1]` and `x [m, d]`."""
+        return self.base(t, x) + self._weight(t, x) * self._raised(self.network(self._inputs(t, x)))
+
+    def base(self, t: Tensor, x: Tensor) -> Tensor:
+        """What u would be with N + a = 0, `[m, 1]`: the terminal value, smoothed or not, or a constant."""
+        if self.terminal == "soft":
+            return self.offset.expand(len(x), 1)
+        if self.terminal != "smoothed":
+            return self.problem.g(x)
+        if self.nodes is None:
+            own = self.problem.smoothed_terminal
+            return self.problem.g(x) if own is None else own(t, x)
+        return smoothed(self.problem, self.nodes, t, x)
+
+    def value_and_slope(self, t: Tensor, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """`u [m, 1]` and its derivative along v, `v . Du [m, 1]`, by forward mode through the network.
+
+        What does not depend on the network is differentiated apart, without a graph. Where x itself carries a
+        graph, as on the paths of coupled problems, everything goes into one graph.
+        """
+        if _tracked(x):
+            y, z = self._whole_gradient(t, x)
+            return y, (z * v).sum(1, keepdim=True)
+        n, dn = network_slope(
+            self.network, self._inputs(t, x), torch.cat([torch.zeros_like(t), v * self.factor[1:]], 1)
+        )
+        known, slope = self._known(t, x, v)
+        return self._combined(t, x, known, slope, n, dn, v)
+
+    def value_and_gradient(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`u [m, 1]` and `Du [m, d]`, by reverse mode through the network; see `value_and_slope`."""
+        if _tracked(x):
+            return self._whole_gradient(t, x)
+        n, dn = network_gradient(self.network, self._inputs(t, x))
+        known, slope = self._known(t, x, None)
+        return self._combined(t, x, known, slope, n, dn[:, 1:] * self.factor[1:], None)
+
+    def _combined(
+        self, t: Tensor, x: Tensor, known: Tensor, slope: Tensor, n: Tensor, dn: Tensor, v: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Value and derivative by the product rule."""
+        weight = (
+            self._weight(t, x) if self.terminal != "multiplicative" else (self.problem.horizon - t) * known
+        )
+        value = known + weight * self._raised(n)
+        if self.terminal == "multiplicative":  # the only weight that depends on x
+            slope = slope * (1 + (self.problem.horizon - t) * n)
+        return value, slope + weight * dn
+
+    def _known(self, t: Tensor, x: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`base` and its gradient, or its derivative along v, outside of every graph."""
+        with torch.no_grad():
+            if self.terminal == "soft":
+                return self.base(t, x), torch.zeros_like(x if v is None else t)
+            if self.terminal == "smoothed":
+                value, gradient = reverse_gradient(lambda x: self.base(t, x), x)
+            else:
+                value, gradient = self.problem.g(x), self.problem.g_gradient(x)
+            return value, gradient if v is None else (gradient * v).sum(1, keepdim=True)
+
+    def _whole_gradient(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return reverse_gradient(lambda x: self(t, x), x)
+
+    def _weight(self, t: Tensor, x: Tensor) -> Tensor:
+        """What N (+ a) is multiplied by, `[m, 1]`."""
+        if self.terminal == "soft":
+            return self.scale
+        left = self.problem.horizon - t
+        return left * self.problem.g(x) if self.terminal == "multiplicative" else left * self.scale
+
+    def _raised(self, n: Tensor) -> Tensor:
+        return n if self.a is None else n + self.a
+
+    def _inputs(self, t: Tensor, x: Tensor) -> Tensor:
+        both = torch.cat([t, x], 1)
+        return both if self.scaling == "none" else (both - self.shift) * self.factor
+
+    def extra_repr(self) -> str:
+        """Problem and terminal condition."""
+        return f"{self.problem.name!r}, dim={self.problem.dim}, terminal={self.terminal!r}"
+
+
+def _tracked(x: Tensor) -> bool:
+    return x.requires_grad and torch.is_grad_enabled()
+
+
+def check_network(network: nn.Module) -> None:
+    """Refuses what makes u depend on the batch or on chance, and warns of activations with a kink.
+
+    Raises:
+        InputError: there is batch norm, or dropout that drops anything.
+
+    Warns:
+        UserWarning: an activation is not smooth.
+
+    Example:
+        >>> check_network(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)))
+    """
+    kinked = ""
+    for name, module in network.named_modules():
+        where = f"{type(module).__name__} ({name or 'the network itself'})"
+        if isinstance(module, _BATCH_NORMS):
+            raise InputError(
+                f"the network has batch norm, {where}: u(t, x) would depend on the other points of the "
+                "batch, and Du would not be its gradient; leave it out, or use layer norm"
+            )
+        if isinstance(module, _DROPOUTS) and module.p > 0:
+            raise InputError(
+                f"the network has dropout, {where}, p={module.p}: the two ends of a time step would be "
+                "values of two different functions; leave it out or set p=0"
+            )
+        rough = isinstance(module, _KINKED) or (isinstance(module, nn.ELU) and module.alpha != 1)
+        kinked = kinked or (where if rough or getattr(module, "smooth", None) is False else "")
+    if kinked:
+        warnings.warn(
+            f"{kinked} is not smooth: Du jumps, and little of the loss reaches the weights through it; "
+            "use sin, tanh or SiLU",
+            stacklevel=3,
+        )

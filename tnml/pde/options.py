@@ -1,0 +1,295 @@
+"""Everything that can be chosen about solving an equation, and the recipes of the named problems."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from tnml.errors import InputError, choose
+from tnml.nn import TNN
+from tnml.pde.ansatz import TERMINALS, Ansatz
+from tnml.pde.deep_bsde import DeepBSDE
+from tnml.pde.problem import Problem
+from tnml.training import LoopOptions
+from tnml.training.options import AVERAGES, SCHEDULES, check_device, number, whole
+
+LOSS_NAMES = ("auto", "euler", "unbiased", "deep-bsde")
+NETWORKS = ("dense", "tnn")
+NOISES = ("normal", "signs", "sobol")
+DTYPES = MappingProxyType({"float32": torch.float32, "float64": torch.float64})
+
+_NAMED = {
+    "loss": LOSS_NAMES,
+    "terminal": ("auto", *TERMINALS),
+    "network": NETWORKS,
+    "noise": NOISES,
+    "group_noise": ("normal", "signs"),
+    "dtype": tuple(DTYPES),
+    "schedule": SCHEDULES,
+    "average": AVERAGES,
+    "first": ("tt", "dense"),
+}
+_START = 0.1  # the last layer starts at so much of its usual size
+# What may change when a run is resumed; `iterations` of a run with `max_seconds` was measured when it began.
+_FREE = frozenset({"device", "devices", "chunk", "checkpoint_seconds", "max_seconds", "tensorboard"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolveOptions:
+    """The options of `tnml.pde.solve`; a wrong value raises when the object is made.
+
+    Args:
+        loss: "euler" (the residual of Euler steps, FBSNN), "unbiased" (the product of two independent groups
+            of residuals, Un-EM), "deep-bsde" (a network for the gradient at each time step; gives u(0, x0)
+            only), or "auto": unbiased; euler where the problem is coupled.
+        group: noises in each of the two groups of "unbiased".
+        group_noise: of the noises in those groups: "signs" or "normal", see `tnml.pde.increments`.
+        relative: whether the residuals of "unbiased" are divided by |u|, for solutions far from zero.
+        terminal: how u(T, x) = g(x) is met: "soft" (by the loss only), "multiplicative" (g times 1 + (T - t)
+            network), "additive" (g plus (T - t) network), "smoothed" (as additive, on g smoothed by the
+            diffusion), or "auto": smoothed; soft where the problem is coupled.
+        network: "dense" or "tnn", whose layers are tensor trains, where no module is given.
+        width: of its hidden layers.
+        depth: how many hidden layers it has.
+        rank: of the tensor trains, "tnn" only.
+        activation: see `tnml.nn.TNN`.
+        first: kind of the first layer of "tnn", "tt" or "dense".
+        paths: in a batch, over all processes together.
+        time_steps: from 0 to the horizon.
+        noise: "normal", "sobol" or "signs", see `tnml.pde.increments`.
+        antithetic: whether paths come in pairs of opposite noise.
+        iterations: optimisation steps; rounded up to a multiple of `reports`.
+        max_seconds: how long training may take: before it starts, the time of an iteration is measured and
+            `iterations` reduced to what fits, so that the schedule still ends. None sets no limit.
+        reports: rows of the history, with u(0, x0) and the error where the truth is known.
+        lr: highest learning rate of Adam.
+        schedule: of the learning rate, see `tnml.training.LoopOptions`.
+        average: "ema" keeps a moving average of the weights, which is the result; "none" does not.
+        ema_decay: of that average.
+        clip_norm: longest gradient; None clips nothing.
+        dtype: "float32" or "float64".
+        chunk: most network inputs in memory at once; None: all. It changes time and memory, not the result.
+        seed: of starting weights and paths.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        devices: processes, one device each.
+        checkpoint_seconds: longest time without a checkpoint.
+        tensorboard: also write TensorBoard event files to the run's folder.
+
+    Raises:
+        InputError: a value is out of its range or a name is unknown.
+
+    Example:
+        >>> SolveOptions(iterations=100).lr
+        0.001
+        >>> SolveOptions(terminal="smooth")
+        Traceback (most recent call last):
+        tnml.errors.InputError: unknown terminal 'smooth'; did you mean 'smoothed'? Choose from: ...
+    """
+
+    loss: str = "auto"
+    group: int = 3
+    group_noise: str = "signs"
+    relative: bool = False
+    terminal: str = "auto"
+    network: str = "dense"
+    width: int = 64
+    depth: int = 3
+    rank: int = 4
+    activation: str = "silu"
+    first: str = "tt"
+    paths: int = 100
+    time_steps: int = 50
+    noise: str = "normal"
+    antithetic: bool = False
+    iterations: int = 1500
+    max_seconds: float | None = None
+    reports: int = 20
+    lr: float = 1e-3
+    schedule: str = "cosine"
+    average: str = "ema"
+    ema_decay: float = 0.99
+    clip_norm: float | None = None
+    dtype: str = "float32"
+    chunk: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    devices: int = 1
+    checkpoint_seconds: float | None = 60.0
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name, known in _NAMED.items():
+            choose(name, getattr(self, name), dict.fromkeys(known))
+        sizes = ("group", "width", "depth", "rank", "paths", "time_steps", "iterations", "reports", "devices")
+        for name in sizes:
+            whole(name, getattr(self, name), 1)
+        whole("seed", self.seed, 0)
+        if self.chunk is not None:
+            whole("chunk", self.chunk, 1)
+        number("lr", self.lr, above=0.0)
+        number("ema_decay", self.ema_decay, least=0.0, below=1.0)
+        for name in ("max_seconds", "clip_norm", "checkpoint_seconds"):
+            if getattr(self, name) is not None:
+                number(name, getattr(self, name), above=0.0)
+        if self.antithetic and self.paths % 2:
+            raise InputError(f"antithetic paths come in pairs, got paths={self.paths}; take an even number")
+        check_device(self.device)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype of network and paths."""
+        return DTYPES[self.dtype]
+
+    def loop(self, iterations: int | None = None) -> tuple[LoopOptions, int]:
+        """The options of the loop, whose epochs are the rows of the history, and how many steps one has.
+
+        Args:
+            iterations: instead of those of the options.
+
+        Example:
+            >>> loop, steps = SolveOptions(iterations=50, reports=20).loop()
+            >>> loop.epochs, steps
+            (20, 3)
+        """
+        total = iterations or self.iterations
+        epochs = min(self.reports, total)
+        loop = LoopOptions(
+            epochs=epochs,
+            lr=self.lr,
+            schedule=self.schedule,
+            average=self.average,
+            ema_decay=self.ema_decay,
+            clip_norm=self.clip_norm,
+            seed=self.seed,
+            device=self.device,
+            devices=self.devices,
+            checkpoint_seconds=self.checkpoint_seconds,
+            tensorboard=self.tensorboard,
+        )
+        return loop, -(-total // epochs)
+
+    def make_network(self, dim: int) -> TNN:
+        """A network from (t, x) to u as the options say, with weights from torch's global random state.
+
+        It starts small: the last layer is a tenth of that of a `TNN`, so that training begins near the terminal
+        value that the solution is built on.
+
+        Args:
+            dim: space coordinates of the problem.
+
+        Example:
+            >>> SolveOptions(network="tnn", width=16, depth=2).make_network(7).widths
+            (8, 16, 16, 1)
+        """
+        network = TNN(
+            [dim + 1, *[self.width] * self.depth, 1],
+            rank=self.rank if self.network == "tnn" else None,
+            activation=self.activation,
+            first=self.first,
+        )
+        for layer in network.layers:
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
+        with torch.no_grad():
+            for parameter in network.layers[-1].parameters():
+                parameter.mul_(_START)
+        return network
+
+    def make_model(self, problem: Problem, network: nn.Module | None = None) -> Ansatz | DeepBSDE:
+        """What is trained: a `DeepBSDE` for that loss, else an `Ansatz` of the network, in the options' dtype.
+
+        Args:
+            problem: the equation.
+            network: instead of the options' one.
+
+        Raises:
+            InputError: the network does not suit the problem.
+
+        Example:
+            >>> from tnml.pde import BlackScholesBarenblatt
+            >>> SolveOptions().make_model(BlackScholesBarenblatt(3)).terminal
+            'smoothed'
+        """
+        chosen = self.settled(problem)
+        if chosen.loss == "deep-bsde":
+            if network is not None:
+                raise InputError("the loss 'deep-bsde' makes its own networks; leave network out")
+            return DeepBSDE(problem, self.time_steps).to(self.torch_dtype)
+        made = (network or self.make_network(problem.dim)).to(self.torch_dtype)
+        return Ansatz(made, problem, chosen.terminal)
+
+    def settled(self, problem: Problem) -> Self:
+        """The options with every "auto" of loss and terminal condition replaced by what it means here.
+
+        Raises:
+            InputError: the loss needs paths that are known beforehand, and the problem is coupled.
+
+        Example:
+            >>> from tnml.pde import BlackScholesBarenblatt
+            >>> SolveOptions().settled(BlackScholesBarenblatt(3)).loss
+            'unbiased'
+        """
+        loss, terminal = self.loss, self.terminal
+        if loss == "auto":
+            loss = "euler" if problem.coupled else "unbiased"
+        elif problem.coupled and loss != "euler":
+            raise InputError(f"{problem.name!r} is coupled: its paths need the solution; use loss='euler'")
+        if terminal == "auto":
+            terminal = "soft" if problem.coupled else "smoothed"
+        return dataclasses.replace(self, loss=loss, terminal=terminal)
+
+    def record(self) -> dict[str, Any]:
+        """The options as a flat dictionary of numbers, strings and None.
+
+        Example:
+            >>> SolveOptions().record()["paths"]
+            100
+        """
+        return dataclasses.asdict(self)
+
+    def identity(self) -> dict[str, str | int | float]:
+        """What has to be the same when a run is resumed.
+
+        Example:
+            >>> "device" in SolveOptions().identity()
+            False
+        """
+        left = _FREE | ({"iterations"} if self.max_seconds is not None else set())
+        return {
+            name: value if isinstance(value, str | int | float) else str(value)
+            for name, value in self.record().items()
+            if name not in left
+        }
+
+
+# What differs from the defaults, by the name of the problem.
+_RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "bsb": {"terminal": "multiplicative", "relative": True},
+    }
+)
+
+
+def preset(problem: Problem | str, **changes: Any) -> SolveOptions:
+    """The options that suit a named problem; the defaults for any other.
+
+    Args:
+        problem: a problem or its name.
+        changes: options to set otherwise.
+
+    Raises:
+        InputError: an option is unknown, or its value out of range.
+
+    Example:
+        >>> preset("bsb", iterations=10).terminal
+        'multiplicative'
+    """
+    name = problem if isinstance(problem, str) else problem.name
+    known = {field.name: field.name for field in dataclasses.fields(SolveOptions)}
+    for change in changes:
+        choose("option", change, known)
+    return SolveOptions(**{**_RECIPES.get(name, {}), **changes})
