@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--parts", default=None, help=f"by comma (default: {','.join(PARTS)})")
     parser.add_argument("--seeds", default="0,1,2", help="of MNIST, by comma (default: %(default)s)")
+    parser.add_argument("--alone", action="store_true", help="without Adam beside")
     parser.add_argument("--device", default="cpu", help="as for `tnml train` (default: cpu)")
 
 
@@ -44,7 +45,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
                 scaling(result, options, status.update)
         if "mnist" in parts:
             for number, seed in enumerate(map(int, options.seeds.split(","))):
-                result["mnist"] += mnist(options, seed, number == 0, console)
+                result["mnist"] += mnist(options, seed, number == 0 and not options.alone, console)
     except KeyboardInterrupt:
         result["errors"].append("interrupted: not everything was measured")
     return result
@@ -184,7 +185,7 @@ def bars(row: dict[str, Any]) -> list[dict[str, Any]]:
 def beside(
     train: Any, test: Any, swept: dict[str, Any], sweeps: SweepOptions, console: Console, *, smoke: bool
 ) -> list[dict[str, Any]]:
-    """Adam on a layer of as many parameters and images shifted alike: for a tenth of the time, and for all."""
+    """Adam on as many parameters and images shifted alike: for a tenth of the time, and for all of it."""
     sites, classes = train.x.shape[1], int(train.y.max()) + 1
     bond = 1
     while size(sites, classes, bond + 1) <= swept["parameters"]:

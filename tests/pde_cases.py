@@ -5,9 +5,17 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from tnml import pde
 from tnml.nn import TNN
-from tnml.pde import BlackScholesBarenblatt, HamiltonJacobiBellman, Problem
+from tnml.pde import (
+    AllenCahn,
+    ArithmeticBasketCall,
+    BlackScholesBarenblatt,
+    GeometricBasketCall,
+    HamiltonJacobiBellman,
+    HeatEquation,
+    HestonCall,
+    Problem,
+)
 
 D = 3
 MATRIX = torch.tensor([[0.5, 0.1, 0.0], [0.2, 0.4, 0.1], [0.0, -0.3, 0.6]], dtype=torch.float64)
@@ -65,13 +73,30 @@ PROBLEMS = {
     "curved": curved_in_z,
     "bsb": lambda: BlackScholesBarenblatt(D),
     "hjb": lambda: HamiltonJacobiBellman(D),
+    "allen-cahn": lambda: AllenCahn(D),
+    "heat": lambda: HeatEquation(D),
+    "heston": HestonCall,
+    "geometric": lambda: GeometricBasketCall(D),
+    "arithmetic": lambda: ArithmeticBasketCall(D),
 }
-if hasattr(pde, "AllenCahn"):
-    PROBLEMS["allen-cahn"] = lambda: pde.AllenCahn(D)
+
+
+class OwnModule(nn.Module):
+    """A network that tnml knows nothing of, with a layer norm: its forward derivative in torch misleads."""
+
+    def __init__(self, d):
+        super().__init__()
+        self.first, self.last = nn.Linear(d + 1, 6).double(), nn.Linear(6, 1).double()
+        self.norm = nn.LayerNorm(6).double()
+
+    def forward(self, x):
+        return self.last(torch.sin(self.norm(self.first(x))))
 
 
 def network(kind, d=D):
     """A network of `d` coordinates in double precision."""
+    if kind == "own module":
+        return OwnModule(d)
     if kind == "sequential":
         layers = nn.Linear(d + 1, 6), nn.Tanh(), nn.Linear(6, 6), nn.Softplus(), nn.Linear(6, 1)
         return nn.Sequential(*layers).double()
@@ -90,7 +115,16 @@ def network(kind, d=D):
     return made
 
 
-NETWORKS = ["sequential", "dense", "dense silu", "tnn", "tnn tanh", "tnn gelu", "tnn layer norm"]
+NETWORKS = [
+    "sequential",
+    "own module",
+    "dense",
+    "dense silu",
+    "tnn",
+    "tnn tanh",
+    "tnn gelu",
+    "tnn layer norm",
+]
 
 
 def equation(problem):

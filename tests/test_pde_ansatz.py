@@ -14,7 +14,7 @@ from tnml.errors import InputError
 from tnml.nn import TNN
 from tnml.pde import Ansatz, BlackScholesBarenblatt, HamiltonJacobiBellman, LogNormal, Problem
 from tnml.pde.ansatz import make_network
-from tnml.pde.network_derivatives import jet
+from tnml.pde.network_derivatives import jet, network_gradient, network_slope
 from tnml.pde.smoothing import sample_paths, smoothed, smoothing_nodes
 
 KINDS = ["soft", "multiplicative", "additive", "smoothed"]
@@ -110,6 +110,36 @@ def test_jets(activation):
     assert torch.allclose(jet(activation, x)[1], slope)
 
 
+@pytest.mark.parametrize("kind", ["sequential", "dense", "tnn"])
+def test_networks_are_differentiated_by_hand(kind, monkeypatch):
+    """The quick way is taken: torch's autograd is not asked for a gradient within the forward pass."""
+    net, x = network(kind), torch.randn(4, D + 1, dtype=torch.float64)
+    expected = net(x), network_gradient(net.forward, x)[1]
+
+    def refuse(*arguments, **options):
+        raise AssertionError("the generic way")
+
+    monkeypatch.setattr(torch.autograd, "grad", refuse)
+    y, z = network_gradient(net, x)
+    assert torch.allclose(y, expected[0])
+    assert torch.allclose(z, expected[1])
+    assert torch.allclose(network_slope(net, x, x)[1], (z * x).sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize("terminal", KINDS)
+def test_a_graph_behind_the_times_is_kept(terminal):
+    problem = HamiltonJacobiBellman(D)
+    u = made(problem, terminal=terminal)
+    t, x = points(problem)
+    t.requires_grad_()
+    slopes = [
+        torch.autograd.grad(y.sum(), t)[0]
+        for y in (u(t, x), u.value_and_gradient(t, x)[0], u.value_and_slope(t, x, x)[0])
+    ]
+    assert torch.allclose(slopes[1], slopes[0])
+    assert torch.allclose(slopes[2], slopes[0])
+
+
 def test_inputs_are_standardised_along_paths():
     problem = BlackScholesBarenblatt(4)
     u = made(problem)
@@ -117,10 +147,10 @@ def test_inputs_are_standardised_along_paths():
     t = paths.times[None, :, None].expand(len(paths), -1, 1)
     inputs = (torch.cat([t, paths.x], 2) - u.shift) * u.factor
     assert inputs.mean((0, 1)).abs().max() < 0.1
-    assert (inputs.flatten(0, 1).std(0) - 1).abs().max() < 0.1
+    assert (inputs.flatten(0, 1).std(0) - 1).abs().max() < 0.3
     ends = problem.g(paths.x[:, -1])
     assert u.offset.item() == pytest.approx(ends.mean().item(), rel=0.1)
-    assert u.scale.item() == pytest.approx(ends.std().item(), rel=0.3)
+    assert u.scale.item() == pytest.approx(ends.std().item(), rel=0.5)
 
 
 def test_a_coordinate_without_noise_is_not_blown_up():
@@ -158,8 +188,8 @@ def test_smoothing_is_near_the_mean_of_the_terminal_value():
     along = factor.sum(0) / d
     rate = 0.03 - factor.square().sum(1).mean() / 2 + along.square().sum() / 2
     truth = problem.g(x) * torch.exp(rate * 0.4)
-    assert torch.allclose(smoothed(problem, nodes, t, x), truth, rtol=2e-3)
-    assert not torch.allclose(problem.g(x), truth, rtol=2e-2)
+    assert torch.allclose(smoothed(problem, nodes, t, x), truth, rtol=3e-4)
+    assert not torch.allclose(problem.g(x), truth, rtol=4e-3)
 
 
 def test_smoothing_of_squares_is_exact():

@@ -42,7 +42,10 @@ def paths_of(problem, m=M, n=N, fresh=0, **options):
 def same(one, other, parameters, tolerance=1e-10):
     """Both values, and the gradients of all parameters, agree relative to their size."""
     assert torch.allclose(one, other, rtol=tolerance, atol=0)
-    found, expected = (torch.autograd.grad(loss, parameters, materialize_grads=True) for loss in (one, other))
+    found, expected = (
+        torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True)
+        for loss in (one, other)
+    )
     for a, b in zip(found, expected, strict=True):
         assert (a - b).abs().max() <= tolerance * max(1.0, b.abs().max())
     assert any(g.abs().max() > 1e-6 for g in expected)
@@ -252,7 +255,7 @@ def test_sign_increments_are_quieter():
         fresh = increments(m, n * k, 20, 1 / n, seed=0, step=0, stream=1, method=method, dtype=torch.float64)
         paths = euler_maruyama(problem, dw, fresh=fresh.view(m, n, k, 20))
         smooth[method] = UnbiasedLoss(group=1).per_path(u, problem, paths).std().item()
-    assert smooth["signs"] < 0.8 * smooth["normal"]
+    assert smooth["signs"] < 0.1 * smooth["normal"]
 
 
 def test_fresh_increments_are_drawn_where_none_are_given():

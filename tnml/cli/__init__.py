@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": "write the label and the probabilities of new samples as CSV",
     "inspect": "show what a model file holds: sites, bonds, entanglement, scale of its outputs",
     "compress": "make a model smaller, train it a little more, tell what that costs",
+    "pde": "solve parabolic equations in many dimensions",
     "data": "list the data sets known by name, or fetch one",
 }
 READERS = {"train": "request"}

@@ -34,7 +34,7 @@ def open_folder(options: RunOptions, out: Path | None, *, claim: bool) -> Path:
         raise InputError(
             f"{out} already holds a run; continue it with --resume {out}, or choose another --out"
         )
-    folder = out or _next_free(RUNS, Path(options.dataset).stem)
+    folder = out or next_free(RUNS, Path(options.dataset).stem)
     remove_leftovers(folder)
     write_text(folder / OPTIONS, yaml.safe_dump(options.record(), sort_keys=False))
     return folder
@@ -63,8 +63,18 @@ def discard_unused(folder: Path) -> None:
                 RUNS.rmdir()
 
 
-def _next_free(parent: Path, name: str) -> Path:
-    """A new folder, made by nobody else."""
+def next_free(parent: Path, name: str) -> Path:
+    """A new folder in `parent`, made by nobody else: name-001, 002, ...
+
+    Raises:
+        InputError: it cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     next_free(Path(folder), "bsb").name
+        'bsb-001'
+    """
     number = 1
     while True:
         folder = parent / f"{name}-{number:03d}"

@@ -199,10 +199,10 @@ class Ansatz(nn.Module):
     def value_and_slope(self, t: Tensor, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """`u [m, 1]` and its derivative along v, `v . Du [m, 1]`, by forward mode through the network.
 
-        What does not depend on the network is differentiated apart, without a graph. Where x itself carries a
+        What does not depend on the network is differentiated apart, without a graph. Where t or x carry a
         graph, as on the paths of coupled problems, everything goes into one graph.
         """
-        if _tracked(x):
+        if _tracked(t, x):
             y, z = self._whole_gradient(t, x)
             return y, (z * v).sum(1, keepdim=True)
         n, dn = network_slope(
@@ -213,7 +213,7 @@ class Ansatz(nn.Module):
 
     def value_and_gradient(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """`u [m, 1]` and `Du [m, d]`, by reverse mode through the network; see `value_and_slope`."""
-        if _tracked(x):
+        if _tracked(t, x):
             return self._whole_gradient(t, x)
         n, dn = network_gradient(self.network, self._inputs(t, x))
         known, slope = self._known(t, x, None)
@@ -264,8 +264,8 @@ class Ansatz(nn.Module):
         return f"{self.problem.name!r}, dim={self.problem.dim}, terminal={self.terminal!r}"
 
 
-def _tracked(x: Tensor) -> bool:
-    return x.requires_grad and torch.is_grad_enabled()
+def _tracked(t: Tensor, x: Tensor) -> bool:
+    return (t.requires_grad or x.requires_grad) and torch.is_grad_enabled()
 
 
 def check_network(network: nn.Module) -> None:

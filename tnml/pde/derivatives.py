@@ -1,7 +1,5 @@
 """Values of a function u(t, x) with its gradient or one directional derivative, at many points at once."""
 
-import functools
-import warnings
 from collections.abc import Callable
 
 import torch
@@ -27,9 +25,11 @@ def value_and_gradient(u: Function, t: Tensor, x: Tensor) -> tuple[Tensor, Tenso
 
 
 def value_and_slope(u: Function, t: Tensor, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """`u(t, x) [m, 1]` and `v . Du(t, x) [m, 1]` in forward mode, both differentiable again.
+    """`u(t, x) [m, 1]` and `v . Du(t, x) [m, 1]`, both differentiable again.
 
-    A function with a method `value_and_slope(t, x, v)` of its own, as `Ansatz`, is asked for it.
+    A function with a method `value_and_slope(t, x, v)` of its own, as `Ansatz`, is asked for it, and may use
+    forward mode. Any other takes reverse mode: what `torch.func.jvp` returns is not differentiable again
+    everywhere (through a layer norm its gradient is wrong, without a word), and it is not quicker.
 
     Example:
         >>> x, v = torch.ones(1, 2), torch.tensor([[1.0, 2.0]])
@@ -38,8 +38,11 @@ def value_and_slope(u: Function, t: Tensor, x: Tensor, v: Tensor) -> tuple[Tenso
         9.0
     """
     own = getattr(u, "value_and_slope", None)
-    found: tuple[Tensor, Tensor] = own(t, x, v) if own is not None else forward_slope(lambda x: u(t, x), x, v)
-    return found
+    if own is not None:
+        found: tuple[Tensor, Tensor] = own(t, x, v)
+        return found
+    y, z = reverse_gradient(lambda x: u(t, x), x)
+    return y, (z * v).sum(1, keepdim=True)
 
 
 def reverse_gradient(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,8 +51,8 @@ def reverse_gradient(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, 
     The gradient keeps its graph where gradients are enabled: the parameters of f learn through it.
 
     Example:
-        >>> reverse_gradient(lambda x: (x**2).sum(1, keepdim=True), torch.ones(1, 2))[1]
-        tensor([[2., 2.]])
+        >>> reverse_gradient(lambda x: (x**2).sum(1, keepdim=True), torch.ones(1, 2))[1].tolist()
+        [[2.0, 2.0]]
     """
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -59,23 +62,3 @@ def reverse_gradient(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, 
             return y, torch.zeros_like(x)
         (z,) = torch.autograd.grad(y.sum(), inputs, create_graph=keep, materialize_grads=True)
     return (y, z) if keep else (y.detach(), z.detach())
-
-
-def forward_slope(f: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """`f(x) [m, 1]` and its derivative along v `[m, 1]` by forward mode.
-
-    Example:
-        >>> forward_slope(lambda x: (x**2).sum(1, keepdim=True), torch.ones(1, 2), torch.ones(1, 2))[1]
-        tensor([[4.]])
-    """
-    _prepare_forward_mode()
-    value, slope, *_ = torch.func.jvp(f, (x,), (v,))
-    return value, slope
-
-
-@functools.cache
-def _prepare_forward_mode() -> None:
-    """Torch compiles formulas at the first use of forward mode, with a warning that is not for users."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))

@@ -1,13 +1,15 @@
-"""Derivatives of a network with respect to its inputs: for a `TNN` with its layers' own fast products.
+"""Derivatives of a network with respect to its inputs, by its layers' own fast products where they are known.
 
-A `TNN` is differentiated by hand, layer by layer. Both ways then consist of plain products with its layers
-and of `Jet`, so training goes backward through them once, where generic autograd goes twice or loses the
-layers' hand-written adjoints; sine and cosine of an activation are computed once. Every other network takes
-the generic way.
+A `TNN`, or an `nn.Sequential` of linear layers and activations, is differentiated by hand, layer by layer.
+Both ways then consist of plain products with its layers and of `Jet`, so training goes backward through them
+once, where generic autograd goes twice or loses the hand-written adjoints of tensor-train layers. Sine and
+cosine of an activation are computed once. Every other network takes the generic way, reverse mode.
 """
 
+import functools
+import warnings
 from collections.abc import Callable
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +18,27 @@ from torch.nn import functional
 
 from tnml.contraction import tt_linear
 from tnml.nn import TNN, TTLinear
-from tnml.nn.tnn import Sine
-from tnml.pde.derivatives import forward_slope, reverse_gradient
+from tnml.nn.tnn import Elementwise, Sine
+from tnml.pde.derivatives import reverse_gradient
 
 Network = Callable[[Tensor], Tensor]  # [m, d + 1] -> [m, 1]
 
 
+class Block(NamedTuple):
+    """`activation(layer(x))`, times `scale` and added to x where there is one.
+
+    Example:
+        >>> Block(nn.Linear(2, 2), nn.Tanh(), None).scale is None
+        True
+    """
+
+    layer: nn.Module
+    activation: nn.Module
+    scale: float | None
+
+
 def network_slope(network: Network, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """The outputs `[m, 1]` and their derivatives along v `[m, 1]`, by forward mode.
+    """The outputs `[m, 1]` and their derivatives along v `[m, 1]`: forward mode where the layers are known.
 
     Cost: 2 products with every layer forward and 4 backward.
 
@@ -33,13 +48,15 @@ def network_slope(network: Network, x: Tensor, v: Tensor) -> tuple[Tensor, Tenso
         >>> bool(slope.item() == layer.weight[0, 0].item())
         True
     """
-    if not _by_hand(network, x):
-        return forward_slope(network, x, v)
-    for layer, activation, scale in zip(network.layers, network.activations, network.scales, strict=False):
+    known = _blocks(network, x)
+    if known is None:
+        y, z = reverse_gradient(network, x)
+        return y, (z * v).sum(1, keepdim=True)
+    blocks, last = known
+    for layer, activation, scale in blocks:
         value, first = jet(activation, layer(x))
         slope = first * _without_bias(layer, v)
         x, v = (value, slope) if scale is None else (x + scale * value, v + scale * slope)
-    last = network.layers[-1]
     return last(x), _without_bias(last, v)
 
 
@@ -53,35 +70,45 @@ def network_gradient(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
         >>> bool((network_gradient(layer, torch.zeros(1, 2))[1] == layer.weight).all())
         True
     """
-    if not _by_hand(network, x):
+    known = _blocks(network, x)
+    if known is None:
         return reverse_gradient(network, x)
+    blocks, last = known
     firsts = []
-    for layer, activation, scale in zip(network.layers, network.activations, network.scales, strict=False):
+    for layer, activation, scale in blocks:
         value, first = jet(activation, layer(x))
         x = value if scale is None else x + scale * value
         firsts.append(first)
-    y = network.layers[-1](x)
-    z = _transposed(network.layers[-1], torch.ones_like(y))
-    for layer, first, scale in reversed(list(zip(network.layers, firsts, network.scales, strict=False))):
+    y = last(x)
+    z = _transposed(last, torch.ones_like(y))
+    for (layer, _, scale), first in reversed(list(zip(blocks, firsts, strict=True))):
         back = _transposed(layer, z * first)
         z = back if scale is None else z + scale * back
     return y, z
 
 
-def _by_hand(network: Network, x: Tensor) -> TypeGuard[TNN]:
-    """Whether the hand-written way holds: a plain `TNN` of one kind of block, no hooks, x without a graph.
+def _blocks(network: Network, x: Tensor) -> tuple[list[Block], nn.Module] | None:
+    """Blocks and last layer of a network that can be differentiated by hand; None: it cannot.
 
-    A graph behind x may want derivatives of a higher order than `Jet` gives.
+    Nor can one with hooks, or where x has a graph, which may want higher derivatives than `Jet` gives.
     """
-    return (
-        type(network) is TNN
-        and network.norm is None
-        and not (network.training and network.dropout.p > 0)
-        and not any(_hooked(module) for module in network.modules())
-        and all(type(layer) in (nn.Linear, TTLinear) for layer in network.layers)
-        and not (x.requires_grad and torch.is_grad_enabled())
-        and not torch.is_autocast_enabled(x.device.type)
-    )
+    if (x.requires_grad and torch.is_grad_enabled()) or torch.is_autocast_enabled(x.device.type):
+        return None
+    if type(network) is TNN:
+        if network.norm is not None or (network.training and network.dropout.p > 0):
+            return None
+        layers, activations, scales = list(network.layers), list(network.activations), network.scales
+    elif type(network) is nn.Sequential:
+        parts = list(network)
+        layers, activations = parts[::2], parts[1::2]
+        if len(parts) % 2 == 0 or not all(type(part) in _ELEMENTWISE for part in activations):
+            return None
+        scales = [None] * len(activations)
+    else:
+        return None
+    if not all(type(layer) in _LAYERS for layer in layers) or any(map(_hooked, network.modules())):
+        return None
+    return [Block(*parts) for parts in zip(layers, activations, scales, strict=False)], layers[-1]
 
 
 def _hooked(module: nn.Module) -> bool:
@@ -111,7 +138,9 @@ def jet(activation: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """
     formula = _FORMULAS.get(type(activation))
     if formula is None:
-        return forward_slope(activation, x, torch.ones_like(x))
+        _prepare_forward_mode()
+        value, first, *_ = torch.func.jvp(activation, (x,), (torch.ones_like(x),))
+        return value, first
     value, first = Jet.apply(x, formula)  # type: ignore[no-untyped-call]
     return value, first
 
@@ -166,3 +195,13 @@ _FORMULAS: dict[type[nn.Module], Callable[[Tensor], tuple[Tensor, Tensor, Tensor
     nn.Tanh: _tanh,
     nn.SiLU: _silu,
 }
+_ELEMENTWISE = {*_FORMULAS, Elementwise, nn.ELU, nn.GELU, nn.Softplus, nn.Sigmoid, nn.Identity}
+_LAYERS = {nn.Linear, TTLinear}
+
+
+@functools.cache
+def _prepare_forward_mode() -> None:
+    """Torch compiles formulas at the first use of forward mode, with a warning that is not for users."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))

@@ -1,4 +1,4 @@
-"""Prices of European calls: formulas of Black and of Heston at any (t, x), and sampling for the arithmetic basket."""
+"""Prices of European calls: formulas at any (t, x), and sampling for the arithmetic basket."""
 
 import math
 
@@ -33,7 +33,7 @@ def black_call(
     """
     width = variance.sqrt()
     above = torch.log(forward / strike) / width + width / 2
-    return forward * torch.special.ndtr(above) - strike * torch.special.ndtr(above - width)
+    return forward * _normal(above) - strike * _normal(above - width)
 
 
 def bachelier_call(
@@ -56,13 +56,13 @@ def bachelier_call(
     width = variance.sqrt()
     above = (mean - strike) / width
     density = torch.exp(-above.square() / 2) / math.sqrt(2 * math.pi)
-    return (mean - strike) * torch.special.ndtr(above) + width * density
+    return (mean - strike) * _normal(above) + width * density
 
 
 def mean_variance(
     left: Float[Tensor, "m 1"], variance: Float[Tensor, "m 1"], *, kappa: float, theta: float
 ) -> Float[Tensor, "m 1"]:
-    """The mean of Heston's variance over the time `left`, in expectation; positive also where it starts below 0.
+    """The expected mean of Heston's variance over the time `left`; positive also where it starts below 0.
 
     Example:
         >>> float(mean_variance(torch.tensor([[1.0]]), torch.tensor([[0.04]]), kappa=2.0, theta=0.04))
@@ -84,13 +84,13 @@ def heston_call(
     xi: float,
     rho: float,
     horizon: float = 1.0,
-    nodes: int = 256,
+    nodes: int = 128,
 ) -> Float[Tensor, "m 1"]:
     """A call under Heston's model, from the characteristic function of the log-price.
 
-    Lewis' single integral along Im u = -1/2, of the difference to Black's model with the same mean variance: the
-    pole at the ends of the strip cancels, and the price is right up to expiry. Where the variance is negative,
-    as Euler steps make it, its price is that of variance 0.
+    Lewis' single integral along Im u = -1/2, of the difference to Black's model with the same mean variance:
+    the pole at the ends of the strip cancels, and the price is right up to expiry. Where the variance is
+    negative, as Euler steps make it, its price is that of variance 0.
 
     Args:
         t: times.
@@ -105,9 +105,9 @@ def heston_call(
         nodes: of the Gauss-Legendre quadrature.
 
     Source:
-        Heston, Review of Financial Studies 6 (1993); the branch of the square root and of the logarithm: Albrecher,
-        Mayer, Schoutens, Tistaert, Wilmott Magazine (2007); the integral: Lewis, Option Valuation under
-        Stochastic Volatility (2000).
+        Heston, Review of Financial Studies 6 (1993); the branch of the square root and of the logarithm:
+        Albrecher, Mayer, Schoutens, Tistaert, Wilmott Magazine (2007); the integral: Lewis, Option Valuation
+        under Stochastic Volatility (2000).
 
     Example:
         >>> x = torch.tensor([[100.0, 0.04]], dtype=torch.float64)
@@ -162,7 +162,8 @@ def geometric_basket_call(
     Example:
         >>> covariance = 0.04 * (0.5 * torch.eye(10) + 0.5)
         >>> x = torch.full((1, 10), 100.0)
-        >>> round(float(geometric_basket_call(torch.zeros(1, 1), x, strike=100.0, rate=0.05, covariance=covariance)), 5)
+        >>> market = dict(strike=100.0, rate=0.05, covariance=covariance)
+        >>> round(float(geometric_basket_call(torch.zeros(1, 1), x, **market)), 5)
         7.94927
     """
     t, x = t.double(), x.double()
@@ -177,7 +178,8 @@ def geometric_moments(
     """The mean of the geometric basket after the time `left`, and the variance of its logarithm.
 
     Example:
-        >>> mean, variance = geometric_moments(torch.ones(1, 1), torch.ones(1, 1), rate=0.0, covariance=torch.eye(1))
+        >>> one = torch.ones(1, 1)
+        >>> mean, variance = geometric_moments(one, one, rate=0.0, covariance=one)
         >>> float(mean), float(variance)
         (1.0, 1.0)
     """
@@ -191,11 +193,12 @@ def arithmetic_moments(
 ) -> tuple[Float[Tensor, "m 1"], Float[Tensor, "m 1"]]:
     """The mean of the arithmetic basket after the time `left`, and about the variance of its logarithm.
 
-    The variance is that of a basket whose shares stay what they are now, so `black_call` of the two is near the
-    price of the basket and right at expiry.
+    The variance is that of a basket whose shares stay what they are now, so `black_call` of the two is near
+    the price of the basket and right at expiry.
 
     Example:
-        >>> mean, variance = arithmetic_moments(torch.ones(1, 1), torch.ones(1, 1), rate=0.0, covariance=torch.eye(1))
+        >>> one = torch.ones(1, 1)
+        >>> mean, variance = arithmetic_moments(one, one, rate=0.0, covariance=one)
         >>> float(mean), float(variance)
         (1.0, 1.0)
     """
@@ -216,8 +219,8 @@ def arithmetic_basket_call(
 ) -> Reference:
     """A call on the mean of log-normal assets at time 0, by Monte Carlo with a control variate.
 
-    The control is A - K where the geometric basket G exceeds a level, else 0: it differs from the payoff on few
-    paths, and its mean is known; the level is the one of the largest mean.
+    The control is A - K where the geometric basket G exceeds a level, else 0: it differs from the payoff on
+    few paths, and its mean is known; the level is the one of the largest mean.
 
     Args:
         x: spots.
@@ -229,7 +232,8 @@ def arithmetic_basket_call(
         seed: of the noise.
 
     Source:
-        The control is the lower bound of Rogers and Shi, Journal of Applied Probability 32 (1995), for baskets.
+        The control is the lower bound of Rogers and Shi, Journal of Applied Probability 32 (1995), for
+        baskets.
 
     Example:
         >>> factor = 0.2 * torch.linalg.cholesky(0.5 * torch.eye(10) + 0.5)
@@ -247,8 +251,8 @@ def arithmetic_basket_call(
     def known(levels: Tensor) -> Tensor:
         """E[(A - K) 1{ln G > level}], a lower bound of the price at every level."""
         above = (logs.mean() - levels) / shared.mean().sqrt()
-        shifted = torch.special.ndtr(above[:, None] + shared / shared.mean().sqrt())
-        return (shifted * forwards).mean(1) - strike * torch.special.ndtr(above)
+        shifted = _normal(above[:, None] + shared / shared.mean().sqrt())
+        return (shifted * forwards).mean(1) - strike * _normal(above)
 
     levels = math.log(strike) + torch.linspace(-0.5, 0.1, 601, dtype=torch.float64) * float(
         shared.max().sqrt()
@@ -265,3 +269,9 @@ def arithmetic_basket_call(
     discount = math.exp(-rate * horizon)
     source = f"Monte Carlo with a bound through the geometric basket as control, {samples:,} paths"
     return Reference(discount * mean, discount * error, source)
+
+
+def _normal(z: Tensor) -> Tensor:
+    """The distribution function of the standard normal law."""
+    found: Tensor = torch.special.ndtr(z)
+    return found

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tnml.errors import InputError, choose
-from tnml.nn import TNN
+from tnml.nn import TNN, TTLinear
 from tnml.pde.ansatz import TERMINALS, Ansatz
 from tnml.pde.deep_bsde import DeepBSDE
 from tnml.pde.problem import Problem
@@ -175,8 +175,10 @@ class SolveOptions:
     def make_network(self, dim: int) -> TNN:
         """A network from (t, x) to u as the options say, with weights from torch's global random state.
 
-        It starts small: the last layer is a tenth of that of a `TNN`, so that training begins near the terminal
-        value that the solution is built on.
+        It starts smooth and small: with the weights of `torch.nn.Linear`, which are three times smaller than
+        those of a `TNN` (a rough start leaves a dependence on x that takes long to unlearn, and costs a factor
+        of ten in the error), and with a tenth of them in the last layer, so that training begins near the
+        terminal value that the solution is built on.
 
         Args:
             dim: space coordinates of the problem.
@@ -192,7 +194,9 @@ class SolveOptions:
             first=self.first,
         )
         for layer in network.layers:
-            if isinstance(layer, nn.Linear):
+            if isinstance(layer, nn.Linear | TTLinear):
+                if isinstance(layer, TTLinear):
+                    layer.std = None
                 layer.reset_parameters()
         with torch.no_grad():
             for parameter in network.layers[-1].parameters():

@@ -1,4 +1,4 @@
-"""The record of one parabolic problem: its coefficients as functions of batches, checked once when written down."""
+"""The record of one parabolic problem: coefficients as functions of batches, checked when it is made."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tnml.errors import InputError
+from tnml.pde.checks import check_dim, check_positive
 from tnml.pde.sampling import antithetic_mean
 
 _EULER_STEPS = 100  # of the trivial baseline, where no exact step to the horizon is known
@@ -36,7 +37,8 @@ class LogNormal(NamedTuple):
 
     Args:
         rate: a number or `[d]`.
-        factor: a number, volatilities `[d]`, or a matrix `[d, d]` (rows: what each coordinate takes of the noise).
+        factor: a number, volatilities `[d]`, or a matrix `[d, d]` (rows: what each coordinate takes of the
+            noise).
 
     Example:
         >>> LogNormal(0.05, 0.2)
@@ -55,9 +57,9 @@ class Problem:
 
         u_t = -1/2 Tr(sigma sigma' D2u) - mu . Du + phi,    u(T, x) = g(x)
 
-    Every function takes a batch: `t [m, 1]`, `x [m, d]`, `y [m, 1]`, `z [m, d]`, `v [m, d]`, in any float dtype
-    and on any device, and is differentiable. Write functions at the top level of a module if the problem is to
-    be sent to other processes.
+    Every function takes a batch: `t [m, 1]`, `x [m, d]`, `y [m, 1]`, `z [m, d]`, `v [m, d]`, in any float
+    dtype and on any device, and is differentiable. Write functions at the top level of a module if the
+    problem is to be sent to other processes.
 
     Args:
         name: how tables call it.
@@ -79,8 +81,8 @@ class Problem:
             when it is first asked for.
         log_normal: says that X is a geometric Brownian motion; drift and diffusion follow, and paths take
             exact steps.
-        smoothed_terminal: `(t, x) -> [m, 1]`, equal to g at T and near the mean of g(X_T) given X_t = x before, in
-            closed form.
+        smoothed_terminal: `(t, x) -> [m, 1]`, equal to g at T and near the mean of g(X_T) given X_t = x
+            before, in closed form.
         discount: r of a driver `r y` (+ other terms), with which `trivial` discounts.
         options: what the maker of a named problem was called with; None for a problem of one's own.
 
@@ -117,10 +119,8 @@ class Problem:
     options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.dim, bool) or not isinstance(self.dim, int) or self.dim < 1:
-            raise InputError(f"dim must be a positive integer, got {self.dim!r}")
-        if not 0 < self.horizon < math.inf:
-            raise InputError(f"horizon must be a positive finite time, got {self.horizon!r}")
+        check_dim(self.dim)
+        check_positive(horizon=self.horizon)
         object.__setattr__(self, "x0", _starting_point(self.x0, self.dim))
         self._check_combination()
         _check_factor("diffusion", self.diffusion, self.dim)
@@ -228,14 +228,17 @@ class Problem:
         if self.exact is not None:
             x = self.start(torch.float64)[None]
             return Reference(float(self.exact(x.new_zeros(1, 1), x)), 0.0, "exact")
-        if callable(self.reference):
-            object.__setattr__(self, "reference", self.reference())
-        return self.reference
+        reference = self.reference
+        if callable(reference):
+            reference = reference()
+            object.__setattr__(self, "reference", reference)
+        return reference
 
     def trivial(self, samples: int = 2**16, steps: int | None = None, seed: int = 0) -> Reference:
         """The trivial answer `exp(-discount T) E[g(X_T)]`: the rest of the driver is ignored.
 
-        What has learned something is closer to the truth than this. For a driver `discount y` it is the truth.
+        What has learned something is closer to the truth than this. For a driver `discount y` it is the
+        truth.
 
         Args:
             samples: paths, in antithetic pairs.

@@ -1,8 +1,12 @@
 """One rule for integrals over the half line."""
 
+import functools
+
 import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
+
+_legendre = functools.cache(leggauss)
 
 
 def half_line(nodes: int = 256) -> tuple[Tensor, Tensor]:
@@ -15,6 +19,6 @@ def half_line(nodes: int = 256) -> tuple[Tensor, Tensor]:
         >>> float((weights * torch.exp(-s)).sum())
         1.0000000000...
     """
-    points, weights = (torch.from_numpy(part) for part in leggauss(nodes))
+    points, weights = (torch.from_numpy(part) for part in _legendre(nodes))
     v = (points + 1) / 2
     return v / (1 - v), weights / 2 / (1 - v).square()

@@ -1,4 +1,4 @@
-"""The Allen-Cahn equation for a terminal value that depends on |x| only: one space coordinate, solved spectrally."""
+"""The Allen-Cahn equation for a terminal value of |x|: one space coordinate, solved spectrally."""
 
 import functools
 import math
@@ -32,8 +32,8 @@ def allen_cahn(
 ) -> Float[Tensor, "m 1"]:
     """The solution with `phi = -y + y^3`, `sigma = sqrt(sigma2)` and the terminal value `1 / (2 + .4 |x|^2)`.
 
-    The solution depends on `rho = |x|^2` and the time to go only; it is solved for once per dimension, diffusion and
-    horizon, to about ten digits, and evaluated as a polynomial.
+    The solution depends on `rho = |x|^2` and the time to go only; it is solved for once per dimension,
+    diffusion and horizon, to about ten digits, and evaluated as a polynomial.
 
     Args:
         t: times in [0, horizon].
@@ -64,9 +64,9 @@ def allen_cahn(
 def _solved(d: int, sigma2: float, horizon: float) -> tuple[float, tuple[Panel, ...]]:
     """The scale L of the coordinate `s = rho / (rho + L)` and the solution, panel after panel in time to go.
 
-    In time to go the equation is `u' = sigma2 / 2 (4 rho u_rr + 2 d u_r) + u - u^3`, derivatives by rho. In s the
-    half line becomes [0, 1]; both ends are singular points of the operator, so no boundary condition is set.
-    Panels double in length, as what the diffusion smooths varies over longer and longer times.
+    In time to go the equation is `u' = sigma2 / 2 (4 rho u_rr + 2 d u_r) + u - u^3`, derivatives by rho. In s
+    the half line becomes [0, 1]; both ends are singular points of the operator, so no boundary condition is
+    set. Panels double in length, as what the diffusion smooths varies over longer and longer times.
     """
     if not horizon > 0 or not sigma2 > 0:
         raise InputError(f"horizon and sigma2 must be positive, got {horizon} and {sigma2}")
@@ -108,7 +108,7 @@ def _advanced(start: Matrix, operator: Matrix, length: float) -> Matrix:
 
 @functools.cache
 def _collocation(count: int) -> tuple[Matrix, Matrix]:
-    """Chebyshev's points from -1 to 1 and the matrix that differentiates the polynomial through values there."""
+    """Chebyshev's points from -1 to 1, and the matrix from values there to their polynomial's slopes."""
     points = -np.cos(np.pi * np.arange(count) / (count - 1))
     weights = np.where(np.isin(np.arange(count), (0, count - 1)), 0.5, 1.0) * (-1.0) ** np.arange(count)
     gaps = points[:, None] - points[None, :] + np.eye(count)

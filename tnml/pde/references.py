@@ -91,8 +91,8 @@ def monte_carlo(problem: Problem, samples: int = 2**18, steps: int | None = None
         seed: of the noise.
 
     Raises:
-        InputError: the driver is not `discount y`: then the mean is the trivial answer and not the solution, see
-            `Problem.trivial`.
+        InputError: the driver is not `discount y`: then the mean is the trivial answer and not the solution,
+            see `Problem.trivial`.
 
     Example:
         >>> from tnml.pde import HeatEquation

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         figure_format,
         save_figure,
     )
+    from tnml.report.pde_figures import cost_figure, solution_figure
 
 __all__ = [
     "ClassScores",
@@ -22,9 +23,11 @@ __all__ = [
     "compression_figure",
     "confusion_counts",
     "confusion_figure",
+    "cost_figure",
     "entanglement_figure",
     "figure_format",
     "save_figure",
+    "solution_figure",
 ]
 
 _FIGURES = (
@@ -35,7 +38,11 @@ _FIGURES = (
     "figure_format",
     "save_figure",
 )
-_HOMES = dict.fromkeys(_FIGURES, "figures")  # loads matplotlib
+_HOMES = {  # these load matplotlib
+    **dict.fromkeys(_FIGURES, "figures"),
+    "cost_figure": "pde_figures",
+    "solution_figure": "pde_figures",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,230 @@
+"""`tnml pde`: parabolic equations by name, solved, measured and drawn."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from shlex import quote
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from tnml import report
+from tnml.cli.console import complain, facts, rank, say, table
+from tnml.cli.parsing import MAX_SEED, bounded, new_parser, parse
+from tnml.cli.pde_request import PdeRequest, read_request
+from tnml.cli.runs import MODEL, OPTIONS, RUNS, discard_unused, next_free, remove_leftovers
+from tnml.errors import InputError, choose
+from tnml.files import write_text
+from tnml.pde import Problem, Solution, solve
+from tnml.pde.problems import PROBLEMS, problem
+from tnml.training import ProgressReporter
+
+INTERRUPTED = 130
+MOST_PATHS = 100_000
+ACTIONS = {
+    "list": "the problems known by name",
+    "solve": "solve one and keep the solution in a model file",
+    "evaluate": "measure a solution against the truth, along fresh paths",
+    "figure": "draw a solution along paths, its error against time, and the training",
+}
+HELP = f"""usage: tnml pde ACTION [options]
+
+Parabolic equations in many dimensions, solved by networks along random paths.
+
+actions:
+{chr(10).join(f"  {name:<10} {text}" for name, text in ACTIONS.items())}
+
+`tnml pde ACTION --help` shows an action's options; `tnml pde solve NAME --help` those of a problem, too.
+
+examples:
+  tnml pde list
+  tnml pde solve bsb --problem.dim 10
+  tnml pde evaluate runs/bsb-001
+  tnml pde figure runs/bsb-001 --out bsb.png"""
+
+
+def run(words: Sequence[str]) -> int:
+    """The exit code of `tnml pde` with these words.
+
+    Raises:
+        InputError: something asked for cannot be used.
+
+    Example:
+        >>> run([])  # doctest: +ELLIPSIS
+        usage: tnml pde ACTION [options]
+        ...
+        2
+    """
+    if not words or words[0] in ("-h", "--help", "help"):
+        say(HELP)
+        return 0 if words else 2
+    action: Callable[[Sequence[str]], int] = choose(
+        "action of tnml pde",
+        words[0],
+        {"list": _list, "solve": _solve, "evaluate": _evaluate, "figure": _figure},
+    )
+    return action(words[1:])
+
+
+def _list(words: Sequence[str]) -> int:
+    """Shows every problem at its defaults."""
+    parse(new_parser("tnml pde list", "Lists the problems known by name.", ["tnml pde list"]), words)
+    rows = []
+    for name, maker in PROBLEMS.items():
+        made = maker()
+        about = (maker.__doc__ or "").strip().splitlines()[0]
+        rows.append([name, str(made.dim), f"{made.horizon:g}", _known(made), about])
+    say(_left(["name", "dim", "horizon", "truth", "equation"], rows))
+    say(
+        "\nnext: tnml pde solve NAME, with --problem.dim and the other options of `tnml pde solve NAME --help`"
+    )
+    return 0
+
+
+def _known(made: Problem) -> str:
+    if made.exact is not None:
+        return "everywhere"
+    return "at (0, x0)" if made.reference is not None else "not known"
+
+
+def _left(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns under a heading, all to the left."""
+    lines = [list(head), *map(list, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _solve(words: Sequence[str]) -> int:
+    """Solves a problem; writes options, checkpoints, metrics and the model file into the folder of the run."""
+    request = read_request(words)
+    made = problem(request.name, **request.problem)
+    main, folder = rank() == 0, request.resume
+    try:
+        if folder is None:
+            folder = _folder(request, claim=main)
+        elif main:
+            remove_leftovers(folder)
+        say(_opening(request, made, folder))
+        try:
+            solution = solve(
+                made,
+                options=request.solve,
+                run_dir=folder,
+                resume=request.resume is not None,
+                reporter=ProgressReporter(),
+            )
+        except InputError:
+            if main and request.resume is None:
+                discard_unused(folder)
+            raise
+    except KeyboardInterrupt:
+        if folder is None:
+            raise
+        if main:
+            complain(f"stopped; continue with `tnml pde solve --resume {quote(str(folder))}`", title="tnml")
+        return INTERRUPTED
+    if main:
+        model = folder / MODEL
+        solution.save(model)
+        say(
+            f"\n{_final(solution)}\n\nmodel: {model}\nnext: tnml pde figure {quote(str(folder))} --out {made.name}.png"
+        )
+    return 0
+
+
+def _folder(request: PdeRequest, *, claim: bool) -> Path:
+    """The folder of a new run with its `options.yaml`; made by one process only."""
+    out = request.out
+    if not claim:
+        return out or RUNS / "unnamed"
+    if out is not None and (out / OPTIONS).exists():
+        raise InputError(
+            f"{out} already holds a run; continue it with --resume {out}, or choose another --out"
+        )
+    folder = out or next_free(RUNS, request.name)
+    remove_leftovers(folder)
+    write_text(folder / OPTIONS, yaml.safe_dump(request.record(), sort_keys=False))
+    return folder
+
+
+def _opening(request: PdeRequest, made: Problem, folder: Path) -> str:
+    """What will happen, before it does."""
+    options = request.solve.settled(made)
+    loss = f"{options.loss} loss, {options.terminal} terminal condition"
+    if options.loss == "deep-bsde":
+        loss = "deep-bsde loss, a network for every time step"
+    kind = f"{options.network}, {options.depth} hidden layers of {options.width}, {options.activation}"
+    if options.network == "tnn":
+        kind += f", rank {options.rank}"
+    limit = "" if options.max_seconds is None else f", or what fits into {options.max_seconds:g} s"
+    return facts(
+        [
+            ("problem", f"{made.name}, d = {made.dim}, horizon {made.horizon:g}"),
+            ("network", kind),
+            ("training", f"{loss}, {options.iterations:,} iterations{limit}"),
+            ("paths", f"{options.paths} of {options.time_steps} steps each"),
+            ("run", f"{folder} (Ctrl-C stops it, --resume continues it)"),
+        ]
+    )
+
+
+def _final(solution: Solution, paths: int = 256, sets: int = 4, seed: int = 0) -> str:
+    """The table at the end."""
+    rows = solution.summary(solution.relative_error(paths=paths, sets=sets, seed=seed))
+    head = f"{solution.problem.name}, d = {solution.problem.dim}"
+    return table([head, ""], rows)
+
+
+def _evaluate(words: Sequence[str]) -> int:
+    """Measures a stored solution."""
+    parser = _model_parser("evaluate", "Measures a solution against the truth, along fresh paths.")
+    parser.add_argument("--paths", type=int, default=256, help="paths, over all sets")
+    parser.add_argument("--sets", type=int, default=4, help="independent sets of paths, for the spread")
+    parser.add_argument("--seed", type=int, default=0, help="of the paths")
+    asked = parse(parser, words)
+    bounded("--sets", asked.sets, 2, 1000)
+    bounded("--paths", asked.paths, asked.sets, MOST_PATHS)
+    bounded("--seed", asked.seed, 0, MAX_SEED)
+    say(_final(_opened(asked.model), asked.paths, asked.sets, asked.seed))
+    return 0
+
+
+def _figure(words: Sequence[str]) -> int:
+    """Draws a stored solution."""
+    parser = _model_parser(
+        "figure", "Draws a solution along paths, its error against time, and the training."
+    )
+    parser.add_argument("--out", type=str, metavar="FILE", required=True, help=".png, .pdf or .svg")
+    parser.add_argument("--paths", type=int, default=5, help="paths that are drawn")
+    parser.add_argument("--seed", type=int, default=0, help="of the paths")
+    asked = parse(parser, words)
+    bounded("--paths", asked.paths, 1, 100)
+    bounded("--seed", asked.seed, 0, MAX_SEED)
+    report.figure_format(asked.out)
+    solution = _opened(asked.model)
+    report.save_figure(report.solution_figure(solution, paths=asked.paths, seed=asked.seed), asked.out)
+    say(f"figure: {asked.out}")
+    return 0
+
+
+def _model_parser(action: str, description: str) -> ArgumentParser:
+    extra = " --out solution.png" if action == "figure" else ""
+    parser = new_parser(
+        f"tnml pde {action} MODEL [options]", description, [f"tnml pde {action} runs/bsb-001{extra}"]
+    )
+    parser.add_argument("model", metavar="MODEL", help="a model file, or the folder of a run")
+    return parser
+
+
+def _opened(path: str) -> Solution:
+    """The solution in a model file, or in the folder of a run."""
+    place = Path(path)
+    if place.is_dir():
+        place = place / MODEL
+        if not place.exists():
+            raise InputError(
+                f"{path} holds no {MODEL}; is its run unfinished? `tnml pde solve --resume {path}` continues it"
+            )
+    return Solution.load(place)

@@ -1,0 +1,163 @@
+"""Reads the words after `tnml pde solve`: preset, YAML file, stored run and options, each before the last."""
+
+from argparse import SUPPRESS
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from tnml.cli.parsing import MAX_SEED, bounded, checked, new_parser, parse, plain
+from tnml.cli.runs import OPTIONS
+from tnml.errors import InputError, choose
+from tnml.pde import SolveOptions, preset
+from tnml.pde.problems import PROBLEMS
+
+SHARED = frozenset({"seed", "device", "devices"})  # asked for once, at the top
+EXAMPLES = (
+    "tnml pde solve bsb",
+    "tnml pde solve hjb --problem.dim 20 --solve.max_seconds 60 --out runs/hjb",
+    "tnml pde solve --config runs/bsb-001/options.yaml --seed 1",
+    "tnml pde solve --resume runs/bsb-001",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PdeRequest:
+    """A parsed `tnml pde solve`.
+
+    Args:
+        name: of the problem.
+        problem: arguments of its maker.
+        solve: how it is solved.
+        out: folder asked for; None chooses one.
+        resume: folder of the run to continue, or None.
+
+    Example:
+        >>> PdeRequest(name="bsb", problem={"dim": 3}, solve=SolveOptions(), out=None, resume=None).name
+        'bsb'
+    """
+
+    name: str
+    problem: dict[str, Any]
+    solve: SolveOptions
+    out: Path | None
+    resume: Path | None
+
+    def record(self) -> dict[str, Any]:
+        """Plain numbers, words and lists for `options.yaml`, which `--config` reads."""
+        options = self.solve.record()
+        shared = {name: options.pop(name) for name in sorted(SHARED)}
+        return {"name": self.name, **shared, "problem": dict(self.problem), "solve": options}
+
+
+def read_request(words: Sequence[str]) -> PdeRequest:
+    """What `tnml pde solve` was asked for.
+
+    The problem's preset gives the defaults, the file of `--config` (or the run of `--resume`) goes before
+    them, and the words typed go before all.
+
+    Raises:
+        InputError: unknown options or names, wrong types or values, a missing or malformed file.
+        SystemExit: `--help` was asked for and shown.
+
+    Example:
+        >>> read_request(["bsb", "--problem.dim", "7", "--seed", "3"]).solve.seed
+        3
+    """
+    config, resume = (_value_of(option, words) for option in ("--config", "--resume"))
+    if config is not None and resume is not None:
+        raise InputError("--resume takes the options of the run; leave --config away")
+    stored: dict[str, Any] = {}
+    source = config if resume is None else str(Path(resume) / OPTIONS)
+    if source is not None:
+        stored = _stored(Path(source))
+    typed = words[0] if words and not words[0].startswith("-") else None
+    if resume is not None and typed not in (None, stored.get("name")):
+        raise InputError(
+            f"the run to resume solves {stored.get('name')!r}, got {typed!r}; leave the name away"
+        )
+    name = typed or stored.get("name")
+    if name is None:
+        if "-h" not in words and "--help" not in words:
+            raise InputError(f"name a problem: tnml pde solve NAME; choose from: {', '.join(PROBLEMS)}")
+        name = next(iter(PROBLEMS))
+    choose("problem", name, PROBLEMS)
+    parser = _parser(name)
+    defaults = {f"solve.{key}": value for key, value in preset(name).record().items() if key not in SHARED}
+    if stored.get("name") == name:
+        defaults |= checked(parser, {str(key): value for key, value in stored.items()}, str(source))
+    parser.set_defaults({**defaults, "name": name})
+    found = plain(parse(parser, words))
+    bounded("--seed", found["seed"], 0, MAX_SEED)
+    options = SolveOptions(**found["solve"], **{key: found[key] for key in SHARED})
+    folder = {key: None if found[key] is None else Path(found[key]) for key in ("out", "resume")}
+    if folder["out"] is not None and folder["resume"] is not None:
+        raise InputError("--resume continues in the folder of the run; leave --out away")
+    return PdeRequest(name=name, problem=dict(found.get("problem", {})), solve=options, **folder)
+
+
+def _value_of(option: str, words: Sequence[str]) -> str | None:
+    """What is typed after an option, in either spelling; the last one counts."""
+    found = None
+    for place, word in enumerate(words):
+        if word == option and place + 1 < len(words):
+            found = words[place + 1]
+        elif word.startswith(f"{option}="):
+            found = word.partition("=")[2]
+    return found
+
+
+def _parser(name: str) -> ArgumentParser:
+    parser = new_parser(
+        "tnml pde solve NAME [options]",
+        "Solves a parabolic equation with a network along random paths, and keeps it in a model file.",
+        EXAMPLES,
+    )
+    add = parser.add_argument
+    add("name", nargs="?", metavar="NAME", help=", ".join(PROBLEMS))
+    add(
+        "--config",
+        type=str,
+        metavar="FILE.yaml",
+        help="options from a file, as options.yaml in every run folder",
+    )
+    add("--out", type=str, metavar="FOLDER", help="folder of the run; null: runs/NAME-001, 002, ...")
+    add(
+        "--resume",
+        type=str,
+        metavar="FOLDER",
+        help="continue the run in this folder, exactly where it stopped",
+    )
+    add("--seed", type=int, default=0, help="of everything random")
+    add("--device", type=str, default="auto", help="auto (CUDA where there is one), cpu, cuda or cuda:1")
+    add("--devices", type=int, default=1, help="processes, one device each; leave it at 1 under torchrun")
+    parser.add_function_arguments(PROBLEMS[name], "problem")
+    parser.add_class_arguments(SolveOptions, "solve", skip=set(SHARED))
+    for action in parser._actions:  # jsonargparse offers a file for each group, too: one --config is enough
+        if action.dest in ("problem", "solve"):
+            action.help = SUPPRESS
+    return parser
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """The options in a YAML file."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text"
+        raise InputError(f"cannot read the options in {path}: {reason}; check the path") from error
+    except yaml.YAMLError as error:
+        raise InputError(
+            f"{path} is not valid YAML ({error}); correct it, or take options.yaml of a run"
+        ) from error
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(group, {}), dict) for group in ("problem", "solve")
+    ):
+        raise InputError(
+            f"{path} must hold options such as `name: bsb` and `solve: {{iterations: 500}}`; options.yaml of a "
+            "run shows them all"
+        )
+    return content
