@@ -255,7 +255,7 @@ def test_sign_increments_are_quieter():
         fresh = increments(m, n * k, 20, 1 / n, seed=0, step=0, stream=1, method=method, dtype=torch.float64)
         paths = euler_maruyama(problem, dw, fresh=fresh.view(m, n, k, 20))
         smooth[method] = UnbiasedLoss(group=1).per_path(u, problem, paths).std().item()
-    assert smooth["signs"] < 0.1 * smooth["normal"]
+    assert smooth["signs"] < 0.3 * smooth["normal"]
 
 
 def test_fresh_increments_are_drawn_where_none_are_given():

@@ -83,8 +83,8 @@ class EulerLoss(PathLoss):
 
     All points are evaluated in one call where the paths do not depend on the solution. For drivers linear in
     z only a directional derivative `Z . (sigma dW + direction dt)` is taken, by forward mode where the
-    network's layers are known; the last points, whose full gradient the terms at T need, are then a second call.
-    Coupled problems are stepped one after the other, with gradients through the steps.
+    network's layers are known; the last points, of which the terms at T need the full gradient, are then a
+    second call. Coupled problems are stepped one after the other, with gradients through the steps.
 
     Its minimum is not the solution: a residual of the exact solution has the variance
     `dt^2 / 2 tr((sigma' D2u sigma)^2)`, which a solution of smaller curvature makes smaller.

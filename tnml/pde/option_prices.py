@@ -70,7 +70,8 @@ def mean_variance(
     """
     turned = kappa * left.clamp(min=_LEAST_TIME)
     weight = -torch.expm1(-turned) / turned
-    return theta + (variance.clamp(min=0) - theta) * weight
+    series = turned / 2 - turned.square() / 6 + turned**3 / 24  # 1 - weight would lose its digits
+    return theta * torch.where(turned < 1e-3, series, 1 - weight) + variance.clamp(min=0) * weight
 
 
 def heston_call(

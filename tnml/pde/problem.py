@@ -247,7 +247,7 @@ class Problem:
 
         Raises:
             InputError: the problem is coupled, so that X is not known without the solution; or fewer than 4
-                samples.
+                samples or no step are asked for.
 
         Example:
             >>> from tnml.pde import HeatEquation
@@ -257,6 +257,8 @@ class Problem:
         """
         if self.coupled:
             raise InputError(f"{self.name!r} is coupled: without its solution X_T is not known")
+        if steps is not None and steps < 1:
+            raise InputError(f"steps must be at least 1, got {steps}")
         count = steps or (1 if self._one_step_is_exact else _EULER_STEPS)
         dt = self.horizon / count
         start = self.start(torch.float64)
