@@ -46,20 +46,19 @@ def main(smoke: bool = False) -> None:
         diffusion=2**0.5,  # a number, a diagonal, a matrix, or a function (t, x, v) -> sigma(t, x) v
         driver_value=tax,
     )
-    changes = {"iterations": 100, "time_steps": 10, "paths": 8} if smoke else {}
+    changes = {"iterations": 60, "time_steps": 10, "paths": 8, "lr": 1e-2} if smoke else {}
     options = SolveOptions(device="cpu", **changes)
     solution = solve(problem, options=options)
     print(f"u(0, x0) = {solution.value:.5f}; without the tax it would be {problem.trivial().value:.5f}")
 
-    # Nobody knows the truth here, so look at the equation itself: both sides, by derivatives of the network.
-    t, x = torch.full((4, 1), 0.5), torch.randn(4, DIM, generator=torch.Generator().manual_seed(0))
-    print("u and |Du| at four points:", solution.u(0.5, x), (solution.gradient(0.5, x) ** 2).sum(1) ** 0.5)
+    x = torch.randn(4, DIM, generator=torch.Generator().manual_seed(0))
+    print("u at four points:", solution.u(0.5, x))
+    print("|Du| there:", (solution.gradient(0.5, x) ** 2).sum(1) ** 0.5)
     with tempfile.TemporaryDirectory() as folder:
         solution.save(Path(folder) / "taxed.safetensors")
         again = Solution.load(Path(folder) / "taxed.safetensors", problem=problem)
     assert again.value == solution.value
     assert 0 < solution.value < problem.trivial().value
-    assert solution.u(t[:, 0], x).shape == (4,)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,20 @@ def test_compress_network_example(project_root: Path, capsys: pytest.CaptureFixt
     assert re.search(r"test accuracy: 0\.\d+ dense, 0\.\d+ compressed, 0\.\d+ after five epochs more", shown)
 
 
+def test_pde_examples(
+    project_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("bsb", "hjb", "own", "option"):
+        load_example(project_root / "examples" / f"pde_{name}.py").main(smoke=True)
+    shown = capsys.readouterr().out
+    assert re.search(r"path error, mean +0\.\d+ %", shown)
+    assert re.search(r"tnn +\d+ parameters .* error along paths \d+\.\d+ %", shown)
+    assert "without the tax it would be 1.0" in shown
+    assert re.search(r"price 7\.\d+, by the formula 7\.9493", shown)
+    assert (tmp_path / "basket.png").stat().st_size > 1000
+
+
 @pytest.mark.usefixtures("data_dir")
 def test_mnist_example(project_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     load_example(project_root / "examples" / "mnist.py").main(smoke=True)
@@ -74,6 +88,10 @@ def test_every_example_is_short_and_tested(project_root: Path) -> None:
         "interop",
         "layer",
         "mnist",
+        "pde_bsb",
+        "pde_hjb",
+        "pde_option",
+        "pde_own",
         "quickstart",
         "tnn",
     ]

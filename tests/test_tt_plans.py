@@ -99,7 +99,6 @@ def test_frozen_parts_get_no_gradient(plan: str) -> None:
         tensors = [torch.randn(5, shape.in_size, dtype=torch.float64), *random_cores(shape)]
         tensors = [t.detach().requires_grad_(number != frozen) for number, t in enumerate(tensors)]
         (tt_linear(tensors[0], tensors[1:], plan=plan) * weight).sum().backward()
-        (tensors[0] @ tt_matrix(tensors[1:]).t() * weight).sum()
         assert tensors[frozen].grad is None
         trained = [t for number, t in enumerate(tensors) if number != frozen]
         loss = (tensors[0] @ tt_matrix(tensors[1:]).t() * weight).sum()
@@ -157,6 +156,9 @@ def test_autocast_and_meta() -> None:
             y = tt_linear(torch.ones(3, 16), cores, plan=plan)
         assert y.dtype == torch.bfloat16
         torch.testing.assert_close(y.float(), torch.ones(3, 16) @ tt_matrix(cores).t(), rtol=0.1, atol=0.5)
+        bias = torch.ones(16, requires_grad=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert tt_linear(torch.ones(3, 16), cores, bias, plan=plan).dtype == torch.bfloat16
         meta = tt_linear(torch.ones(3, 16, device="meta"), [core.to("meta") for core in cores], plan=plan)
         assert meta.shape == (3, 16)
 
@@ -196,7 +198,7 @@ def test_operations_are_those_of_the_closed_form() -> None:
         walks = [
             plan
             for plan in plans.list_plans(shape, batch, 4, gradient, TYPICAL)
-            if plan.name in ("left", "right") and plan.groups == (1, 1, 1) and plan.keep
+            if plan.name in ("left", "right") and plan.groups == (1, 1, 1) and plan.keep == gradient
         ]
         assert walks
         assert {plan.flops for plan in walks} == {forward * (3 if gradient else 1)}
@@ -212,7 +214,7 @@ def test_plans_are_listed_by_time_and_printed() -> None:
 
 
 def test_a_plan_that_needs_two_cores_falls_back_to_one_product() -> None:
-    for name in ("left", "right", "slices"):
+    for name in ("left", "right", "slices", "middle", "path"):
         assert plans.choose_plan(TTShape((4,), (6,), (1, 1)), 5, name, 4, True, TYPICAL).name == "dense"
 
 
@@ -277,11 +279,16 @@ def test_rates_grow_with_the_work() -> None:
         ({"out_features": 13}, "out_features must lie in 1 to 12, got 13"),
         ({"out_features": 0}, "out_features must lie in 1 to 12, got 0"),
         ({"bias": torch.ones(5)}, r"expected a bias of 12 numbers, got \[5\]"),
-        ({"x": torch.ones(2, 12, dtype=torch.float64)}, "torch.float64 on cpu, cores torch.float32"),
+        (
+            {"x": torch.ones(2, 12, dtype=torch.float64)},
+            "inputs are torch.float64 on cpu, a core or the bias torch.float32",
+        ),
         ({"cores": [torch.ones(1, 3, 4)]}, r"core 0 must be a tensor of shape \(l, o, i, r\)"),
         ({"cores": [torch.ones(1, 3, 4, 2), torch.ones(3, 4, 3, 1)]}, "core 1 has left rank 3, expected 2"),
         ({"cores": [torch.ones(2, 3, 4, 1)]}, "the outer ranks must be 1, got 2 and 1"),
         ({"cores": []}, "expected as many input as output factors"),
+        ({"x": torch.ones(12)}, r"expected inputs \[b, 12\], got \[12\]"),
+        ({"bias": torch.ones(12, dtype=torch.float64)}, "a core or the bias torch.float64"),
     ],
 )
 def test_bad_input(change: dict[str, object], text: str, unchecked: None) -> None:
@@ -295,3 +302,8 @@ def test_bad_shapes() -> None:
         TTShape((2, 2), (2,), (1, 1))
     with pytest.raises(InputError, match="must be positive"):
         TTShape((2, 0), (2, 2), (1, 1, 1))
+    with pytest.raises(InputError, match=r"ins must be integers, got \(2.0, 2\)"):
+        TTShape((2.0, 2), (2, 2), (1, 1, 1))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="batch of at least 1 sample, got 0"):
+        tt_plans(TTShape((2, 2), (2, 2), (1, 1, 1)), 0)
+    assert hash(TTShape([2, 2], [2, 2], [1, 1, 1])) == hash(TTShape((2, 2), (2, 2), (1, 1, 1)))  # type: ignore[arg-type]

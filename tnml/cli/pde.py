@@ -26,20 +26,12 @@ ACTIONS = {
     "evaluate": "measure a solution against the truth, along fresh paths",
     "figure": "draw a solution along paths, its error against time, and the training",
 }
-HELP = f"""usage: tnml pde ACTION [options]
-
-Parabolic equations in many dimensions, solved by networks along random paths.
-
-actions:
-{chr(10).join(f"  {name:<10} {text}" for name, text in ACTIONS.items())}
-
-`tnml pde ACTION --help` shows an action's options; `tnml pde solve NAME --help` those of a problem, too.
-
-examples:
-  tnml pde list
-  tnml pde solve bsb --problem.dim 10
-  tnml pde evaluate runs/bsb-001
-  tnml pde figure runs/bsb-001 --out bsb.png"""
+EXAMPLES = (
+    "tnml pde list",
+    "tnml pde solve bsb --problem.dim 10",
+    "tnml pde evaluate runs/bsb-001",
+    "tnml pde figure runs/bsb-001 --out bsb.png",
+)
 
 
 def run(words: Sequence[str]) -> int:
@@ -49,20 +41,30 @@ def run(words: Sequence[str]) -> int:
         InputError: something asked for cannot be used.
 
     Example:
-        >>> run([])  # doctest: +ELLIPSIS
-        usage: tnml pde ACTION [options]
-        ...
-        2
+        >>> run(["list", "--all"])
+        Traceback (most recent call last):
+        tnml.errors.InputError: unknown option --all. See `tnml pde --help`
     """
-    if not words or words[0] in ("-h", "--help", "help"):
-        say(HELP)
-        return 0 if words else 2
-    action: Callable[[Sequence[str]], int] = choose(
-        "action of tnml pde",
-        words[0],
-        {"list": _list, "solve": _solve, "evaluate": _evaluate, "figure": _figure},
-    )
-    return action(words[1:])
+    if not words or words[0] in ("-h", "--help"):
+        parser = new_parser(
+            "tnml pde ACTION [options]",
+            "Parabolic equations in many dimensions, solved by networks along random paths. "
+            "`tnml pde ACTION --help` shows the options of an action, `tnml pde solve NAME --help` those of "
+            "a problem, too.",
+            EXAMPLES,
+        )
+        parser.add_argument("action", help="; ".join(f"{name}: {text}" for name, text in ACTIONS.items()))
+        if words:
+            parse(parser, words[:1])
+        say(parser.format_help())
+        return 2
+    actions: dict[str, Callable[[Sequence[str]], int]] = {
+        "list": _list,
+        "solve": _solve,
+        "evaluate": _evaluate,
+        "figure": _figure,
+    }
+    return choose("action of tnml pde", words[0], actions)(words[1:])
 
 
 def _list(words: Sequence[str]) -> int:
@@ -74,9 +76,7 @@ def _list(words: Sequence[str]) -> int:
         about = (maker.__doc__ or "").strip().splitlines()[0]
         rows.append([name, str(made.dim), f"{made.horizon:g}", _known(made), about])
     say(_left(["name", "dim", "horizon", "truth", "equation"], rows))
-    say(
-        "\nnext: tnml pde solve NAME, with --problem.dim and the other options of `tnml pde solve NAME --help`"
-    )
+    say("\nnext: tnml pde solve NAME; `tnml pde solve NAME --help` shows --problem.dim and all other options")
     return 0
 
 
@@ -97,7 +97,7 @@ def _left(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _solve(words: Sequence[str]) -> int:
-    """Solves a problem; writes options, checkpoints, metrics and the model file into the folder of the run."""
+    """Solves a problem; options, checkpoints, metrics and the model file go into the folder of the run."""
     request = read_request(words)
     made = problem(request.name, **request.problem)
     main, folder = rank() == 0, request.resume
@@ -129,7 +129,8 @@ def _solve(words: Sequence[str]) -> int:
         model = folder / MODEL
         solution.save(model)
         say(
-            f"\n{_final(solution)}\n\nmodel: {model}\nnext: tnml pde figure {quote(str(folder))} --out {made.name}.png"
+            f"\n{_final(solution)}\n\nmodel: {model}\n"
+            f"next: tnml pde figure {quote(str(folder))} --out {made.name}.png"
         )
     return 0
 
@@ -225,6 +226,6 @@ def _opened(path: str) -> Solution:
         place = place / MODEL
         if not place.exists():
             raise InputError(
-                f"{path} holds no {MODEL}; is its run unfinished? `tnml pde solve --resume {path}` continues it"
+                f"{path} holds no {MODEL}; is its run unfinished? `tnml pde solve --resume {path}` goes on"
             )
     return Solution.load(place)

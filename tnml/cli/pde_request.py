@@ -157,7 +157,7 @@ def _stored(path: Path) -> dict[str, Any]:
         isinstance(content.get(group, {}), dict) for group in ("problem", "solve")
     ):
         raise InputError(
-            f"{path} must hold options such as `name: bsb` and `solve: {{iterations: 500}}`; options.yaml of a "
-            "run shows them all"
+            f"{path} must hold options such as `name: bsb` and `solve: {{iterations: 500}}`; "
+            "options.yaml of a run shows them all"
         )
     return content

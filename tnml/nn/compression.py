@@ -2,8 +2,7 @@
 
 import copy
 import math
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,7 +16,7 @@ from tnml.errors import InputError, choose
 from tnml.mps.linalg import truncation_rank
 from tnml.nn.compression_report import CompressReport, CompressRow
 from tnml.nn.tt_convert import TTFit
-from tnml.nn.tt_factors import MOST_CORES, fitting_ranks, matrix_shape
+from tnml.nn.tt_factors import MOST_CORES, checked_n_cores, fitting_ranks, is_count, is_number, matrix_shape
 from tnml.nn.tt_linear import TTLinear
 
 _HALVINGS = 50  # of the interval of errors in the search for a ratio
@@ -51,7 +50,10 @@ def compress(
 
     The model itself stays as it is. A layer that appears under several names becomes one layer under the
     same names. Left alone, with the reason in the report, are layers whose weight is parametrised, pruned or
-    used elsewhere too, layers with hooks, and subclasses of `nn.Linear`, such as `out_proj` of attention.
+    used elsewhere too, layers with hooks, or with anything of their own that a tensor-train layer would not
+    have, subclasses of `nn.Linear`, such as `out_proj` of attention, and layers on the meta device.
+    Attributes whose names begin with "_" count as marks of other libraries: they hold nothing back, and are
+    not taken over.
     Train the copy for a few epochs afterwards, with a learning rate several times that of dense layers: this
     wins back most of what the truncation costs.
 
@@ -68,7 +70,7 @@ def compress(
 
     Raises:
         InputError: not exactly one limit is given, one is out of range, the ratio cannot be reached, a name
-            in `skip` is unknown, the model has parameters without a size yet, or it cannot be copied.
+            in `skip` is unknown, `model` is no module, it has parameters without a size yet, or it cannot be copied.
 
     Cost: for each layer the singular values of its n_cores - 1 unfoldings and one TT-SVD.
 
@@ -81,9 +83,14 @@ def compress(
         >>> report.ratio <= 0.2, type(smaller[0]).__name__, type(smaller[2]).__name__
         (True, 'TTLinear', 'Linear')
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"expected a torch.nn.Module, got {type(model).__name__}")
     _check_limits(max_error, ratio, rank)
-    if batch < 1:
-        raise InputError(f"batch must be at least 1, got {batch}")
+    n_cores = checked_n_cores(n_cores)
+    if not is_count(batch):
+        raise InputError(f"batch must be an integer of at least 1, got {batch!r}")
+    if not is_number(min_parameters):
+        raise InputError(f"min_parameters must be a number, got {min_parameters!r}")
     if any(is_lazy(parameter) for parameter in model.parameters()):
         raise InputError("the model has parameters without a size yet; run it once on a batch first")
     total = _n_parameters(model)
@@ -155,12 +162,12 @@ def _check_limits(max_error: float | None, ratio: float | None, rank: int | None
         raise InputError(
             f"give one of max_error, ratio and rank, got {' and '.join(named) or 'none of them'}"
         )
-    if max_error is not None and not 0 <= max_error < 1:
-        raise InputError(f"max_error is a relative error, at least 0 and below 1; got {max_error}")
+    if max_error is not None and not (is_number(max_error) and 0 <= max_error < 1):
+        raise InputError(f"max_error is a relative error, at least 0 and below 1; got {max_error!r}")
     if rank is not None:
         fitting_ranks(rank, (1, 1))  # says what is wrong with it
-    if ratio is not None and not 0 < ratio < 1:
-        raise InputError(f"ratio is parameters after over before, above 0 and below 1; got {ratio}")
+    if ratio is not None and not (is_number(ratio) and 0 < ratio < 1):
+        raise InputError(f"ratio is parameters after over before, above 0 and below 1; got {ratio!r}")
 
 
 def _dense_layers(
@@ -168,32 +175,47 @@ def _dense_layers(
 ) -> Iterator[tuple[nn.Linear, list[str], str]]:
     """Every dense layer once, with all its names and the reason to leave it ("": none)."""
     modules = dict(model.named_modules(remove_duplicate=False))
-    if isinstance(skip, str):
+    if isinstance(skip, str) or not isinstance(skip, Collection):
         raise InputError(f"skip is a collection of names; write [{skip!r}]")
     left = {id(module) for name in skip for module in choose("layer in skip", name, modules).modules()}
     names: dict[nn.Linear, list[str]] = {}
     for name, module in modules.items():
         if isinstance(module, nn.Linear):
             names.setdefault(module, []).append(name)
-    users = Counter(_memory(tensor) for module in model.modules() for tensor in _own_tensors(module))
+    shared = _sharing(tensor for module in model.modules() for tensor in _own_tensors(module))
+    usual = frozenset(vars(nn.Linear(1, 1, device="meta")))
     for layer, known in names.items():
-        reason = "named in skip" if id(layer) in left else _unfit(layer, users)
+        reason = "named in skip" if id(layer) in left else _unfit(layer, shared, usual)
         if not reason and (_n_parameters(layer) < min_parameters or not layer.weight.numel()):
             reason = f"fewer than {min_parameters:,} parameters"
         yield layer, known, reason
 
 
-def _unfit(layer: nn.Linear, users: Counter[tuple[object, ...]]) -> str:
-    """Why the layer's weight cannot become a tensor train without changing what the model is."""
+def _unfit(layer: nn.Linear, shared: Collection[int], usual: Collection[str]) -> str:
+    """Why the layer's weight cannot become a tensor train without changing what the model is.
+
+    Args:
+        layer: looked at.
+        shared: of the tensors whose numbers others hold too, see `_sharing`.
+        usual: the attributes of every dense layer.
+    """
     own = dict(layer.named_parameters(recurse=False))
     if is_parametrized(layer) or "weight" not in own:
         return "its weight is parametrised"
     if type(layer) is not nn.Linear:
         return f"{type(layer).__name__} is a subclass of Linear"
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    if any(hooks) or "forward" in vars(layer):  # a forward of its own is one, too
-        return "it has hooks"
-    if any(users[_memory(tensor)] > 1 for tensor in own.values()):
+    held = vars(layer)
+    if any(value for name, value in held.items() if name.endswith("_hooks")) or "forward" in held:
+        return "it has hooks"  # a forward of its own is one, too
+    if any(True for _ in layer.buffers()) or any(True for _ in layer.children()):
+        return "it has buffers or modules of its own"
+    if not own.keys() <= {"weight", "bias"} or any(
+        name not in usual and not name.startswith("_") for name in held
+    ):
+        return "it has parameters or attributes of its own"
+    if any(tensor.is_meta for tensor in own.values()):
+        return "it is on the meta device, without numbers"
+    if any(id(tensor) in shared for tensor in own.values()):
         return "its parameters are used elsewhere too"
     if not layer.weight.is_floating_point() or not bool(torch.isfinite(layer.weight).all()):
         return "its weights are not finite real numbers"
@@ -205,9 +227,27 @@ def _own_tensors(module: nn.Module) -> Iterator[Tensor]:
     yield from (tensor for _, tensor in module.named_buffers(recurse=False, remove_duplicate=False))
 
 
-def _memory(tensor: Tensor) -> tuple[object, ...]:
-    """Where the tensor's numbers lie: equal for tensors that share them."""
-    return tensor.device, tensor.untyped_storage().data_ptr() if tensor.numel() else id(tensor)
+def _sharing(tensors: Iterable[Tensor]) -> set[int]:
+    """Ids of the tensors whose addresses overlap those of another one, or that come twice.
+
+    Slices of one storage that lie beside each other, as `vector_to_parameters` makes them, share nothing.
+    """
+    ranges: dict[torch.device, list[tuple[int, int, int]]] = {}
+    for tensor in tensors:
+        if tensor.numel() and not tensor.is_meta and tensor.layout is torch.strided:
+            reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+            first = tensor.data_ptr()
+            place = first, first + reach * tensor.element_size(), id(tensor)
+            ranges.setdefault(tensor.device, []).append(place)
+    shared: set[int] = set()
+    for places in ranges.values():
+        furthest, owner = 0, 0  # the end of what came before, and whose it is
+        for first, end, tensor_id in sorted(places):
+            if first < furthest:
+                shared |= {owner, tensor_id}
+            if end > furthest:
+                furthest, owner = end, tensor_id
+    return shared
 
 
 def _candidate(layer: nn.Linear, n_cores: int | None, rank: int | None) -> _Candidate:

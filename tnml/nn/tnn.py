@@ -4,15 +4,16 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tnml.contraction import PLANS
 from tnml.errors import InputError, choose
 from tnml.nn.dropout import check_probability
+from tnml.nn.tt_factors import checked_n_cores, checked_rank, is_count, is_number
 from tnml.nn.tt_linear import TTLinear
 
 _WIDEST = 12.0  # standard deviations that the quadrature of an activation's moments covers
@@ -70,7 +71,8 @@ _NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.Layer
 def activation_moments(activation: nn.Module) -> tuple[float, float]:
     """`E[act(z)]` and `E[act(z)^2]` for a standard normal z, by Gauss-Legendre quadrature.
 
-    Zero, where many activations have a kink, parts the two intervals. In double precision.
+    Zero, where many activations have a kink, parts the two intervals. In double precision, with a copy of
+    the activation in evaluation mode.
 
     Raises:
         InputError: the activation is not a function of each entry, not finite, or zero everywhere.
@@ -85,14 +87,7 @@ def activation_moments(activation: nn.Module) -> tuple[float, float]:
     z = torch.cat([-half, half])
     weight = torch.cat([weights, weights]) * torch.exp(-z.square() / 2)
     weight /= weight.sum()
-    with torch.no_grad():
-        value = copy.deepcopy(activation).to("cpu", torch.float64)(z.clone())
-    if not isinstance(value, Tensor) or value.shape != z.shape:
-        came = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise InputError(
-            f"an activation maps every entry by itself: expected {tuple(z.shape)} out of {tuple(z.shape)}, "
-            f"got {came}"
-        )
+    value = _entry_by_entry(copy.deepcopy(activation).to("cpu", torch.float64).eval(), z)
     mean, square = (weight * value).sum().item(), (weight * value.square()).sum().item()
     if not (math.isfinite(square) and square > 0):
         raise InputError(
@@ -100,6 +95,24 @@ def activation_moments(activation: nn.Module) -> tuple[float, float]:
             "it must be positive and finite"
         )
     return mean, square
+
+
+def _entry_by_entry(activation: nn.Module, z: Tensor) -> Tensor:
+    """Values of an activation at `z`, which must be the same where other entries stand beside, or fewer."""
+    rule = "an activation maps every entry by itself, alike every time"
+    some = torch.arange(len(z)).flip(0)[: len(z) // 3 * 2]  # shorter, and in another order
+    try:
+        with torch.no_grad():
+            value, again = activation(z.clone()), activation(z[some])
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{rule}: it failed for {tuple(z.shape)}: {error}") from error
+    for found, shape in ((value, z.shape), (again, some.shape)):
+        if not isinstance(found, Tensor) or found.shape != shape or not found.is_floating_point():
+            came = f"{tuple(found.shape)}, {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
+            raise InputError(f"{rule}: expected {tuple(shape)} out of {tuple(shape)}, got {came}")
+    if not torch.allclose(value[some], again, rtol=1e-4, atol=1e-6, equal_nan=True):
+        raise InputError(f"{rule}: this one gives other values where some entries are left out or moved")
+    return value
 
 
 def starting_scales(
@@ -206,20 +219,25 @@ class TNN(nn.Module):
     ) -> None:
         super().__init__()
         self.widths = _checked_widths(widths)
+        self.rank = None if rank is None else checked_rank(rank)
+        n_cores, kinds = checked_n_cores(n_cores), {"tt": True, "dense": False}
+        first_tt, last_tt = (choose("kind of layer", kind, kinds) for kind in (first, last))
+        choose("plan", plan, dict.fromkeys(PLANS))
+        if not is_number(dropout):
+            raise InputError(f"dropout is a probability in [0, 1), got {dropout!r}")
         self.activation, starting, self._smooth = _activation(activation, alpha)
         self.norm = None if norm is None else choose("norm", norm, {name: name for name in _NORMS})
         mean, square = activation_moments(starting)
         gains, self.scales = starting_scales(self.widths, skip=skip, mean=mean, square=square)
         self._stds = [gain / math.sqrt(width) for gain, width in zip(gains, self.widths, strict=False)]
-        self.rank = rank if rank is None or isinstance(rank, int) else tuple(rank)
 
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         self.layers = nn.ModuleList()
         for number, (i, o) in enumerate(itertools.pairwise(self.widths)):
-            kind = last if number == len(gains) - 1 else first if number == 0 else "tt"
-            if choose("kind of layer", kind, {"tt": True, "dense": False}) and rank is not None:
-                std = self._stds[number]
-                self.layers.append(TTLinear(i, o, rank=rank, n_cores=n_cores, std=std, plan=plan, **place))
+            train = last_tt if number == len(gains) - 1 else first_tt or number > 0
+            if train and self.rank is not None:
+                options: dict[str, Any] = {"n_cores": n_cores, "std": self._stds[number], "plan": plan}
+                self.layers.append(TTLinear(i, o, rank=self.rank, **options, **place))
             else:
                 self.layers.append(nn.Linear(i, o, **place))
         hidden = self.widths[1:-1]
@@ -293,8 +311,8 @@ class TNN(nn.Module):
 
 
 def _checked_widths(widths: Sequence[int]) -> tuple[int, ...]:
-    checked = tuple(widths)
-    if len(checked) < 2 or not all(isinstance(w, Integral) and w > 0 for w in checked):
+    checked = tuple(widths) if isinstance(widths, Sequence | np.ndarray) else ()
+    if len(checked) < 2 or not all(map(is_count, checked)):
         raise InputError(
             f"widths are at least two positive integers, (in, hidden, .., hidden, out); got {widths!r}"
         )
@@ -305,13 +323,15 @@ def _activation(
     activation: str | Callable[[Tensor], Tensor] | nn.Module, alpha: float
 ) -> tuple[str, nn.Module, bool | None]:
     """Name, module, and whether the first derivative is continuous."""
+    if not is_number(alpha):
+        raise InputError(f"alpha must be a number, got {alpha!r}")
     if isinstance(activation, str):
         make, smooth = choose("activation", activation, ACTIVATIONS)
         if not (math.isfinite(alpha) and alpha > 0):
             raise InputError(f"alpha must be positive and finite, got {alpha}")
         if activation != "elu" and alpha != 1.0:
             raise InputError(f"alpha belongs to the activation 'elu', got alpha={alpha} for {activation!r}")
-        return activation, make(alpha), smooth(alpha)
+        return activation, make(float(alpha)), smooth(alpha)
     if isinstance(activation, nn.Module):
         return type(activation).__name__, activation, None
     if not callable(activation):

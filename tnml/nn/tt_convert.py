@@ -4,6 +4,7 @@ A core `(l, o, i, r)` is the core `(l, o i, r)` of a matrix product state; rows 
 ones (padding) count neither in norms nor in errors. All of it is done in double precision.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
@@ -15,7 +16,7 @@ from torch import Tensor
 from tnml.contraction import TTShape, tt_matrix
 from tnml.errors import InputError
 from tnml.mps import MatrixProductState
-from tnml.nn.tt_factors import fitting_ranks
+from tnml.nn.tt_factors import fitting_ranks, is_number
 
 Layer = TypeVar("Layer")
 Cores = list[Tensor]
@@ -104,7 +105,9 @@ def truncated_cores(
     Raises:
         InputError: neither limit is given, one is out of range, or a core is not finite.
 
-    Cost: O(o i r^3) for every core.
+    Cost: O(o i r^3) for every core. Where rows are padded, the error is that of cores with twice the ranks,
+        and the same for columns: up to 64 times as much where both are; about 30 times as long for
+        4001 x 4003 as for 4096 x 4096 at rank 64 in three cores.
 
     Source: Oseledets, SIAM J. Sci. Comput. 33 (2011) 2295, algorithm 2.
 
@@ -141,13 +144,41 @@ def relative_error(found: Inexact[Tensor, "o i"], expected: Inexact[Tensor, "o i
 def matrix_norm(cores: Sequence[Tensor], rows: int, columns: int) -> float:
     """Frobenius norm of the first `rows` and `columns` of the matrix, which is not made.
 
-    Cost: O(o i r^3) for every core.
+    The cores meet their conjugates from left to right, apart for indices whose digits so far are those of
+    the last used one and for indices that are below it; the padding takes part in no sum. Squares are
+    summed: where products of cores cancel, twice as many digits are lost as cancel.
+
+    Raises:
+        InputError: a core is not finite.
+
+    Cost: O(o i r^3) for every core; at most four times that of a matrix without padding.
 
     Example:
         >>> round(matrix_norm([torch.ones(1, 2, 2, 1), torch.ones(1, 2, 2, 1)], 3, 3), 6)
         3.0
     """
-    return _norm(_state(_used([_wide(core) for core in cores], rows, columns)))
+    shape = TTShape.of_cores(cores)
+    norm, (row, row_steps), (column, column_steps) = 1.0, _steps(rows, shape.outs), _steps(columns, shape.ins)
+    reached = {(row, column): _wide(cores[0]).new_ones(1, 1)}
+    for number, (core, of_rows, of_columns) in enumerate(zip(cores, row_steps, column_steps, strict=True)):
+        wide = _wide(core)
+        largest = float(wide.abs().max())
+        if not math.isfinite(largest):
+            raise InputError(f"core {number} holds NaN or infinite values; a norm needs finite numbers")
+        wide = wide / (largest or 1.0)
+        following: dict[tuple[int, int], Tensor] = {}
+        for (row, column), pairs in reached.items():
+            half = torch.einsum("lm,loir->moir", pairs, wide)
+            for (below, outs), (left, ins) in itertools.product(of_rows[row], of_columns[column]):
+                part, other = half[:, outs, ins], wide[:, outs, ins].conj()
+                found = torch.einsum("moir,mois->rs", part, other)
+                following[below, left] = following.get((below, left), 0) + found
+        whole = sum(float(pairs.diagonal().sum().real) for pairs in following.values())
+        if not whole > 0:
+            return 0.0
+        reached = {key: pairs / whole for key, pairs in following.items()}
+        norm *= largest * math.sqrt(whole)
+    return norm
 
 
 def _limits(
@@ -156,13 +187,11 @@ def _limits(
     """The largest rank at each place between two cores, and the error that is allowed at least: rounding."""
     if rank is None and max_error is None:
         raise InputError("a limit is needed: give rank, max_error or both")
-    if max_error is not None and not (
-        isinstance(max_error, int | float) and not isinstance(max_error, bool) and 0 <= max_error < 1
-    ):
+    if max_error is not None and not (is_number(max_error) and 0 <= max_error < 1):
         raise InputError(
             f"max_error is a relative error: expected a number, at least 0 and below 1, got {max_error!r}"
         )
-    error = max(max_error or 0.0, torch.finfo(dtype).eps)
+    error = max(float(max_error or 0.0), torch.finfo(dtype).eps)
     if rank is None:
         return None, error
     return list(fitting_ranks(rank, [o * i for o, i in zip(shape.outs, shape.ins, strict=True)])[1:-1]), error
@@ -221,23 +250,42 @@ def _used(cores: Sequence[Tensor], rows: int, columns: int) -> Cores:
     return result
 
 
-def _below(count: int, factors: Sequence[int]) -> list[Tensor]:
-    """A tensor train `(l, digit, r)` that is 1 on indices below `count` and 0 on the others.
+_LAST, _FREE = 0, 1  # digits so far are those of the last used index; they are smaller, so the next are free
+_Steps = list[tuple[int, slice]]  # to which of the two, by which digits
 
-    Digits are read from the most significant one. As long as they are those of the last used index, bond
-    index 0; once one is smaller, bond index 1: then the others are free.
+
+def _steps(count: int, factors: Sequence[int]) -> tuple[int, list[tuple[_Steps, _Steps]]]:
+    """How the digits of indices below `count` are read, from the most significant one.
+
+    Returns where to start, and for every digit the steps from `_LAST` and from `_FREE`. Without padding all
+    digits are free.
     """
     if count == math.prod(factors):
-        return [torch.ones(1, factor, 1) for factor in factors]
+        return _FREE, [([], [(_FREE, slice(None))]) for _ in factors]
     last, result, stride = count - 1, [], math.prod(factors)
     for factor in factors:
         stride //= factor
         digit = last // stride % factor
-        step = torch.zeros(2, factor, 2)
-        step[0, digit, 0] = 1
-        step[0, :digit, 1] = 1
-        step[1, :, 1] = 1
-        result.append(step)
+        smaller = [(_FREE, slice(0, digit))] if digit else []
+        result.append(([(_LAST, slice(digit, digit + 1)), *smaller], [(_FREE, slice(None))]))
+    return _LAST, result
+
+
+def _below(count: int, factors: Sequence[int]) -> list[Tensor]:
+    """A tensor train `(l, digit, r)` that is 1 on indices below `count` and 0 on the others.
+
+    Its bond index says which of `_LAST` and `_FREE` the digits so far are; without padding it has one.
+    """
+    start, steps = _steps(count, factors)
+    if start == _FREE:
+        return [torch.ones(1, factor, 1) for factor in factors]
+    result = []
+    for factor, both in zip(factors, steps, strict=True):
+        core = torch.zeros(2, factor, 2)
+        for before, options in enumerate(both):
+            for after, digits in options:
+                core[before, digits, after] = 1
+        result.append(core)
     result[0] = result[0][:1]
     result[-1] = result[-1].sum(2, keepdim=True)
     return result

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Self
 
 import torch
@@ -72,7 +73,7 @@ class TTEmbedding(TTModule):
             embedding_dim, num_embeddings, rank, n_cores, column_factors, row_factors, names=_NAMES
         )
         super().__init__(shape, num_embeddings, embedding_dim, std, device, dtype)
-        self.padding_idx = _checked_padding(padding_idx, num_embeddings)
+        self.padding_idx = _checked_padding(padding_idx, self._rows)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -164,7 +165,7 @@ class TTEmbedding(TTModule):
 
         Raises:
             InputError: neither limit is given, one is out of range, the table is not finite, or it has
-                `max_norm`, which a tensor train cannot keep to.
+                `max_norm`, `sparse` or `scale_grad_by_freq`, which a tensor train cannot keep to.
 
         Cost: n_cores - 1 singular value decompositions, the first of `(o1 i1) x (rest)`, in double precision.
 
@@ -182,6 +183,12 @@ class TTEmbedding(TTModule):
                 f"the embedding rescales rows to max_norm={embedding.max_norm} as they are looked up, "
                 "which a tensor train cannot; set max_norm to None first"
             )
+        for option in ("sparse", "scale_grad_by_freq"):
+            if getattr(embedding, option):
+                raise InputError(
+                    f"the embedding has {option}=True, but gradients of cores are dense and of all indices "
+                    f"together; set {option} to False first"
+                )
         sizes = embedding.num_embeddings, embedding.embedding_dim
         shape = matrix_shape(*sizes[::-1], 1, n_cores, column_factors, row_factors, names=_NAMES)
         cores, error = cores_of_matrix(embedding.weight, shape, rank, max_error)
@@ -192,9 +199,12 @@ class TTEmbedding(TTModule):
         return TTFit(table.train(embedding.training), error)
 
     def to_embedding(self) -> nn.Embedding:
-        """The dense table with the same rows; training mode and what is to be trained stay."""
+        """The dense table with the same rows; it shares no memory with this one.
+
+        Training mode and what is to be trained stay.
+        """
         embedding: nn.Embedding = nn.Embedding.from_pretrained(
-            self.weight.detach(),
+            self.weight.detach().clone(memory_format=torch.contiguous_format),  # one core: W is a view
             freeze=not any(core.requires_grad for core in self.cores),
             padding_idx=self.padding_idx,
         )
@@ -214,7 +224,8 @@ class TTEmbedding(TTModule):
         Raises:
             InputError: neither limit is given, or one is out of range.
 
-        Cost: O(o i r^3) for every core, in double precision; the table is not made.
+        Cost: O(o i r^3) for every core, in double precision, and up to 64 times that for padded sizes, see
+            `tnml.nn.tt_convert.truncated_cores`; the table is not made.
 
         Example:
             >>> TTEmbedding(100, 16, rank=8).truncate(rank=4).layer.ranks
@@ -256,6 +267,6 @@ def _checked_padding(value: int | None, rows: int) -> int | None:
     """`padding_idx` counted from the start; negative ones count from the end, as in `torch.nn.Embedding`."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not -rows <= value < rows:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not -rows <= value < rows:
         raise InputError(f"padding_idx must be an integer from {-rows} to {rows - 1}, got {value!r}")
-    return value % rows
+    return int(value) % rows

@@ -3,6 +3,10 @@
 import functools
 import math
 from collections.abc import Iterator, Sequence
+from numbers import Integral, Real
+from typing import TypeGuard
+
+import numpy as np
 
 from tnml.contraction import TTShape
 from tnml.errors import InputError
@@ -48,8 +52,8 @@ def matrix_shape(
     """
     _check_count(names[0], in_features)
     _check_count(names[1], out_features)
-    if n_cores is not None and not (_is_count(n_cores) and n_cores <= MOST_CORES):
-        raise InputError(f"n_cores must be an integer from 1 to {MOST_CORES}, got {n_cores!r}")
+    in_features, out_features = int(in_features), int(out_features)
+    n_cores = checked_n_cores(n_cores)
     given_ins = _checked_factors(names[2], in_features, in_factors)
     given_outs = _checked_factors(names[3], out_features, out_factors)
     counts = {len(factors) for factors in (given_ins, given_outs) if factors} | ({n_cores} - {None})
@@ -101,15 +105,10 @@ def fitting_ranks(rank: int | Sequence[int], sizes: Sequence[int]) -> tuple[int,
         ((1, 4, 4, 1), (1, 2, 4, 1))
     """
     inner = len(sizes) - 1
-    if isinstance(rank, int):
-        _check_count("rank", rank)
-        given = [rank] * inner
-    else:
-        given = list(rank) if isinstance(rank, Sequence) else [rank]
-        for one in given:
-            _check_count("every rank", one)
-        if len(given) == inner + 2 and given[0] == given[-1] == 1:
-            given = given[1:-1]
+    wanted = checked_rank(rank)
+    given = [wanted] * inner if isinstance(wanted, int) else list(wanted)
+    if not isinstance(wanted, int) and len(given) == inner + 2 and given[0] == given[-1] == 1:
+        given = given[1:-1]
     if len(given) != inner:
         raise InputError(
             f"{len(sizes)} cores have {inner} ranks between them, got {len(given)}; "
@@ -121,6 +120,64 @@ def fitting_ranks(rank: int | Sequence[int], sizes: Sequence[int]) -> tuple[int,
     for k in range(inner, 0, -1):
         ranks[k] = min(ranks[k], ranks[k + 1] * sizes[k])
     return tuple(ranks)
+
+
+def checked_rank(rank: int | Sequence[int]) -> int | tuple[int, ...]:
+    """A rank, or ranks one by one, as Python's own integers.
+
+    Raises:
+        InputError: one is not a positive integer.
+
+    Example:
+        >>> checked_rank(np.int64(3)), checked_rank([2, 4])
+        (3, (2, 4))
+    """
+    if isinstance(rank, np.ndarray):
+        rank = rank.tolist()
+    if isinstance(rank, Integral):
+        _check_count("rank", rank)
+        return int(rank)
+    given = tuple(rank) if isinstance(rank, Sequence) else (rank,)
+    for one in given:
+        _check_count("every rank", one)
+    return tuple(int(one) for one in given)
+
+
+def checked_n_cores(n_cores: int | None) -> int | None:
+    """A number of cores as Python's own integer; None stays.
+
+    Raises:
+        InputError: it is not an integer from 1 to 6.
+
+    Example:
+        >>> checked_n_cores(3)
+        3
+    """
+    if n_cores is None:
+        return None
+    if not is_count(n_cores) or n_cores > MOST_CORES:
+        raise InputError(f"n_cores must be an integer from 1 to {MOST_CORES}, got {n_cores!r}")
+    return int(n_cores)
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether a value is an integer of at least 1, of Python or numpy, and no bool.
+
+    Example:
+        >>> is_count(np.int32(2)), is_count(0), is_count(2.0), is_count(True)
+        (True, False, False, False)
+    """
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a real number, of Python or numpy, and no bool.
+
+    Example:
+        >>> is_number(np.float32(0.5)), is_number(1), is_number("1"), is_number(True)
+        (True, True, False, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def factors_text(size: int, factors: Sequence[int]) -> str:
@@ -146,21 +203,19 @@ def _factorings(size: int, count: int, smallest: int) -> Iterator[tuple[int, ...
         first += 1
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
 def _check_count(what: str, value: object) -> None:
-    if not _is_count(value):
+    if not is_count(value):
         raise InputError(f"{what} must be an integer of at least 1, got {value!r}")
 
 
 def _checked_factors(what: str, size: int, given: Sequence[int] | None) -> tuple[int, ...] | None:
     if given is None:
         return None
-    factors = tuple(given) if isinstance(given, Sequence) else ()
-    if not 1 <= len(factors) <= MOST_CORES or not all(_is_count(factor) for factor in factors):
+    listed = given.tolist() if isinstance(given, np.ndarray) else given
+    factors = tuple(listed) if isinstance(listed, Sequence) else ()
+    if not 1 <= len(factors) <= MOST_CORES or not all(is_count(factor) for factor in factors):
         raise InputError(f"{what} must be 1 to {MOST_CORES} integers of at least 1, got {given!r}")
+    factors = tuple(int(factor) for factor in factors)
     if math.prod(factors) < size:
         raise InputError(
             f"the product of {what} must be at least {size}, got {' x '.join(map(str, factors))} = "

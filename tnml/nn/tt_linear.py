@@ -72,7 +72,7 @@ class TTLinear(TTModule):
         shape = matrix_shape(in_features, out_features, rank, n_cores, in_factors, out_factors)
         super().__init__(shape, out_features, in_features, std, device, dtype)
         self.plan = choose("plan", plan, dict.fromkeys(PLANS, plan))
-        self.bias = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None
+        self.bias = nn.Parameter(torch.empty(self._rows, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
 
     @torch.no_grad()
@@ -160,11 +160,14 @@ class TTLinear(TTModule):
         return TTFit(layer.train(linear.training), error)
 
     def to_linear(self) -> nn.Linear:
-        """The dense layer with the same outputs; training mode and what is to be trained stay."""
-        weight = self.weight.detach()
+        """The dense layer with the same outputs; it shares no memory with this one.
+
+        Training mode and what is to be trained stay.
+        """
+        weight = self.weight.detach().clone(memory_format=torch.contiguous_format)  # one core: W is a view
         has_bias = self.bias is not None
         linear = nn.Linear(self.in_features, self.out_features, bias=has_bias, device="meta")
-        linear.weight = nn.Parameter(weight.contiguous(), any(core.requires_grad for core in self.cores))
+        linear.weight = nn.Parameter(weight, any(core.requires_grad for core in self.cores))
         if self.bias is not None:
             linear.bias = _copied(self.bias)
         return linear.train(self.training)
@@ -181,7 +184,8 @@ class TTLinear(TTModule):
         Raises:
             InputError: neither limit is given, or one is out of range.
 
-        Cost: O(o i r^3) for every core, in double precision; the matrix is not made.
+        Cost: O(o i r^3) for every core, in double precision, and up to 64 times that for padded sizes, see
+            `tnml.nn.tt_convert.truncated_cores`; the matrix is not made.
 
         Example:
             >>> layer, error = TTLinear(64, 64, rank=8).truncate(rank=4)

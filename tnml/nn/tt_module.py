@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tnml.contraction import TTShape, tt_matrix
 from tnml.errors import InputError
 from tnml.nn.tt_convert import matrix_norm
+from tnml.nn.tt_factors import is_number
 
 
 class TTModule(nn.Module):
@@ -41,11 +42,10 @@ class TTModule(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        number = isinstance(std, int | float) and not isinstance(std, bool) and 0 < std < math.inf
-        if std is not None and not number:
+        if std is not None and not (is_number(std) and 0 < std < math.inf):
             raise InputError(f"std must be a positive number, got {std!r}")
-        self.std = std
-        self._rows, self._columns = rows, columns
+        self.std = None if std is None else float(std)
+        self._rows, self._columns = int(rows), int(columns)
         sizes = zip(shape.ranks, shape.outs, shape.ins, shape.ranks[1:], strict=False)
         self.cores = nn.ParameterList(
             nn.Parameter(torch.empty(size, device=device, dtype=dtype)) for size in sizes

@@ -103,7 +103,7 @@ def fresh_paths(
 
 @torch.no_grad()
 def values_along(u: Function, paths: Paths) -> Tensor:
-    """u at every point of the paths, `[m, n + 1]`, in float64.
+    """The function u at every point of the paths, `[m, n + 1]`, in float64.
 
     Example:
         >>> from tnml.pde import BlackScholesBarenblatt

@@ -84,10 +84,10 @@ class SolveOptions:
 
     Example:
         >>> SolveOptions(iterations=100).lr
-        0.001
+        0.003
         >>> SolveOptions(terminal="smooth")
         Traceback (most recent call last):
-        tnml.errors.InputError: unknown terminal 'smooth'; did you mean 'smoothed'? Choose from: ...
+        tnml.errors.InputError: unknown terminal 'smooth'; did you mean 'smoothed' ... Choose from: ...
     """
 
     loss: str = "auto"
@@ -101,14 +101,14 @@ class SolveOptions:
     rank: int = 4
     activation: str = "silu"
     first: str = "tt"
-    paths: int = 100
+    paths: int = 16
     time_steps: int = 50
     noise: str = "normal"
     antithetic: bool = False
-    iterations: int = 1500
+    iterations: int = 2000
     max_seconds: float | None = None
     reports: int = 20
-    lr: float = 1e-3
+    lr: float = 3e-3
     schedule: str = "cosine"
     average: str = "ema"
     ema_decay: float = 0.99
@@ -176,9 +176,9 @@ class SolveOptions:
         """A network from (t, x) to u as the options say, with weights from torch's global random state.
 
         It starts smooth and small: with the weights of `torch.nn.Linear`, which are three times smaller than
-        those of a `TNN` (a rough start leaves a dependence on x that takes long to unlearn, and costs a factor
-        of ten in the error), and with a tenth of them in the last layer, so that training begins near the
-        terminal value that the solution is built on.
+        those of a `TNN` (a rough start leaves a dependence on x that takes long to unlearn and costs a
+        factor of ten in the error), and with a tenth of them in the last layer, so that training begins near
+        the terminal value that the solution is built on.
 
         Args:
             dim: space coordinates of the problem.
@@ -204,7 +204,7 @@ class SolveOptions:
         return network
 
     def make_model(self, problem: Problem, network: nn.Module | None = None) -> Ansatz | DeepBSDE:
-        """What is trained: a `DeepBSDE` for that loss, else an `Ansatz` of the network, in the options' dtype.
+        """What is trained, in the options' dtype: a `DeepBSDE` for that loss, else an `Ansatz`.
 
         Args:
             problem: the equation.
@@ -251,7 +251,7 @@ class SolveOptions:
 
         Example:
             >>> SolveOptions().record()["paths"]
-            100
+            16
         """
         return dataclasses.asdict(self)
 

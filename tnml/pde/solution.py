@@ -135,7 +135,7 @@ class Solution:
         )
 
     def along_paths(self, paths: int = 5, seed: int = 0) -> Along:
-        """u along a few fresh paths, beside the truth where it is known.
+        """The solution along a few fresh paths, beside the truth where it is known.
 
         Args:
             paths: how many.
@@ -167,6 +167,7 @@ class Solution:
         named = {
             "error at (0, x0)": found.at_start,
             "path error, mean": found.path_mean,
+            "path error, spread of sets": found.spread,
             "path error, max": found.path_max,
             "trivial answer": found.trivial,
             "terminal value alone, at (0, x0)": found.terminal_at_start,
@@ -228,8 +229,8 @@ class Solution:
         tensors, metadata = read_model(path)
         if metadata.get("kind") != KIND:
             raise InputError(
-                f"{path} holds a {metadata.get('kind', 'file of another kind')!r}, expected the solution of an "
-                "equation; use tnml.load"
+                f"{path} holds a {metadata.get('kind', 'file of another kind')!r}, expected the solution of "
+                "an equation; use tnml.load"
             )
         if metadata.get("format") != FORMAT:
             raise InputError(f"{path} has format {metadata.get('format')!r}, this tnml reads {FORMAT}")

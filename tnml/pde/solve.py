@@ -211,6 +211,7 @@ class Watch:
         self._paths: Paths | None = None
         self._exact: Tensor | None = None
 
+    @torch.no_grad()
     def __call__(self, model: nn.Module) -> Row:
         """The measured numbers of an `Ansatz` or a `DeepBSDE`."""
         like = next(iter(model.parameters()))
@@ -263,7 +264,12 @@ def _identity(
     problem: Problem, options: SolveOptions, loss: Loss, model: nn.Module
 ) -> dict[str, str | int | float]:
     """What has to be the same when a run is resumed, beyond the options of the loop."""
-    about = {"problem": problem.name, "dim": problem.dim, "horizon": problem.horizon, "model": repr(model)}
+    about: dict[str, str | int | float] = {
+        "problem": problem.name,
+        "dim": problem.dim,
+        "horizon": problem.horizon,
+        "model": repr(model),
+    }
     about |= {"problem options": repr(dict(problem.options or {})), "loss object": type(loss).__name__}
     return {**about, **options.identity()}
 

@@ -3,6 +3,7 @@
 import functools
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Num
@@ -16,7 +17,7 @@ from tnml.contraction.tt.network import contract_in_order
 from tnml.contraction.tt.plans import choose_plan
 from tnml.contraction.tt.rates import rates_of
 from tnml.contraction.tt.shape import TTShape
-from tnml.contraction.tt.slices import Slices, halves
+from tnml.contraction.tt.slices import Slices, halves, whole_matrix
 from tnml.contraction.tt.walk import Walk, step_matrices, walk_plainly, walk_steps
 from tnml.errors import InputError
 
@@ -47,8 +48,8 @@ def tt_linear(
     Raises:
         InputError: cores, inputs and bias do not fit, or the plan is unknown.
 
-    Cost: that of the plan; "auto" never chooses one that takes more memory than the dense layer where
-    another does not. From core to core b i o_k r_(k-1) r_k multiplications each; rebuilding W i o r, r the
+    Cost: that of the plan; "auto" takes none whose estimated memory is 8 % above the dense layer's, where
+    another needs less. From core to core b i o_k r_(k-1) r_k multiplications each; rebuilding W i o r, r the
     rank between its halves, plus the dense product.
 
     Example:
@@ -58,12 +59,15 @@ def tt_linear(
     """
     if shape is None:
         shape = TTShape.of_cores(cores)
+    if x.dim() != 2:
+        raise InputError(f"expected inputs [b, {shape.in_size}], got {list(x.shape)}")
     batch, given = x.shape
     wanted = shape.out_size if out_features is None else out_features
     _check(x, cores, bias, shape, wanted)
     gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *cores))
-    samples = COMPILED_BATCH if torch.compiler.is_compiling() else max(1, batch)
-    settings = plan, x.device, x.dtype, gradient, torch.get_num_threads()
+    compiling = torch.compiler.is_compiling()
+    samples, threads = (COMPILED_BATCH, 1) if compiling else (_rounded(batch), torch.get_num_threads())
+    settings = plan, x.device, x.dtype, gradient, threads
     found = _plan(shape.ins, shape.outs, shape.ranks, samples, *settings)
     if found.name == "dense":
         weight = multiply_cores(cores).view(shape.out_size, shape.in_size)
@@ -71,7 +75,7 @@ def tt_linear(
             weight = weight[:wanted, :given]
         return functional.linear(x, weight, bias)
     by_hand = not (
-        torch.compiler.is_compiling()
+        compiling
         or x.is_meta
         or torch.is_autocast_enabled(x.device.type)
         or x.dtype.is_complex
@@ -82,12 +86,23 @@ def tt_linear(
     y = _product(x, list(cores), shape, found, by_hand)
     if wanted < shape.out_size:
         y = y[:, :wanted]
-    return y if bias is None else y + bias
+    return y if bias is None else y + bias.to(y.dtype)
+
+
+def _rounded(batch: int) -> int:
+    """The number of samples planned for: rounded up to four binary digits, as every number costs a search."""
+    step = 1 << max(0, batch.bit_length() - 4)
+    return max(1, -(-batch // step) * step)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _plan(*question: Any) -> Plan:
+    """The plan; torch.compile takes the answer of a function like this, which it does not look into."""
+    return _kept_plan(*question)
+
+
 @functools.lru_cache(maxsize=4096)
-def _plan(
+def _kept_plan(
     ins: tuple[int, ...],
     outs: tuple[int, ...],
     ranks: tuple[int, ...],
@@ -98,7 +113,7 @@ def _plan(
     gradient: bool,
     threads: int,
 ) -> Plan:
-    """The plan, kept; torch.compile hands only plain values to such a function."""
+    """The plan, searched for once."""
     rates = rates_of(device, dtype)
     return choose_plan(TTShape(ins, outs, ranks), batch, name, dtype.itemsize, gradient, rates)
 
@@ -113,8 +128,7 @@ def _product(x: Tensor, cores: list[Tensor], shape: TTShape, plan: Plan, by_hand
         if by_hand:
             sliced: Tensor = Slices.apply(x, a, s, plan.chunk, plan.keep)  # type: ignore[no-untyped-call]
             return sliced
-        weight = torch.einsum("oir,prj->opij", a, s).reshape(-1, x.shape[1])
-        return x @ weight.t()
+        return x @ whole_matrix(a, s).t()
     if len(plan.groups) < len(cores):
         cores = [multiply_cores(cores[first:end]) for first, end in itertools.pairwise(ends)]
         shape = TTShape.of_cores(cores)
@@ -135,10 +149,10 @@ def _check(x: Tensor, cores: Sequence[Tensor], bias: Tensor | None, shape: TTSha
         raise InputError(f"out_features must lie in 1 to {shape.out_size}, got {wanted}")
     if bias is not None and bias.shape != (wanted,):
         raise InputError(f"expected a bias of {wanted} numbers, got {list(bias.shape)}")
-    first = cores[0]
-    if x.device != first.device or (
-        x.dtype != first.dtype and (x.is_meta or not torch.is_autocast_enabled(x.device.type))
-    ):
-        raise InputError(
-            f"inputs are {x.dtype} on {x.device}, cores {first.dtype} on {first.device}; convert one of them"
-        )
+    mixed = not x.is_meta and torch.is_autocast_enabled(x.device.type)  # autocast brings the dtypes together
+    for tensor in (*cores, *([] if bias is None else [bias])):
+        if tensor.device != x.device or (tensor.dtype != x.dtype and not mixed):
+            raise InputError(
+                f"inputs are {x.dtype} on {x.device}, a core or the bias {tensor.dtype} on {tensor.device}; "
+                "convert one of them"
+            )

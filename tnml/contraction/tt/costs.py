@@ -201,8 +201,18 @@ def walk_cost(
                 bill.product(count, p, c, a, parts)
         bill.calls(parts * (3 + 8 * gradient))
         working = max(working, count * p * c + max(count * a * c, aside))
+    if name == "left":
+        bill.copy(sum(p * a for _, p, a, _ in steps), 1 + gradient)  # the order of a core's indices
     states = sum(n * a * c for n, _, a, c in steps[1:]) if gradient else 0
-    return bill.plan(name, groups, chunk, keep, working + states * (batch if keep else chunk))
+    cores = (2 + gradient) * (_merged_size(shape, groups) if len(groups) < shape.n_cores else 0)
+    return bill.plan(name, groups, chunk, keep, working + cores + states * (batch if keep else chunk))
+
+
+def _merged_size(shape: TTShape, groups: tuple[int, ...]) -> int:
+    """Weights of the cores that are products of several."""
+    pair = merged(shape, groups)
+    sizes = zip(groups, pair.ranks, pair.outs, pair.ins, pair.ranks[1:], strict=False)
+    return sum(left * o * i * right for length, left, o, i, right in sizes if length > 1)
 
 
 def network_cost(bill: Bill, shape: TTShape, name: str, batch: int, gradient: bool) -> Plan:
@@ -216,6 +226,5 @@ def network_cost(bill: Bill, shape: TTShape, name: str, batch: int, gradient: bo
         made += rows * columns
         largest = max(largest, rows * columns)
     bill.fresh(made, 3 if gradient else 1)
-    memory = 2 * (made - batch * shape.out_size) if gradient else 2 * largest
-    memory += 2 * largest if gradient else 0
+    memory = made - batch * shape.out_size + largest if gradient else 2 * largest
     return replace(bill.plan(name, (1,) * shape.n_cores, batch, True, memory), order=order)

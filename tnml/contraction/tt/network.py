@@ -84,7 +84,8 @@ def contract_in_order(x: Tensor, cores: Sequence[Tensor], order: Sequence[Pair])
     operands = [x.reshape(len(x), *(core.shape[2] for core in cores)), *cores]
     for (first, second), expression in order:
         made = torch.einsum(expression, operands[first], operands[second])
-        operands = [tensor for place, tensor in enumerate(operands) if place not in (first, second)]
+        for place in sorted((first, second), reverse=True):
+            del operands[place]
         operands.append(made)
     return operands[0].flatten(1)
 

@@ -9,10 +9,11 @@ import torch
 from tnml.contraction.tt.costs import NETWORKS, Bill, Plan, dense_cost, network_cost, slices_cost, walk_cost
 from tnml.contraction.tt.rates import Rates, rates_of
 from tnml.contraction.tt.shape import TTShape
-from tnml.errors import choose
+from tnml.errors import InputError, choose
 
 PLANS = ("auto", "dense", "slices", "left", "right", *NETWORKS)
 CACHED = (2**21, 2**20, 2**19)  # bytes of an intermediate that may stay in a CPU's cache
+UNCHUNKED = 2**28  # the same where memory is not cached that way: on a GPU
 ROOM = 1.08  # memory a plan may take relative to the dense layer
 
 
@@ -38,23 +39,25 @@ def list_plans(shape: TTShape, batch: int, itemsize: int, gradient: bool, rates:
     def bill() -> Bill:
         return Bill(rates, itemsize)
 
+    sizes = CACHED if rates.fresh else (UNCHUNKED, *CACHED)
     found = [dense_cost(bill(), shape, batch, gradient)]
-    found += [network_cost(bill(), shape, name, batch, gradient) for name in NETWORKS]
+    if shape.n_cores > 1:
+        found += [network_cost(bill(), shape, name, batch, gradient) for name in NETWORKS]
     for groups in _compositions(shape.n_cores):
-        for keep in (True, False) if gradient else (True,):
+        for keep in (True, False) if gradient else (False,):
             if len(groups) > 1:
                 found += [
                     walk_cost(bill(), shape, groups, name, keep, batch, gradient, cached)
-                    for name, cached in itertools.product(("left", "right"), CACHED)
+                    for name, cached in itertools.product(("right", "left"), sizes)
                 ]
             if len(groups) == 2:
-                found += [slices_cost(bill(), shape, groups, keep, batch, gradient, size) for size in CACHED]
+                found += [slices_cost(bill(), shape, groups, keep, batch, gradient, size) for size in sizes]
     return tuple(sorted(found, key=lambda plan: plan.seconds))
 
 
 @functools.lru_cache(maxsize=4096)
 def choose_plan(shape: TTShape, batch: int, name: str, itemsize: int, gradient: bool, rates: Rates) -> Plan:
-    """The quickest plan, by estimate, of those that take no more memory than the dense layer.
+    """The quickest plan, by estimate, of those that take little more memory than the dense layer.
 
     Args:
         shape: of the matrix.
@@ -107,4 +110,6 @@ def tt_plans(
         >>> sorted({plan.name for plan in plans})
         ['dense', 'left', 'middle', 'path', 'right', 'slices']
     """
+    if batch < 1:
+        raise InputError(f"expected a batch of at least 1 sample, got {batch}")
     return list(list_plans(shape, batch, dtype.itemsize, gradient, rates_of(torch.device(device), dtype)))

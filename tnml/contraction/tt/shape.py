@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 from torch import Tensor
 
@@ -34,6 +35,11 @@ class TTShape:
     ranks: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        for name in ("ins", "outs", "ranks"):
+            given = getattr(self, name)
+            if not all(isinstance(size, Integral) for size in given):
+                raise InputError(f"{name} must be integers, got {given!r}")
+            object.__setattr__(self, name, tuple(int(size) for size in given))
         if not len(self.ins) == len(self.outs) == len(self.ranks) - 1 or not self.ins:
             raise InputError(
                 f"expected as many input as output factors and one rank more, got {len(self.ins)} input "

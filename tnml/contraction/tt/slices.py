@@ -29,6 +29,17 @@ def halves(cores: Sequence[Tensor], first: int) -> tuple[Tensor, Tensor]:
     ).contiguous()
 
 
+def whole_matrix(a: Tensor, s: Tensor) -> Tensor:
+    """The matrix `[o, i]` at once.
+
+    Example:
+        >>> whole_matrix(torch.ones(2, 3, 4), torch.ones(5, 4, 6)).shape
+        torch.Size([10, 18])
+    """
+    (o1, i1, _), (o2, _, i2) = a.shape, s.shape
+    return torch.einsum("oir,prj->opij", a, s).reshape(o1 * o2, i1 * i2)
+
+
 class Slices(torch.autograd.Function):
     """`x W^T`, called as `Slices.apply(x, a, s, block, keep)`: `block` slices at a time, kept or built again.
 
@@ -44,6 +55,7 @@ class Slices(torch.autograd.Function):
         matrix = a.reshape(1, o1 * i1, rank)
         turned = x.new_empty(x.shape[0], o2 * o1)
         kept: list[Tensor] = []
+        keep = keep and any(ctx.needs_input_grad)
         weight = x.new_empty(0)
         for first in range(0, o2, block):
             some = s[first : first + block]
@@ -54,14 +66,16 @@ class Slices(torch.autograd.Function):
             torch.mm(x, weight.view(-1, i1 * i2).t(), out=target)
             if keep:
                 kept.append(weight)
-        ctx.block, ctx.kept = block, kept
-        ctx.save_for_backward(x, a, s)
-        return turned.view(-1, o2, o1).transpose(1, 2).reshape(-1, o1 * o2)
+        ctx.block = block
+        ctx.save_for_backward(x, a, s, *kept)
+        y = x.new_empty(x.shape[0], o1 * o2)  # never a view, which the user could not change in place
+        y.view(-1, o1, o2).copy_(turned.view(-1, o2, o1).transpose(1, 2))
+        return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the inputs and of both halves."""
-        x, a, s = ctx.saved_tensors
+        x, a, s, *kept = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled() or transformed(gradients[0]):
             return (*_differentiable_gradients(gradients[0], x, a, s, wanted), None, None)
@@ -75,11 +89,11 @@ class Slices(torch.autograd.Function):
             some = s[first : first + ctx.block]
             if slope.shape[0] != len(some):
                 slope, parts = x.new_empty(len(some), o1 * i1, i2), x.new_empty(len(some), o1 * i1, rank)
-                weight = slope.new_empty(0 if ctx.kept else slope.shape)
+                weight = slope.new_empty(0 if kept else slope.shape)
             part = incoming[:, first * o1 : (first + len(some)) * o1]
             if wanted[0]:
-                if ctx.kept:
-                    weight = ctx.kept[number]
+                if kept:
+                    weight = kept[number]
                 else:
                     torch.bmm(matrix.expand(len(some), -1, -1), some, out=weight)
                 of_x.addmm_(part, weight.view(-1, i1 * i2))
@@ -96,7 +110,8 @@ def _differentiable_gradients(
 ) -> list[Tensor | None]:
     """The gradients through plain torch calls, so that they can be differentiated again."""
     with torch.enable_grad():
-        weight = torch.einsum("oir,prj->opij", a, s).reshape(-1, x.shape[1])
-        inputs = [t for t, wish in zip((x, a, s), wanted, strict=True) if wish]
-        found = iter(torch.autograd.grad(x @ weight.t(), inputs, gradient, create_graph=True))
+        own = [t.view_as(t) for t in (x, a, s)]  # else a half that depends on x would count twice
+        inputs = [t for t, wish in zip(own, wanted, strict=True) if wish]
+        y = own[0] @ whole_matrix(*own[1:]).t()
+        found = iter(torch.autograd.grad(y, inputs, gradient, create_graph=True))
     return [next(found) if wish else None for wish in wanted]

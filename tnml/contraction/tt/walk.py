@@ -55,10 +55,13 @@ def walk_plainly(x: Tensor, rest: Sequence[int], matrices: Sequence[Tensor]) -> 
         >>> walk_plainly(torch.ones(1, 6), [3, 1], [torch.ones(4, 2), torch.ones(5, 12)])[0]
         tensor([24., 24., 24., 24., 24.])
     """
-    batch, state = x.shape[0], x
+    batch, size = x.shape
+    state = x
     for matrix, c in zip(matrices, rest, strict=True):
-        state = matrix @ state.reshape(-1, matrix.shape[1], c)
-    return state.reshape(batch, -1)
+        rows, inner = matrix.shape
+        state = matrix @ state.reshape(batch * size // (inner * c), inner, c)
+        size = size * rows // inner
+    return state.reshape(batch, size)
 
 
 class Walk(torch.autograd.Function):
@@ -80,23 +83,25 @@ class Walk(torch.autograd.Function):
         for matrix in matrices:
             size = size * matrix.shape[0] // matrix.shape[1]
         y = x.new_empty(batch, size)
-        kept: list[list[Tensor]] = []
+        kept: list[Tensor] = []
+        keep = keep and any(ctx.needs_input_grad)
         for first in range(0, batch, chunk):
             part = x[first : first + chunk]
             states = _states(part, rest, matrices)
             target = y[first : first + chunk].view(-1, matrices[-1].shape[0], rest[-1])
             _product(matrices[-1], states[-1], target)
             if keep:
-                kept.append(states[1:])
-        ctx.chunk, ctx.rest, ctx.kept = chunk, rest, kept
-        ctx.save_for_backward(x, *matrices)
+                kept += states[1:]
+        ctx.chunk, ctx.rest, ctx.count = chunk, rest, len(matrices)
+        ctx.save_for_backward(x, *matrices, *kept)
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the inputs and of every matrix."""
         (gradient,) = gradients
-        x, *matrices = ctx.saved_tensors
+        x, *others = ctx.saved_tensors
+        matrices, kept = others[: ctx.count], others[ctx.count :]
         wanted = (ctx.needs_input_grad[0], *ctx.needs_input_grad[4:])
         if torch.is_grad_enabled() or transformed(gradient):
             of_x, *of_matrices = _differentiable_gradients(gradient, x, ctx.rest, matrices, wanted)
@@ -105,8 +110,10 @@ class Walk(torch.autograd.Function):
         sums: list[Tensor | None] = [None] * len(matrices)
         for number, first in enumerate(range(0, x.shape[0], ctx.chunk)):
             part = x[first : first + ctx.chunk]
-            if ctx.kept:
-                states = [part.reshape(-1, matrices[0].shape[1], ctx.rest[0]), *ctx.kept[number]]
+            if kept:
+                inner = ctx.count - 1
+                own = kept[number * inner : (number + 1) * inner]
+                states = [part.reshape(-1, matrices[0].shape[1], ctx.rest[0]), *own]
             else:
                 states = _states(part, ctx.rest, matrices)
             incoming = gradient[first : first + ctx.chunk]
@@ -153,9 +160,7 @@ def _weight_gradient(incoming: Tensor, state: Tensor) -> Tensor:
         return incoming.view(count, rows).t() @ state.view(count, inner)
     if count == 1:
         return incoming[0] @ state[0].t()
-    if (
-        c * (rows + inner) < rows * inner or count * rows * inner > BIG
-    ):  # two copies are smaller than n products
+    if copies_are_smaller(count, rows, inner, c):
         turned = incoming.transpose(1, 2).reshape(-1, rows)
         return turned.t() @ state.transpose(1, 2).reshape(-1, inner)
     return torch.bmm(incoming, state.transpose(1, 2)).sum(0)
@@ -176,7 +181,8 @@ def _differentiable_gradients(
 ) -> list[Tensor | None]:
     """The gradients through plain torch calls, so that they can be differentiated again."""
     with torch.enable_grad():
-        inputs = [t for t, wish in zip((x, *matrices), wanted, strict=True) if wish]
-        y = walk_plainly(x, rest, matrices)
+        own = [t.view_as(t) for t in (x, *matrices)]  # else a matrix that depends on x would count twice
+        inputs = [t for t, wish in zip(own, wanted, strict=True) if wish]
+        y = walk_plainly(own[0], rest, own[1:])
         found = iter(torch.autograd.grad(y, inputs, gradient, create_graph=True))
     return [next(found) if wish else None for wish in wanted]

@@ -1,0 +1,126 @@
+"""`tnml pde`: list, solve, evaluate, figure; options files, resumption, and bad input."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tnml.cli import main
+from tnml.cli.pde_request import read_request
+from tnml.pde import PROBLEMS, Solution
+
+Capture = pytest.CaptureFixture[str]
+SHORT = ["--problem.dim", "3", "--solve.iterations", "30", "--solve.reports", "3", "--solve.paths", "4"]
+SHORT += ["--solve.time_steps", "6", "--solve.width", "8", "--solve.lr", "0.01", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["pde", "solve", "bsb", *SHORT, "--out", str(folder)]) == 0
+    return folder
+
+
+def test_every_problem_is_listed(capsys: Capture) -> None:
+    assert main(["pde", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert [line.split()[0] for line in shown.splitlines()[1 : len(PROBLEMS) + 1]] == list(PROBLEMS)
+    assert main(["pde"]) == 2
+    assert "evaluate: measure" in capsys.readouterr().out
+
+
+def test_the_last_screen_is_a_table(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["pde", "solve", "hjb", *SHORT, "--out", str(tmp_path / "run")]) == 0
+    shown = capsys.readouterr().out
+    for name in ("u\\(0, x0\\)", "truth", "error at \\(0, x0\\)", "path error, mean", "path error, max"):
+        assert re.search(rf"^{name} +\d", shown, flags=re.MULTILINE), name
+    for name in ("trivial answer", "terminal value alone, mean", "parameters", "time"):
+        assert re.search(rf"^{name} +\d", shown, flags=re.MULTILINE), name
+    assert len(re.findall(r"^epoch .* u0 .* error .* path_error", shown, flags=re.MULTILINE)) == 3
+
+
+def test_the_folder_of_a_run(run: Path) -> None:
+    names = {path.name for path in run.iterdir()}
+    assert names == {"options.yaml", "checkpoint.pt", "metrics.csv", "model.safetensors"}
+    stored = yaml.safe_load((run / "options.yaml").read_text())
+    assert stored["name"] == "bsb"
+    assert stored["problem"]["dim"] == 3
+    assert stored["solve"]["terminal"] == "multiplicative"
+    solution = Solution.load(run / "model.safetensors")
+    assert solution.problem.dim == 3
+    assert solution.iterations == 30
+
+
+def test_options_are_read_again(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    config = str(run / "options.yaml")
+    request = read_request(["--config", config, "--seed", "5"])
+    first = read_request(["bsb", *SHORT, "--seed", "5"])
+    assert (request.name, request.problem, request.solve) == (first.name, first.problem, first.solve)
+    assert main(["pde", "solve", "--config", config, "--out", str(tmp_path / "again")]) == 0
+    values = [Solution.load(folder / "model.safetensors").value for folder in (run, tmp_path / "again")]
+    assert values[0] == values[1]
+
+
+def test_a_finished_run_can_be_resumed(run: Path, capsys: Capture) -> None:
+    before = Solution.load(run / "model.safetensors").value
+    assert main(["pde", "solve", "--resume", str(run)]) == 0
+    assert Solution.load(run / "model.safetensors").value == before
+
+
+def test_evaluate_and_figure(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert main(["pde", "evaluate", str(run), "--paths", "16", "--seed", "3"]) == 0
+    shown = capsys.readouterr().out
+    assert "path error, mean" in shown
+    assert "bsb, d = 3" in shown
+    out = tmp_path / "x.png"
+    assert main(["pde", "figure", str(run / "model.safetensors"), "--out", str(out), "--paths", "2"]) == 0
+    assert out.stat().st_size > 5000
+
+
+BAD = {
+    "unknown action": (["sovle"], "unknown action of tnml pde 'sovle'; did you mean 'solve'"),
+    "unknown problem": (["solve", "bbs"], "unknown problem 'bbs'; did you mean 'bsb'"),
+    "no problem": (["solve"], "name a problem"),
+    "unknown option": (["solve", "bsb", "--solve.path", "3"], "unknown option --solve.path"),
+    "wrong type": (["solve", "bsb", "--solve.paths", "many"], "option --solve.paths"),
+    "option of another problem": (["solve", "hjb", "--problem.sigma", "1"], "unknown option --problem.sigma"),
+    "negative horizon": (["solve", "bsb", "--problem.horizon=-1"], "horizon"),
+    "no such config": (["solve", "--config", "nowhere.yaml"], "cannot read the options in nowhere.yaml"),
+    "no such run": (["solve", "--resume", "nowhere"], "cannot read the options in nowhere"),
+    "no such model": (["evaluate", "nowhere"], "no model file at nowhere"),
+    "no figure format": (["figure", "nowhere", "--out", "x.jpeg"], "unknown figure format"),
+    "one set": (["evaluate", "nowhere", "--sets", "1"], "--sets must be"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line(
+    name: str, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words, message = BAD[name]
+    assert main(["pde", *words]) == 2
+    complaint = capsys.readouterr().err
+    assert message in complaint
+    assert complaint.count("\n") == 1
+    assert not list(tmp_path.iterdir()), "a failed run leaves nothing behind"
+
+
+def test_strange_config_files(tmp_path: Path, capsys: Capture) -> None:
+    config = tmp_path / "c.yaml"
+    for text, message in (
+        ("[1", "not valid YAML"),
+        ("3", "must hold options"),
+        ("{name: bsb, solve: 3}", "must hold options"),
+        ("{name: bsb, solve: {pats: 3}}", "unknown option solve.pats"),
+        ("{name: nope}", "unknown problem 'nope'"),
+    ):
+        config.write_text(text)
+        assert main(["pde", "solve", "--config", str(config)]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_folder_is_not_used_twice(run: Path, capsys: Capture) -> None:
+    assert main(["pde", "solve", "bsb", *SHORT, "--out", str(run)]) == 2
+    assert "already holds a run" in capsys.readouterr().err

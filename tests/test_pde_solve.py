@@ -1,0 +1,337 @@
+"""Solving equations: accuracy, errors that are measured, files, resumption, several processes, bad input."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from programs.pde_job import OPTIONS
+from torch import nn
+
+from tnml.errors import InputError
+from tnml.pde import (
+    BlackScholesBarenblatt,
+    HamiltonJacobiBellman,
+    HeatEquation,
+    Problem,
+    Solution,
+    SolveOptions,
+    preset,
+    solve,
+)
+from tnml.pde.accuracy import errors_at_start, path_errors, relative_l2
+from tnml.pde.solve import OnPaths, PathBatches, loss_of
+from tnml.training import TrainingInterrupted
+
+PROGRAM = Path(__file__).parent / "programs" / "pde_job.py"
+SMALL = {
+    "iterations": 60,
+    "reports": 3,
+    "paths": 8,
+    "time_steps": 8,
+    "width": 16,
+    "lr": 1e-2,
+    "device": "cpu",
+}
+
+
+def square(x):
+    return x.square().sum(1, keepdim=True)
+
+
+def own(**changes):
+    given = {"name": "mine", "dim": 3, "horizon": 1.0, "x0": 1.0, "terminal": square, "diffusion": 1.0}
+    return Problem(**{**given, **changes})
+
+
+@pytest.fixture(scope="module")
+def solved():
+    return solve(BlackScholesBarenblatt(5), options=preset("bsb", **SMALL))
+
+
+def test_a_solution_is_near_the_truth(solved):
+    errors = solved.relative_error()
+    assert errors.at_start < 0.01
+    assert errors.path_mean < 0.01 < errors.terminal_mean
+    assert errors.path_mean < errors.path_max < 0.02
+    assert 0 < errors.spread < errors.path_mean
+    assert errors.terminal_at_start == pytest.approx(1 - np.exp(-0.21), rel=1e-5)
+    assert errors.trivial == pytest.approx(1 - np.exp(-0.05), abs=5e-3)
+
+
+def test_the_errors_are_those_of_plain_loops(solved):
+    """Own paths, own closed form, in numpy."""
+    rng = np.random.default_rng(0)
+    x = np.tile(solved.problem.x0.numpy(), (4000, 1))
+    missed, size = [], []
+    for k in range(9):
+        u = solved.u(k / 8, x).astype(float)
+        exact = np.exp(0.21 * (1 - k / 8)) * (x**2).sum(1)
+        missed.append((u - exact) ** 2)
+        size.append(exact**2)
+        x = x * np.exp(-0.08 / 8 + 0.4 * rng.normal(size=x.shape) / np.sqrt(8))
+    expected = np.sqrt(np.mean(missed) / np.mean(size))
+    assert solved.relative_error(paths=4000).path_mean == pytest.approx(expected, rel=0.3)
+    assert solved.relative_error(seed=1).path_mean != solved.relative_error(seed=2).path_mean
+
+
+@pytest.mark.parametrize(
+    ("problem", "changes"),
+    [
+        (HamiltonJacobiBellman(5), {}),
+        (HamiltonJacobiBellman(5), {"network": "tnn", "rank": 2}),
+        (HeatEquation(3), {"loss": "euler", "terminal": "soft", "iterations": 300}),
+        (HamiltonJacobiBellman(3), {"loss": "deep-bsde", "iterations": 200}),
+    ],
+)
+def test_every_way_beats_its_start(problem, changes):
+    options = preset(problem, **{**SMALL, **changes})
+    before = solve(problem, options=preset(problem, **{**SMALL, **changes, "iterations": 1}))
+    after = solve(problem, options=options)
+    assert after.relative_error().path_mean < 0.5 * before.relative_error().path_mean
+    assert after.iterations == -(-options.iterations // 3) * 3
+    assert after.history[-1]["path_error"] == pytest.approx(after.relative_error().path_mean, rel=0.5)
+
+
+def test_u_and_its_gradient_at_points_of_any_shape(solved):
+    x = np.random.default_rng(0).normal(size=(2, 3, 5)).astype(np.float32)
+    u = solved.u(0.25, x)
+    assert u.shape == (2, 3)
+    np.testing.assert_allclose(u[1, 2], solved.u(0.25, x[1, 2]), rtol=1e-6)
+    np.testing.assert_array_equal(u, solved.u(torch.full((2, 3), 0.25), torch.from_numpy(x)))
+    assert solved.u(np.array([0.0, 1.0]), x[0, :2]).shape == (2,)
+    assert solved.u(0.0, np.empty((0, 5))).shape == (0,)
+    assert solved.u(0.0, solved.problem.x0) == pytest.approx(solved.value)
+    step = np.eye(5, dtype=np.float32)[2] * 1e-2
+    slope = (solved.u(0.25, x + step) - solved.u(0.25, x - step)) / 2e-2
+    np.testing.assert_allclose(solved.gradient(0.25, x)[..., 2], slope, rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(solved.u(1.0, x), (x**2).sum(-1), rtol=1e-5)  # the terminal value
+    with pytest.raises(InputError, match=r"x must be \[..., 5\]"):
+        solved.u(0.0, x[..., :4])
+    with pytest.raises(InputError, match="does not broadcast"):
+        solved.u(np.zeros(7), x)
+    with pytest.raises(InputError, match="finite"):
+        solved.u(np.nan, x)
+
+
+def test_a_file_keeps_everything(solved, tmp_path):
+    path = tmp_path / "bsb.safetensors"
+    before = torch.get_rng_state()
+    solved.save(path)
+    again = Solution.load(path)
+    assert torch.equal(before, torch.get_rng_state())
+    assert again.value == solved.value
+    assert again.options == solved.options
+    assert list(again.history) == list(solved.history)
+    assert again.summary() == solved.summary()
+
+
+def test_files_of_own_problems_and_networks(tmp_path):
+    problem, path = own(), tmp_path / "mine.safetensors"
+
+    def network():
+        return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1))
+
+    solution = solve(problem, network(), options=SolveOptions(**{**SMALL, "iterations": 4}))
+    solution.save(path)
+    with pytest.raises(InputError, match="problem of your own, 'mine'"):
+        Solution.load(path)
+    with pytest.raises(InputError, match="network of your own"):
+        Solution.load(path, problem=problem)
+    with pytest.raises(InputError, match="has dim 3, the problem given has 2"):
+        Solution.load(path, problem=own(dim=2), network=network())
+    with pytest.raises(InputError, match="does not fit"):
+        Solution.load(path, problem=problem, network=nn.Linear(4, 1))
+    assert Solution.load(path, problem=problem, network=network()).value == solution.value
+    assert [name for name, _ in solution.summary()] == ["u(0, x0)", "truth", "parameters", "time"]
+    assert solution.relative_error().path_mean is None
+    with pytest.raises(InputError, match="no model file"):
+        Solution.load(tmp_path / "nowhere")
+
+
+def test_deep_bsde_knows_the_start_only(tmp_path):
+    options = preset("hjb", loss="deep-bsde", **{**SMALL, "iterations": 3})
+    solution = solve(HamiltonJacobiBellman(3), options=options)
+    with pytest.raises(InputError, match="not at any"):
+        solution.u(0.0, np.zeros(3))
+    assert solution.along_paths(2).u.shape == (2, 9)
+    solution.save(tmp_path / "m")
+    assert Solution.load(tmp_path / "m").value == solution.value
+    with pytest.raises(InputError, match="makes its own networks"):
+        solve(HamiltonJacobiBellman(3), nn.Linear(4, 1), options=options)
+
+
+def test_the_measures_on_their_own():
+    problem = BlackScholesBarenblatt(3)
+    assert relative_l2(torch.tensor([3.0]), torch.tensor([2.0])) == 0.5
+    assert errors_at_start(2 * problem.true_value().value, None, problem)[0] == pytest.approx(1.0)
+    doubled = path_errors(lambda paths: 2 * exact_on(problem, paths), 1.0, None, problem, dtype=torch.float64)
+    assert doubled.path_mean == pytest.approx(1.0)
+    assert doubled.path_max == pytest.approx(1.0)
+    assert doubled.terminal_mean is None
+    with pytest.raises(InputError, match="sets must be"):
+        path_errors(lambda paths: paths.x, 1.0, None, problem, sets=1)
+    with pytest.raises(InputError, match="one path in each"):
+        path_errors(lambda paths: paths.x, 1.0, None, problem, paths=3)
+
+
+def exact_on(problem, paths):
+    return torch.stack(
+        [
+            problem.exact(t.expand(len(paths), 1), x)[:, 0]
+            for t, x in zip(paths.times, paths.x.unbind(1), strict=True)
+        ],
+        1,
+    )
+
+
+def test_batches_follow_from_the_step_and_split_into_parts():
+    problem = HamiltonJacobiBellman(3)
+    options = SolveOptions(paths=7, time_steps=3).settled(problem)
+    on_paths = OnPaths(problem, options, loss_of(options))
+    index, number = PathBatches(7, 10)(1, 4)
+    assert number.tolist() == [14] * 7
+    whole = on_paths.draw(0, 7, 14)
+    part = on_paths.draw(3, 4, 14)
+    assert torch.equal(whole.part(3, 7).x, part.x)
+    assert torch.equal(whole.fresh[3:], part.fresh)
+    assert not torch.equal(whole.x, on_paths.draw(0, 7, 15).x)
+    model = options.make_model(problem)
+    halves = [on_paths(model, index[s], number[s]) for s in (slice(0, 3), slice(3, 7))]
+    together = (3 * halves[0] + 4 * halves[1]) / 7
+    assert on_paths(model, index, number).item() == pytest.approx(together.item(), rel=1e-4)
+
+
+def test_same_seed_same_bits_and_other_seed_others():
+    problem = HamiltonJacobiBellman(3)
+    short = {**SMALL, "iterations": 5}
+    values = [solve(problem, options=preset(problem, **short, seed=seed)).value for seed in (0, 0, 1)]
+    assert values[0] == values[1] != values[2]
+
+
+def test_a_time_limit_reduces_the_iterations(tmp_path):
+    problem = HamiltonJacobiBellman(3)
+    options = preset(problem, **{**SMALL, "iterations": 10**6}, max_seconds=0.5)
+    solution = solve(problem, options=options, run_dir=tmp_path / "run")
+    assert 1 <= solution.iterations < 10_000
+    again = solve(problem, options=options, run_dir=tmp_path / "run", resume=True)
+    assert (again.iterations, again.value) == (solution.iterations, solution.value)
+
+
+def test_interrupted_and_resumed(tmp_path):
+    problem = HamiltonJacobiBellman(3)
+    options = preset(problem, **SMALL)
+
+    class Stop:
+        left = 25
+
+        def step(self, view):
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+
+        def __getattr__(self, name):
+            return lambda *given, **named: None
+
+    with pytest.raises(TrainingInterrupted):
+        solve(problem, options=options, run_dir=tmp_path, reporter=Stop())
+    with pytest.raises(InputError, match="belongs to another run"):
+        solve(HamiltonJacobiBellman(3, horizon=0.5), options=options, run_dir=tmp_path, resume=True)
+    resumed = solve(problem, options=options, run_dir=tmp_path, resume=True)
+    whole = solve(problem, options=options)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+def program(folder: Path, devices: int, out: Path) -> list[str]:
+    return [sys.executable, str(PROGRAM), str(folder), str(devices), str(out)]
+
+
+def finished(*words, root: Path) -> dict:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    subprocess.run(program(*words), env=environment, check=True, timeout=120)
+    return torch.load(words[2], weights_only=True)
+
+
+def test_killed_and_resumed_ends_in_the_same_bits(tmp_path, project_root):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the other process: the bits depend on it
+    whole = solve(BlackScholesBarenblatt(3), options=SolveOptions(**OPTIONS)).model.state_dict()
+    torch.set_num_threads(threads)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(project_root)}
+    steps = tmp_path / "killed.pt.steps"
+    process = subprocess.Popen(program(tmp_path / "killed", 1, tmp_path / "killed.pt"), env=environment)
+    begin = time.monotonic()
+    while not (steps.exists() and int(steps.read_text() or 0) > 20):
+        assert time.monotonic() - begin < 60
+        assert process.poll() is None, "it ended before it was killed"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed.pt").exists(), "it was killed too late to show anything"
+    resumed = finished(tmp_path / "killed", 1, tmp_path / "killed.pt", root=project_root)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_two_processes_agree_with_one(tmp_path, project_root):
+    two = finished(tmp_path / "two", 2, tmp_path / "two.pt", root=project_root)
+    one = solve(BlackScholesBarenblatt(3), options=SolveOptions(**OPTIONS)).model.state_dict()
+    for name, tensor in one.items():
+        assert (tensor - two[name]).abs().max() <= 1e-5, name
+
+
+def nan_far_away(t, x, y, z):
+    return torch.where(t > 0.3, torch.nan, 0.0) * y
+
+
+BAD = {
+    "NaN in the driver": (lambda: solve(own(driver=nan_far_away)), "the driver is not finite at t = "),
+    "NaN in the terminal value": (
+        lambda: solve(own(terminal=lambda x: torch.sqrt(x.min(1, keepdim=True).values))),
+        "terminal is not finite|terminal must|the gradient of terminal",
+    ),
+    "negative horizon": (lambda: own(horizon=-1.0), "horizon"),
+    "mismatched dimensions": (lambda: own(x0=[1.0, 2.0]), "x0"),
+    "batch norm": (
+        lambda: solve(own(), nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))),
+        "batch norm",
+    ),
+    "wrong network": (lambda: solve(own(), nn.Linear(3, 1)), "inputs"),
+    "unknown loss": (lambda: solve(own(), loss="eulr"), "unknown loss 'eulr'; did you mean 'euler'"),
+    "unknown network": (lambda: solve(own(), "dens"), "unknown network 'dens'; did you mean 'dense'"),
+    "unknown option": (lambda: preset("bsb", path=3), "unknown option 'path'; did you mean 'paths'"),
+    "odd pairs": (lambda: SolveOptions(paths=7, antithetic=True), "come in pairs"),
+    "no iterations": (lambda: SolveOptions(iterations=0), "iterations must be"),
+    "no time": (lambda: SolveOptions(max_seconds=-1.0), "max_seconds must be"),
+    "unbiased for a coupled problem": (
+        lambda: solve(own(coupled_drift=lambda t, x, y, z: z), loss="unbiased"),
+        "is coupled",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name):
+    act, message = BAD[name]
+    with pytest.raises(InputError, match=message):
+        act()
+
+
+def test_a_coupled_problem_is_solved():
+    problem = own(coupled_drift=lambda t, x, y, z: -0.1 * z)
+    options = preset(problem, **{**SMALL, "iterations": 20})
+    solution = solve(problem, options=options)
+    assert (solution.options.loss, solution.options.terminal) == ("euler", "soft")
+    assert np.isfinite(solution.value)
+
+
+def test_chunks_change_nothing_but_the_rounding():
+    problem = HamiltonJacobiBellman(3)
+    short = {**SMALL, "iterations": 3}
+    values = [solve(problem, options=preset(problem, **short, chunk=chunk)).value for chunk in (None, 60)]
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
