@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import math
-import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--parts", default=None, help=f"by comma (default: {','.join(PARTS)})")
     parser.add_argument("--seeds", default="0,1,2", help="of MNIST, by comma (default: %(default)s)")
-    parser.add_argument("--alone", action="store_true", help="without Adam beside")
+    parser.add_argument(
+        "--shares",
+        default="0.1,1",
+        help="of the first seed's time, for Adam beside it (default: %(default)s)",
+    )
     parser.add_argument("--device", default="cpu", help="as for `tnml train` (default: cpu)")
 
 
@@ -44,8 +48,9 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             with console.status("sweeping") as status:
                 scaling(result, options, status.update)
         if "mnist" in parts:
+            shares = tuple(float(word) for word in options.shares.split(",") if word)
             for number, seed in enumerate(map(int, options.seeds.split(","))):
-                result["mnist"] += mnist(options, seed, number == 0 and not options.alone, console)
+                mnist(result["mnist"], options, seed, () if number else shares, console)
     except KeyboardInterrupt:
         result["errors"].append("interrupted: not everything was measured")
     return result
@@ -114,8 +119,14 @@ def exponent(rows: list[dict[str, Any]], axis: str) -> float | None:
     return math.log(growth) / math.log(last[axis] / first[axis])
 
 
-def mnist(options: argparse.Namespace, seed: int, with_adam: bool, console: Console) -> list[dict[str, Any]]:
-    """Sweeps with the recipe of `tnml train mnist --solver dmrg --data.pool 2`, then Adam for as long."""
+def mnist(
+    rows: list[dict[str, Any]],
+    options: argparse.Namespace,
+    seed: int,
+    shares: Sequence[float],
+    console: Console,
+) -> None:
+    """Adds sweeps with the recipe of `tnml train mnist --solver dmrg --data.pool 2`, and Adam for as long."""
     name = "digits" if options.smoke else "mnist"
     pool = 1 if options.smoke else 2
     train, test = (load(name, split=split, pool=pool) for split in ("train", "test"))
@@ -136,7 +147,7 @@ def mnist(options: argparse.Namespace, seed: int, with_adam: bool, console: Cons
         found = sweep_classifier(
             layer, train.x, train.y, sweeps, x_test=test.x, y_test=test.y, image_shape=train.image_shape
         )
-    rows = [
+    rows.append(
         {
             "solver": "dmrg",
             "seed": seed,
@@ -148,13 +159,11 @@ def mnist(options: argparse.Namespace, seed: int, with_adam: bool, console: Cons
             "history": found.history,
             "options": sweeps.record(),
         }
-    ]
+    )
     if not options.smoke:
-        rows[0]["bars"] = bars(rows[0])
+        rows[-1]["bars"] = bars(rows[-1])
     console.print(f"seed {seed}: test accuracy {found.test['accuracy']:.4f} in {found.seconds:.0f} s")
-    if with_adam:
-        rows += beside(train, test, rows[0], sweeps, console, smoke=options.smoke)
-    return rows
+    beside(rows, train, test, sweeps, shares, console, smoke=options.smoke)
 
 
 def bars(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -183,9 +192,19 @@ def bars(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def beside(
-    train: Any, test: Any, swept: dict[str, Any], sweeps: SweepOptions, console: Console, *, smoke: bool
-) -> list[dict[str, Any]]:
-    """Adam on as many parameters and images shifted alike: for a tenth of the time, and for all of it."""
+    rows: list[dict[str, Any]],
+    train: Any,
+    test: Any,
+    sweeps: SweepOptions,
+    shares: Sequence[float],
+    console: Console,
+    *,
+    smoke: bool,
+) -> None:
+    """Adds Adam on as many parameters and images shifted alike as the last row: for shares of its time."""
+    if not shares:
+        return
+    swept = rows[-1]
     sites, classes = train.x.shape[1], int(train.y.max()) + 1
     bond = 1
     while size(sites, classes, bond + 1) <= swept["parameters"]:
@@ -208,11 +227,9 @@ def beside(
         chosen = dataclasses.replace(base, epochs=epochs)
         return layer, train_classifier(layer, train.x, train.y, chosen, x_test=test.x, y_test=test.y)
 
-    start = time.perf_counter()
     fit(1)  # compiles
     second = fit(1)[1].seconds
-    rows = []
-    for share in (0.1, 1.0):
+    for share in shares:
         epochs = 1 if smoke else max(1, round(share * swept["seconds"] / second))
         with console.status(f"Adam for {epochs} epochs"):
             layer, found = fit(epochs)
@@ -228,8 +245,6 @@ def beside(
                 "largest_bond": max(layer.bond_dims),
             }
         )
-    console.print(f"beside it Adam took {time.perf_counter() - start:.0f} s in all")
-    return rows
 
 
 def size(sites: int, classes: int, bond: int) -> int:

@@ -44,12 +44,14 @@ CASES: tuple[tuple[str, dict[str, Any], float, str], ...] = (
 )
 
 COLUMNS = {
-    "speed": "problem dim loss_off gradient_off times_faster".split(),
-    "accuracy": "problem dim seed at_start path_mean path_max euler_bias trivial terminal_at_start "
-    "terminal_mean parameters seconds iterations".split(),
-    "schemes": "problem terminal loss seed at_start path_mean terminal_mean seconds".split(),
-    "paper": "problem kind seed parameters at_start path_mean seconds_to_1e-3 seconds".split(),
-    "cost": "problem what size".split(),
+    "speed": ["problem", "dim", "loss_off", "gradient_off", "times_faster"],
+    "accuracy": [
+        *("problem", "dim", "seed", "at_start", "path_mean", "path_max", "euler_bias", "trivial"),
+        *("terminal_at_start", "terminal_mean", "parameters", "seconds", "iterations"),
+    ],
+    "schemes": ["problem", "terminal", "loss", "seed", "at_start", "path_mean", "terminal_mean", "seconds"],
+    "paper": ["problem", "kind", "seed", "parameters", "at_start", "path_mean", "seconds_to_1e-3", "seconds"],
+    "cost": ["problem", "what", "size"],
 }
 
 
