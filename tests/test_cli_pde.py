@@ -85,6 +85,10 @@ BAD = {
     "unknown option": (["solve", "bsb", "--solve.path", "3"], "unknown option --solve.path"),
     "wrong type": (["solve", "bsb", "--solve.paths", "many"], "option --solve.paths"),
     "option of another problem": (["solve", "hjb", "--problem.sigma", "1"], "unknown option --problem.sigma"),
+    "soft and unbiased": (
+        ["solve", "bsb", "--solve.terminal", "soft", "--solve.loss", "unbiased"],
+        "does not look at the horizon",
+    ),
     "negative horizon": (["solve", "bsb", "--problem.horizon=-1"], "horizon"),
     "no such config": (["solve", "--config", "nowhere.yaml"], "cannot read the options in nowhere.yaml"),
     "no such run": (["solve", "--resume", "nowhere"], "cannot read the options in nowhere"),

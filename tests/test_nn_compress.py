@@ -8,7 +8,7 @@ import opt_einsum
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import prune
 
 from tnml.contraction import TTShape
 from tnml.errors import InputError
@@ -199,72 +199,6 @@ def test_a_shared_layer_becomes_one_layer():
     assert torch.allclose(smaller(x), inner @ weight.T + bias + x @ weight.T + bias, atol=1e-12)
 
 
-class Own(nn.Linear):
-    """A subclass may do anything with its weight."""
-
-
-def pruned(layer):
-    with torch.no_grad():  # else it cannot be copied, see below
-        prune.l1_unstructured(layer, "weight", amount=0.5)
-    return layer
-
-
-def hooked(layer):
-    layer.register_forward_hook(lambda module, x, y: y + 1)
-    return layer
-
-
-def overridden(layer):
-    layer.forward = torch.square
-    return layer
-
-
-def infinite(layer):
-    layer.weight.data[0, 0] = math.inf
-    return layer
-
-
-@pytest.mark.parametrize(
-    ("layer", "reason"),
-    [
-        (lambda: parametrizations.weight_norm(nn.Linear(64, 64)), "its weight is parametrised"),
-        (lambda: pruned(nn.Linear(64, 64)), "its weight is parametrised"),
-        (lambda: Own(64, 64), "Own is a subclass of Linear"),
-        (lambda: hooked(nn.Linear(64, 64)), "it has hooks"),
-        (lambda: overridden(nn.Linear(64, 64)), "it has hooks"),
-        (lambda: infinite(nn.Linear(64, 64)), "its weights are not finite real numbers"),
-        (lambda: nn.Linear(64, 64, dtype=torch.complex64), "its weights are not finite real numbers"),
-        (lambda: nn.Linear(64, 62, bias=False), "fewer than 4,096 parameters"),
-    ],
-)
-def test_layers_that_are_left_say_why(layer, reason):
-    model = nn.ModuleDict({"kept": layer(), "other": decaying(64, 64, 1.0)})
-    smaller, report = compress(model, rank=3)
-    assert [row.reason for row in report.rows] == [reason, ""]
-    assert type(smaller["kept"]) is type(model["kept"])
-    row = report.rows[0]
-    assert (row.replaced, row.error, row.shape) == (False, 0.0, None)
-    assert row.parameters_before == row.parameters_after
-    assert f"left: {reason}" in str(report)
-    if reason != "its weights are not finite real numbers":
-        x = torch.randn(3, 64)
-        assert torch.equal(smaller["kept"](x), model["kept"](x))
-
-
-@pytest.mark.parametrize("way", ["same parameter", "same memory", "buffer"])
-def test_a_weight_that_is_used_elsewhere_stays(way):
-    model = nn.ModuleDict({"table": nn.Embedding(100, 64), "head": nn.Linear(64, 100)})
-    if way == "same parameter":
-        model["head"].weight = model["table"].weight
-    elif way == "same memory":
-        model["head"].weight.data = model["table"].weight.data
-    else:
-        model.register_buffer("seen", model["head"].weight.detach())
-    smaller, report = compress(model, rank=3)
-    assert [row.reason for row in report.rows] == ["its parameters are used elsewhere too"]
-    assert isinstance(smaller["head"], nn.Linear)
-
-
 def test_layers_named_in_skip_stay():
     model = nn.ModuleDict({"body": mlp(), "head": decaying(64, 64, 1.0)})
     report = compress(model, rank=3, skip=["body.0", "head"]).report
@@ -360,7 +294,15 @@ def test_the_table_is_aligned():
         ({"ratio": 1.0}, "ratio is parameters after over before"),
         ({"rank": 0}, "rank"),
         ({"rank": 2, "n_cores": 0}, "cores"),
-        ({"rank": 2, "batch": 0}, "batch must be at least 1"),
+        ({"rank": 2, "n_cores": 7}, "n_cores must be an integer from 1 to 6, got 7"),
+        ({"rank": 2, "n_cores": 7, "skip": [""]}, "n_cores must be an integer from 1 to 6, got 7"),
+        ({"rank": 2, "batch": 0}, "batch must be an integer of at least 1, got 0"),
+        ({"rank": 2, "batch": 2.5}, r"batch must be an integer of at least 1, got 2\.5"),
+        ({"rank": 2, "min_parameters": "9"}, "min_parameters must be a number, got '9'"),
+        ({"rank": 2, "skip": 3}, "skip is a collection of names"),
+        ({"rank": 2.5}, r"rank must be an integer of at least 1, got 2\.5"),
+        ({"ratio": "0.5"}, "ratio is parameters after over before, .* got '0.5'"),
+        ({"max_error": "0.5"}, "max_error is a relative error, .* got '0.5'"),
         ({"rank": 2, "skip": ["3"]}, "unknown layer in skip '3'"),
         ({"rank": 2, "skip": "0"}, "skip is a collection of names"),
     ],
@@ -368,6 +310,11 @@ def test_the_table_is_aligned():
 def test_bad_options(options, message):
     with pytest.raises(InputError, match=message):
         compress(nn.Sequential(nn.Linear(64, 64)), **options)
+
+
+def test_what_is_no_module():
+    with pytest.raises(InputError, match=r"expected a torch.nn.Module, got str"):
+        compress("x", rank=2)
 
 
 def test_a_model_whose_sizes_are_not_known_yet():

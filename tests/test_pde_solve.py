@@ -306,6 +306,11 @@ BAD = {
     "unknown network": (lambda: solve(own(), "dens"), "unknown network 'dens'; did you mean 'dense'"),
     "unknown option": (lambda: preset("bsb", path=3), "unknown option 'path'; did you mean 'paths'"),
     "odd pairs": (lambda: SolveOptions(paths=7, antithetic=True), "come in pairs"),
+    "soft and unbiased": (
+        lambda: solve(own(), loss="unbiased", options=SolveOptions(terminal="soft")),
+        "does not look at the horizon",
+    ),
+    "a function as network": (lambda: solve(own(), lambda x: x), "network must be"),
     "no iterations": (lambda: SolveOptions(iterations=0), "iterations must be"),
     "no time": (lambda: SolveOptions(max_seconds=-1.0), "max_seconds must be"),
     "unbiased for a coupled problem": (

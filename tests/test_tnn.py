@@ -243,6 +243,39 @@ def test_any_leading_dimensions(leading, norm, generator):
     assert torch.allclose(y.reshape(-1, 5), network(x.reshape(-1, 6)), atol=1e-6)
 
 
+def test_numbers_by_numpy():
+    given = TNN(np.array([64, 64, 10]), rank=np.int64(3), n_cores=np.int64(2), alpha=np.float32(1))
+    assert repr(given) == repr(TNN([64, 64, 10], rank=3))
+    assert (given.rank, type(given.rank)) == (3, int)
+    assert TNN([64, 64, 10], rank=np.array([2, 3]), n_cores=3).layers[0].ranks == (1, 2, 3, 1)
+
+
+class Halved(nn.Module):
+    """Leaves the second half of the batch as it is: what it does depends on the place."""
+
+    def forward(self, x):
+        return torch.cat([torch.sin(x[: len(x) // 2]), x[len(x) // 2 :]])
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        nn.Softmax(-1),
+        Halved(),
+        torch.relu_,
+        nn.ReLU(inplace=True),
+        nn.RReLU(),
+        lambda x: x.float().sin().to(x.dtype),
+    ],
+)
+def test_only_functions_of_every_entry_are_activations(activation):
+    if isinstance(activation, nn.Softmax | Halved):
+        with pytest.raises(InputError, match="every entry by itself, alike every time: this one gives other"):
+            TNN([12, 12, 3], activation=activation)
+    else:
+        assert TNN([12, 12, 3], activation=activation)(torch.ones(2, 12)).shape == (2, 3)
+
+
 def test_copies_pickles_and_state_dicts_give_the_same_outputs(generator):
     network = TNN([10, 10, 4], activation=torch.square, norm="batch")
     x = torch.randn(7, 10, generator=generator)
@@ -297,6 +330,31 @@ def test_compiles_as_one_graph():
         ({"activation": "sine"}, "did you mean 'sin'"),
         ({"activation": 3}, "a name, a function or a module, got int"),
         ({"activation": torch.sum}, "maps every entry by itself"),
+        ({"activation": nn.PReLU(12)}, "maps every entry by itself, .*: it failed for"),
+        ({"activation": nn.Linear(4, 4)}, "maps every entry by itself, .*: it failed for"),
+        ({"activation": nn.Softmax(-1)}, "maps every entry by itself"),
+        (
+            {"activation": lambda x: x.cumsum(0)},
+            "maps every entry by itself, .*: this one gives other values",
+        ),
+        ({"activation": lambda x: x.flip(0)}, "maps every entry by itself, .*: this one gives other values"),
+        (
+            {"activation": lambda x: x - x.mean()},
+            "maps every entry by itself, .*: this one gives other values",
+        ),
+        ({"activation": lambda x: x > 0}, r"maps every entry by itself, .*, got \(600,\), torch.bool"),
+        ({"activation": lambda x: None}, "maps every entry by itself, .*, got NoneType"),
+        ({"widths": 5}, "at least two positive integers, .*; got 5"),
+        ({"widths": [4, True, 2]}, "at least two positive integers"),
+        ({"alpha": "1"}, "alpha must be a number, got '1'"),
+        ({"dropout": "0.5"}, "dropout is a probability"),
+        ({"rank": 2.5}, r"rank must be an integer of at least 1, got 2\.5"),
+        ({"rank": "ab"}, "rank must be an integer of at least 1, got 'a'"),
+        ({"widths": [12, 3], "rank": 2.5}, "rank must be an integer"),
+        ({"widths": [12, 3], "first": "bogus"}, "unknown kind of layer 'bogus'"),
+        ({"rank": None, "last": "bogus"}, "unknown kind of layer 'bogus'"),
+        ({"rank": None, "plan": "bogus"}, "unknown plan 'bogus'"),
+        ({"rank": None, "n_cores": 7}, "n_cores must be an integer from 1 to 6, got 7"),
         ({"activation": torch.zeros_like}, "must be positive and finite"),
         ({"activation": torch.log}, "must be positive and finite"),
         ({"alpha": 0.5}, "alpha belongs to the activation 'elu'"),

@@ -145,6 +145,27 @@ def test_norm_leaves_the_padding_out(rows, columns, factors, generator):
     assert matrix_norm(cores, rows, columns) == pytest.approx(np.linalg.norm(dense), rel=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.complex128, torch.float32])
+def test_norm_of_every_used_size(dtype, generator):
+    """All numbers of rows and columns that three cores of 2 x 3 x 2 and 2 x 2 x 3 can be cut to."""
+    cores = random_cores(TTShape((2, 2, 3), (2, 3, 2), (1, 3, 4, 1)), generator, dtype)
+    dense = tt_oracles.matrix([core.to(torch.promote_types(dtype, torch.float64)).numpy() for core in cores])
+    for rows, columns in np.ndindex(*dense.shape):
+        expected = np.linalg.norm(dense[: rows + 1, : columns + 1])
+        assert matrix_norm(cores, rows + 1, columns + 1) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("used", [(12, 12), (11, 7)])
+def test_norm_of_very_large_and_small_cores(used, generator):
+    """Squares of their entries, 10^400 and 10^-400, are no numbers in double precision."""
+    cores = random_cores(matrix_shape(12, 12, 3, 3), generator)
+    expected = matrix_norm(cores, *used)
+    scales = (1e200, 1e-200, 1e-120)
+    scaled = [core * scale for core, scale in zip(cores, scales, strict=True)]
+    assert matrix_norm(scaled, *used) == pytest.approx(expected * 1e-120, rel=1e-12)
+    assert matrix_norm([cores[0], 0 * cores[1], cores[2]], *used) == 0
+
+
 @pytest.mark.parametrize("limits", [{"rank": 2}, {"rank": (1, 3)}, {"max_error": 0.4}, {"max_error": 1e-9}])
 @pytest.mark.parametrize(("rows", "columns"), USED)
 def test_error_of_a_truncation_is_the_measured_one(rows, columns, limits, generator):
@@ -212,6 +233,8 @@ def test_bad_limits(limits, message):
 
 
 def test_numbers_that_are_not_finite():
+    with pytest.raises(InputError, match="core 1 holds NaN or infinite"):
+        matrix_norm([torch.ones(1, 2, 2, 1), torch.full((1, 2, 2, 1), float("nan"))], 3, 4)
     shape = TTShape((2, 2), (2, 2), (1, 1, 1))
     with pytest.raises(InputError, match="NaN or infinite"):
         cores_of_matrix(torch.full((4, 4), float("nan")), shape, rank=1)

@@ -100,6 +100,17 @@ def test_ranks_with_and_without_the_outer_ones():
     assert fitting_ranks((), (5,)) == fitting_ranks((1, 1), (5,)) == (1, 1)
 
 
+def test_numbers_of_numpy_become_those_of_python():
+    sizes = {"in_features": np.int64(12), "out_features": np.int32(8), "n_cores": np.int8(3)}
+    for rank in ((2, 3), np.array([2, 3]), [np.int64(2), np.int16(3)], np.array([1, 2, 3, 1])):
+        found = matrix_shape(**sizes, rank=rank)
+        assert found == matrix_shape(12, 8, (2, 3), 3)
+        assert {type(n) for n in (*found.ins, *found.outs, *found.ranks)} == {int}
+    assert {type(n) for n in fitting_ranks(np.array(3), (4, 9, 4))} == {int}
+    factors = {"in_factors": np.array([3, 4]), "out_factors": [np.int64(4), 2]}
+    assert matrix_shape(12, 8, 2, **factors) == matrix_shape(12, 8, 2, in_factors=(3, 4), out_factors=(4, 2))
+
+
 def test_text_tells_padding():
     assert factors_text(12, (3, 4)) == "12 = 3 x 4"
     assert factors_text(11, (3, 4)) == "11 -> 12 = 3 x 4 (padded)"
@@ -117,6 +128,9 @@ def test_text_tells_padding():
         ({"rank": 2.5}, r"every rank must be an integer of at least 1, got 2\.5"),
         ({"rank": (2, 0)}, "every rank must be an integer of at least 1, got 0"),
         ({"rank": (2, 2)}, "2 cores have 1 ranks between them, got 2; give one number or 1"),
+        ({"rank": np.array([2.0])}, r"every rank must be an integer of at least 1, got 2\.0"),
+        ({"rank": np.int64(0)}, "rank must be an integer of at least 1, got"),
+        ({"in_features": np.float64(12)}, "in_features must be an integer of at least 1, got"),
         ({"n_cores": 7}, "n_cores must be an integer from 1 to 6, got 7"),
         ({"n_cores": 0}, "n_cores must be an integer from 1 to 6, got 0"),
         ({"n_cores": "2"}, "n_cores must be an integer from 1 to 6, got '2'"),

@@ -14,7 +14,7 @@ from tnml.cli.pde_request import PdeRequest, read_request
 from tnml.cli.runs import MODEL, OPTIONS, RUNS, discard_unused, next_free, remove_leftovers
 from tnml.errors import InputError, choose
 from tnml.files import write_text
-from tnml.pde import Problem, Solution, solve
+from tnml.pde import Problem, Solution, SolveOptions, solve
 from tnml.pde.problems import PROBLEMS, problem
 from tnml.training import ProgressReporter
 
@@ -100,13 +100,14 @@ def _solve(words: Sequence[str]) -> int:
     """Solves a problem; options, checkpoints, metrics and the model file go into the folder of the run."""
     request = read_request(words)
     made = problem(request.name, **request.problem)
+    options = request.solve.settled(made)  # complains before anything is written
     main, folder = rank() == 0, request.resume
     try:
         if folder is None:
             folder = _folder(request, claim=main)
         elif main:
             remove_leftovers(folder)
-        say(_opening(request, made, folder))
+        say(_opening(options, made, folder))
         try:
             solution = solve(
                 made,
@@ -150,9 +151,8 @@ def _folder(request: PdeRequest, *, claim: bool) -> Path:
     return folder
 
 
-def _opening(request: PdeRequest, made: Problem, folder: Path) -> str:
+def _opening(options: SolveOptions, made: Problem, folder: Path) -> str:
     """What will happen, before it does."""
-    options = request.solve.settled(made)
     loss = f"{options.loss} loss, {options.terminal} terminal condition"
     if options.loss == "deep-bsde":
         loss = "deep-bsde loss, a network for every time step"

@@ -70,7 +70,8 @@ def compress(
 
     Raises:
         InputError: not exactly one limit is given, one is out of range, the ratio cannot be reached, a name
-            in `skip` is unknown, `model` is no module, it has parameters without a size yet, or it cannot be copied.
+            in `skip` is unknown, or `model` is no module, has parameters without a size yet, or cannot be
+            copied.
 
     Cost: for each layer the singular values of its n_cores - 1 unfoldings and one TT-SVD.
 

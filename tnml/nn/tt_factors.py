@@ -4,7 +4,6 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
-from typing import TypeGuard
 
 import numpy as np
 
@@ -160,7 +159,7 @@ def checked_n_cores(n_cores: int | None) -> int | None:
     return int(n_cores)
 
 
-def is_count(value: object) -> TypeGuard[int]:
+def is_count(value: object) -> bool:
     """Whether a value is an integer of at least 1, of Python or numpy, and no bool.
 
     Example:
@@ -170,7 +169,7 @@ def is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
-def is_number(value: object) -> TypeGuard[float]:
+def is_number(value: object) -> bool:
     """Whether a value is a real number, of Python or numpy, and no bool.
 
     Example:

@@ -28,6 +28,11 @@ class Along(NamedTuple):
         x: `[m, n + 1, d]`.
         u: `[m, n + 1]`.
         exact: the truth at the same points, None where it is not known.
+
+    Example:
+        >>> zeros = torch.zeros(2, 5)
+        >>> Along(torch.arange(5), torch.zeros(2, 5, 3), zeros, None).u.shape
+        torch.Size([2, 5])
     """
 
     times: Tensor
@@ -48,6 +53,10 @@ class PathErrors(NamedTuple):
         terminal_at_start: of the terminal value alone, with which the network begins, at (0, x0); None under
             a soft terminal condition.
         terminal_mean: of the same along the paths.
+
+    Example:
+        >>> PathErrors(1e-4, 2e-4, 5e-4, 1e-5, 0.05, 0.19, 0.11).path_mean
+        0.0002
     """
 
     at_start: float | None

@@ -223,14 +223,14 @@ class SolveOptions:
             if network is not None:
                 raise InputError("the loss 'deep-bsde' makes its own networks; leave network out")
             return DeepBSDE(problem, self.time_steps).to(self.torch_dtype)
-        made = (network or self.make_network(problem.dim)).to(self.torch_dtype)
-        return Ansatz(made, problem, chosen.terminal)
+        made = self.make_network(problem.dim) if network is None else network
+        return Ansatz(made.to(self.torch_dtype), problem, chosen.terminal)
 
     def settled(self, problem: Problem) -> Self:
         """The options with every "auto" of loss and terminal condition replaced by what it means here.
 
         Raises:
-            InputError: the loss needs paths that are known beforehand, and the problem is coupled.
+            InputError: loss and problem, or loss and terminal condition, do not go together.
 
         Example:
             >>> from tnml.pde import BlackScholesBarenblatt
@@ -244,6 +244,11 @@ class SolveOptions:
             raise InputError(f"{problem.name!r} is coupled: its paths need the solution; use loss='euler'")
         if terminal == "auto":
             terminal = "soft" if problem.coupled else "smoothed"
+        if loss == "unbiased" and terminal == "soft":
+            raise InputError(
+                "the loss 'unbiased' does not look at the horizon: take a hard terminal condition, "
+                f"{', '.join(name for name in TERMINALS if name != 'soft')}, or loss='euler'"
+            )
         return dataclasses.replace(self, loss=loss, terminal=terminal)
 
     def record(self) -> dict[str, Any]:

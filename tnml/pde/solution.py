@@ -43,6 +43,15 @@ class Solution:
         seconds: of training.
         iterations: optimisation steps done.
         own_network: whether the network is the user's and not one that the options describe.
+
+    Example:
+        >>> from tnml.pde import BlackScholesBarenblatt
+        >>> problem, options = BlackScholesBarenblatt(3), SolveOptions(terminal="multiplicative", width=8)
+        >>> solution = Solution(problem=problem, model=options.make_model(problem), options=options)
+        >>> solution.u(1.0, [[1.0, 2.0, 2.0]])  # the terminal value
+        array([9.], dtype=float32)
+        >>> solution.gradient(0.5, np.ones((4, 3))).shape
+        (4, 3)
     """
 
     problem: Problem

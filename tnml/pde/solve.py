@@ -83,6 +83,8 @@ def solve(
         True
     """
     options = options or preset(problem)
+    if network is not None and not isinstance(network, nn.Module | str):
+        raise InputError(f"network must be a torch.nn.Module or a name, got {type(network).__name__}")
     if isinstance(network, str):
         options, network = dataclasses.replace(options, network=choose("network", network, _NAMED)), None
     if isinstance(loss, str):
@@ -90,7 +92,7 @@ def solve(
     options = options.settled(problem)
     chosen = loss_of(options) if loss is None or isinstance(loss, str) else loss
     with forked_rng(torch.device("cpu")):
-        torch.manual_seed(step_seed(options.seed, 0, stream=_WEIGHTS) >> 1)
+        torch.manual_seed(step_seed(options.seed, 0, stream=_WEIGHTS))
         model = options.make_model(problem, network)
     on_paths = OnPaths(problem, options, chosen)
     _check_on_paths(model, on_paths.draw(0, min(_CHECKED, options.paths), 0))
@@ -135,7 +137,7 @@ class PathBatches:
         self.paths, self.steps_per_epoch = paths, steps_per_epoch
 
     def __call__(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """Both, for all paths; they stay on the CPU's side of the noise and cost nothing."""
+        """Both, for all paths."""
         number = epoch * self.steps_per_epoch + step
         return torch.arange(self.paths), torch.full((self.paths,), number)
 
