@@ -129,6 +129,25 @@ def values_along(u: Function, paths: Paths) -> Tensor:
     return torch.cat(found)
 
 
+def exact_along(problem: Problem, paths: Paths) -> Tensor:
+    """The truth at every point of the paths, `[m, n + 1]`, in float64.
+
+    Raises:
+        InputError: it is not known along paths.
+
+    Example:
+        >>> from tnml.pde import AllenCahn
+        >>> problem = AllenCahn(3)  # its horizon in float32 is beyond that in float64
+        >>> paths = fresh_paths(problem, 2, 4, seed=0)
+        >>> bool((exact_along(problem, paths)[:, -1] - problem.g(paths.x[:, -1])[:, 0]).abs().max() < 1e-6)
+        True
+    """
+    exact = problem.exact
+    if exact is None:
+        raise InputError(f"the solution of {problem.name!r} is not known along paths")
+    return values_along(lambda t, x: exact(t.double().clamp(max=problem.horizon), x), paths)
+
+
 def along(values: OnPaths, problem: Problem, paths: Paths) -> Along:
     """A solution and the truth, where it is known, along the paths.
 
@@ -145,7 +164,7 @@ def along(values: OnPaths, problem: Problem, paths: Paths) -> Along:
         >>> torch.equal(found.u, found.exact)
         True
     """
-    exact = None if problem.exact is None else values_along(problem.exact, paths)
+    exact = None if problem.exact is None else exact_along(problem, paths)
     with torch.no_grad():
         return Along(paths.times, paths.x, values(paths).double(), exact)
 
@@ -213,15 +232,16 @@ def path_errors(
             problem, count, time_steps, seed=seed, number=number, dtype=dtype, solution=solution
         )
         found.append(values(part).double())
-        exact.append(values_along(problem.exact, part))
+        exact.append(exact_along(problem, part))
         if terminal is not None:
             simple.append(values_along(terminal, part))
     means = torch.tensor([relative_l2(a, b) for a, b in zip(found, exact, strict=True)])
     u, truth = torch.cat(found), torch.cat(exact)
+    by_time = torch.tensor([relative_l2(u[:, n], truth[:, n]) for n in range(time_steps + 1)])
     return PathErrors(
         at_start=at_start,
         path_mean=relative_l2(u, truth),
-        path_max=max(relative_l2(u[:, n], truth[:, n]) for n in range(time_steps + 1)),
+        path_max=float(by_time.max()),
         spread=float(means.std()),
         trivial=trivial,
         terminal_at_start=terminal_at_start,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tnml.errors import InputError, choose
-from tnml.pde.accuracy import fresh_paths, relative_l2, values_along
+from tnml.pde.accuracy import exact_along, fresh_paths, relative_l2, values_along
 from tnml.pde.ansatz import Ansatz
 from tnml.pde.deep_bsde import DeepBSDE, DeepBSDELoss
 from tnml.pde.losses import EulerLoss, UnbiasedLoss
@@ -238,7 +238,7 @@ class Watch:
                 dtype=self._dtype,
                 device=device,
             )
-            self._exact = values_along(self._problem.exact, self._paths)
+            self._exact = exact_along(self._problem, self._paths)
         if isinstance(model, DeepBSDE):
             found = model(self._paths).double()
         else:
