@@ -11,13 +11,14 @@ from benchmarks import dmrg, double_descent
 
 def test_dmrg_smoke(tmp_path: Path) -> None:
     out = tmp_path / "dmrg.json"
-    assert program.main(["dmrg", "--smoke", "--out", str(out)]) == 0
+    assert program.main(["dmrg", "--smoke", "--seeds", "0,1", "--out", str(out)]) == 0
     result = json.loads(out.read_text(encoding="utf-8"))
     assert {(row["label"], row["axis"]) for row in result["rows"]} == {
         (label, axis) for label in ("stays", "travels") for axis in ("sites", "bond_dim", "samples")
     }
     assert all(0 < row["product_share"] < 1 and row["seconds"]["median"] > 0 for row in result["rows"])
-    swept, short, long = result["mnist"]
+    swept, short, long, again = result["mnist"]
+    assert (again["solver"], again["seed"]) == ("dmrg", 1)
     assert swept["solver"] == "dmrg"
     assert swept["test_accuracy"] > 0.5
     assert len(swept["history"]) == 1
