@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tnml import contraction, data, features, mps, nn, training
+    from tnml import contraction, data, features, mps, nn, pde, training
     from tnml.errors import InputError
     from tnml.estimators import MPSClassifier, MPSRegressor
     from tnml.models import load
@@ -34,6 +34,7 @@ __all__ = [
     "load",
     "mps",
     "nn",
+    "pde",
     "training",
 ]
 
@@ -43,7 +44,7 @@ _HOMES = {
     "MPSRegressor": "tnml.estimators",
     "load": "tnml.models",
 }
-_MODULES = frozenset({"contraction", "data", "features", "mps", "nn", "training"})
+_MODULES = frozenset({"contraction", "data", "features", "mps", "nn", "pde", "training"})
 
 
 def __getattr__(name: str) -> Any:
