@@ -1,13 +1,10 @@
 """The MPS layer against a plain per-site loop and the peers.
 
-One process per implementation and case. The processes of a case are prepared one after another, then measured
-in rounds, each in its turn, so that drift of the machine hits all alike.
+One process per implementation and case, measured in turns (`worker_process.py`).
 """
 
 import argparse
-import contextlib
 import itertools
-import multiprocessing
 from collections.abc import Iterator
 from dataclasses import asdict
 from multiprocessing.connection import Connection
@@ -20,9 +17,9 @@ from benchmarks.chain_worker import SLOW, Case, serve
 from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.machine import GEMM_SIZE, available_memory, header, summary
 from benchmarks.reference import bonds
+from benchmarks.worker_process import Turn, start_process, take_turns
 
 SITES, BATCHES, BONDS = (784, 196), (100, 500), (10, 20, 50, 100)
-PATIENCE = 180.0  # seconds for one answer of a worker
 
 # The bars: percent of the GEMM peak by (engine, batch), one number for each of BONDS; speed by chi.
 PERCENT = {
@@ -94,110 +91,66 @@ def _numbers(text: str | None, default: tuple[int, ...]) -> tuple[int, ...]:
 
 def measure_case(case: Case, chosen: list[Contender], options: argparse.Namespace) -> list[dict[str, Any]]:
     """One record per contender; a failure of one is recorded and does not stop the others."""
-    context = multiprocessing.get_context("spawn")
     gemm_size = 128 if options.smoke else GEMM_SIZE
     rounds = options.rounds or (2 if options.smoke else 7)
     limit = min(options.gigabytes * 1e9, 0.6 * available_memory())
-    records, workers = [], {}
+    records: list[dict[str, Any]] = []
+    turns: list[_Turn] = []
     for contender in chosen:
         record = {"implementation": contender.name, **asdict(case), "status": "ok"}
         records.append(record)
         if (needed := contender.needed_bytes(case.n_sites, case.batch, case.bond_dim)) > limit:
             record |= {"status": "skipped", "reason": f"its site matrices need about {needed / 1e9:.0f} GB"}
             continue
-        here, there = context.Pipe()
-        process = context.Process(
-            target=serve, args=(there, contender.name, case, options.trial_seconds, gemm_size), daemon=True
-        )
-        process.start()
-        there.close()
-        workers[contender.name] = _Turn(record, here, rounds)
-    live = [turn for turn in workers.values() if turn.start()]
-    for number in range(rounds):
-        turn_first = number % max(1, len(live))
-        for turn in live[turn_first:] + live[:turn_first]:
-            turn.measure()
-    for turn in workers.values():
-        turn.finish(case)
+        setup = (contender.name, case, options.trial_seconds, gemm_size)
+        turns.append(_Turn(record, case, start_process(serve, *setup), rounds))
+    take_turns(turns, rounds)
     return records
 
 
-class _Turn:
+class _Turn(Turn):
     """The parent's side of one worker.
 
     Args:
         record: what becomes of the measurement.
+        case: what it measures.
         connection: to the process.
         rounds: how many there will be; slow contenders do two.
     """
 
-    def __init__(self, record: dict[str, Any], connection: Connection, rounds: int) -> None:
-        self.record, self._connection, self._left = record, connection, rounds
-        self._rounds: list[dict[str, Any]] = []
-
-    def start(self) -> bool:
-        """Waits for the imports, then lets the worker prepare; whether it can be measured."""
-        self._receive()
-        self.record |= self._ask("prepare")
-        if "check" in self.record and CONTENDERS[self.record["implementation"]].own:
-            wrong = not (self.record["check"]["matched"] and self.record["finite"])
-            if wrong:
-                self._fail("its answer is wrong, so it is not timed")
-        elif "check" in self.record and not self.record["check"]["matched"]:
-            self.record["note"] = "not the same function: timed on its own numbers"
-            if not self.record["finite"]:
-                self._fail("its answer is not finite")
-        return bool(self.record["status"] == "ok")
+    def __init__(self, record: dict[str, Any], case: Case, connection: Connection, rounds: int) -> None:
+        super().__init__(record, connection)
+        self._case, self._left = case, rounds
 
     def measure(self) -> None:
-        """One round."""
-        if self.record["status"] == "ok" and self._left > 0:
-            self._left -= 1
-            found = self._ask("round")
-            if found:
-                self._rounds.append(found)
-                if found["step"]["wall"][0] > SLOW:
-                    self._left = min(self._left, 2 - len(self._rounds))
-
-    def finish(self, case: Case) -> None:
-        """Ends the process and sums up."""
-        with contextlib.suppress(OSError):  # it may have ended already
-            self._connection.send("stop")
-        self._connection.close()
-        if self.record["status"] != "ok":
+        """One round, if there is one left."""
+        if self._left <= 0:
             return
+        self._left -= 1
+        super().measure()
+        if self._rounds and self._rounds[-1]["step"]["wall"][0] > SLOW:
+            self._left = min(self._left, 2 - len(self._rounds))
+
+    def _judge(self) -> None:
+        matched, finite = self.record["check"]["matched"], self.record["finite"]
+        if CONTENDERS[self.record["implementation"]].own:
+            if not (matched and finite):
+                self._fail("its answer is wrong, so it is not timed")
+        elif not matched:
+            self.record["note"] = "not the same function: timed on its own numbers"
+            if not finite:
+                self._fail("its answer is not finite")
+
+    def _sum_up(self) -> None:
         self.record["gemm_gflops"] = summary([found["gemm"] for found in self._rounds], 1e9)
-        work = work_of(case)
+        work = work_of(self._case)
         for kind, flops in (("step", 3 * work["flops_forward"]), ("forward", work["flops_forward"])):
             for clock in ("wall", "cpu"):
-                samples = [s for found in self._rounds for s in found[kind][clock]]
-                self.record[f"{kind}_{clock}_ms"] = summary(samples, 1e-3)
+                self.record[f"{kind}_{clock}_ms"] = summary(self._samples(kind, clock), 1e-3)
             seconds = self.record[f"{kind}_wall_ms"]["median"] * 1e-3
             share = flops / seconds / (self.record["gemm_gflops"]["median"] * 1e9)
             self.record[f"{kind}_percent_of_peak"] = 100 * share
         self.record["memory"]["ratio"] = self.record["memory"]["peak_bytes"] / work["bytes"]
-
-    def _ask(self, word: str) -> dict[str, Any]:
-        try:
-            self._connection.send(word)
-        except OSError:
-            return self._fail("its process ended")
-        answer = self._receive()
-        return self._fail(answer["failed"]) if "failed" in answer else answer
-
-    def _receive(self) -> dict[str, Any]:
-        try:
-            if self._connection.poll(PATIENCE):
-                answer: dict[str, Any] = self._connection.recv()
-                return answer
-        except (EOFError, OSError):
-            return self._fail("its process ended, perhaps for want of memory")
-        return self._fail(f"no answer in {PATIENCE:.0f} seconds")
-
-    def _fail(self, reason: str) -> dict[str, Any]:
-        if self.record["status"] == "ok":
-            self.record |= {"status": "failed", "reason": reason}
-        return {}
 
 
 def work_of(case: Case) -> dict[str, int]:

@@ -1,13 +1,11 @@
 """The tensor-train layer against `torch.nn.Linear` and two other libraries: time and memory of a step.
 
-One process per implementation and case. The processes of a case are prepared one after another, then measured
-in rounds, each in its turn. Ratios are taken within a round, so that drift of the machine hits both sides.
+One process per implementation and case, measured in turns (`worker_process.py`). Ratios are taken within a
+round, so that drift of the machine hits both sides.
 """
 
 import argparse
-import contextlib
 import math
-import multiprocessing
 import os
 import statistics
 from collections.abc import Iterator, Sequence
@@ -22,11 +20,11 @@ from benchmarks import tt_table
 from benchmarks.machine import header, summary
 from benchmarks.tt_peers import CONTENDERS, Case, Contender
 from benchmarks.tt_worker import serve
+from benchmarks.worker_process import Turn, start_process, take_turns
 from tnml.contraction import TTShape, tt_plans
 from tnml.contraction.tt.plans import choose_plan
 from tnml.contraction.tt.rates import rates_of
 
-PATIENCE = 180.0  # seconds for one answer of a worker
 OWN, BASE = "tnml", "dense"
 
 # name: factors of inputs and outputs, samples, ranks
@@ -70,7 +68,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     result["rates"] = rates_of(torch.device("cpu"), torch.float32)._asdict()
     try:
         for number, case in enumerate(cases, 1):
-            text = f"{tt_table.sizes(case.ins, case.outs)}/{case.batch}/{case.rank}"
+            text = tt_table.case_in_words(asdict(case))
             with console.status(f"case {number} of {len(cases)}: {text}"):
                 rows = measure_case(case, chosen, rounds)
             compare(rows)
@@ -109,25 +107,12 @@ def cases_of(options: argparse.Namespace) -> Iterator[Case]:
 
 def measure_case(case: Case, chosen: Sequence[Contender], rounds: int) -> list[dict[str, Any]]:
     """One record per contender; a failure of one is recorded and does not stop the others."""
-    context = multiprocessing.get_context("spawn")
-    turns = []
-    for contender in chosen:
-        here, there = context.Pipe()
-        process = context.Process(target=serve, args=(there, contender.name, case), daemon=True)
-        process.start()
-        there.close()
-        turns.append(_Turn(contender.name, case, here))
-    live = [turn for turn in turns if turn.prepare()]
-    for number in range(rounds):
-        first = number % max(1, len(live))
-        for turn in live[first:] + live[:first]:
-            turn.measure()
-    for turn in turns:
-        turn.finish()
+    turns = [_Turn(contender.name, case, start_process(serve, contender.name, case)) for contender in chosen]
+    take_turns(turns, rounds)
     return [turn.record for turn in turns]
 
 
-class _Turn:
+class _Turn(Turn):
     """The parent's side of one worker.
 
     Args:
@@ -137,66 +122,25 @@ class _Turn:
     """
 
     def __init__(self, name: str, case: Case, connection: Connection) -> None:
-        self.record: dict[str, Any] = {"implementation": name, **asdict(case), "status": "ok"}
+        super().__init__({"implementation": name, **asdict(case), "status": "ok"}, connection)
         self.record["parameters"] = (
             math.prod(case.ins) * math.prod(case.outs) if name == BASE else case.n_weights
         )
-        self._connection = connection
-        self._rounds: list[dict[str, Any]] = []
 
-    def prepare(self) -> bool:
-        """Waits for the imports; lets the worker try settings and check its answer; whether it goes on."""
-        self._receive()
-        self.record |= self._ask("prepare")
-        if "check" in self.record and not self.record["check"]["matched"]:
-            if CONTENDERS[self.record["implementation"]].peer:
-                self.record["note"] = "its answer is further off than the tolerance; timed all the same"
-            else:
-                self._fail("its answer is wrong, so it is not timed")
-        return bool(self.record["status"] == "ok")
-
-    def measure(self) -> None:
-        """One round."""
-        if self.record["status"] == "ok" and (found := self._ask("round")):
-            self._rounds.append(found)
-
-    def finish(self) -> None:
-        """Ends the process and sums up."""
-        with contextlib.suppress(OSError):  # it may have ended already
-            self._connection.send("stop")
-        self._connection.close()
-        if self.record["status"] != "ok":
+    def _judge(self) -> None:
+        if self.record["check"]["matched"]:
             return
+        if CONTENDERS[self.record["implementation"]].peer:
+            self.record["note"] = "its answer is further off than the tolerance; timed all the same"
+        else:
+            self._fail("its answer is wrong, so it is not timed")
+
+    def _sum_up(self) -> None:
         for kind in ("step", "forward"):
             for clock in ("wall", "cpu"):
-                samples = [sample for found in self._rounds for sample in found[kind][clock]]
-                self.record[f"{kind}_{clock}_ms"] = summary(samples, 1e-3)
+                self.record[f"{kind}_{clock}_ms"] = summary(self._samples(kind, clock), 1e-3)
             medians = [1e3 * statistics.median(found[kind]["wall"]) for found in self._rounds]
             self.record[f"{kind}_round_ms"] = medians
-
-    def _ask(self, word: str) -> dict[str, Any]:
-        if self.record["status"] != "ok":
-            return {}
-        try:
-            self._connection.send(word)
-        except OSError:
-            return self._fail("its process ended")
-        answer = self._receive()
-        return self._fail(answer["failed"]) if "failed" in answer else answer
-
-    def _receive(self) -> dict[str, Any]:
-        try:
-            if self._connection.poll(PATIENCE):
-                answer: dict[str, Any] = self._connection.recv()
-                return answer
-        except (EOFError, OSError):
-            return self._fail("its process ended, perhaps for want of memory")
-        return self._fail(f"no answer in {PATIENCE:.0f} seconds")
-
-    def _fail(self, reason: str) -> dict[str, Any]:
-        if self.record["status"] == "ok":
-            self.record |= {"status": "failed", "reason": reason}
-        return {}
 
 
 def compare(rows: list[dict[str, Any]]) -> None:

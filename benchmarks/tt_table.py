@@ -1,15 +1,14 @@
 """How the benchmark of the tensor-train layer looks on a terminal."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.machine import in_words
+from benchmarks.case_table import held, not_measured, show_cases, starred, times_in_words
 
+TITLE = "Tensor-train layer, float32; step = forward and backward to inputs and all parameters"
 HEADINGS = (
     "sizes/batch/rank",
     "implementation",
@@ -25,29 +24,12 @@ HEADINGS = (
 
 def show(result: dict[str, Any], console: Console) -> None:
     """One line per record, bars beside what was measured, and a count of the bars."""
-    console.print("\n" + in_words(result["machine"]))
-    title = "Tensor-train layer, float32; step = forward and backward to inputs and all parameters"
-    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading in HEADINGS[:2] else "right", no_wrap=True)
-    previous = None
-    for row in result["rows"]:
-        case = f"{sizes(row['ins'], row['outs'])}/{row['batch']}/{row['rank']}"
-        if previous not in (None, case):
-            table.add_section()
-        table.add_row(case if case != previous else "", *_cells(row, result["rows"]))
-        previous = case
-    console.print(table)
-    for name in result["not_installed"]:
-        console.print(f"{name}: not installed here, not measured")
-    for row in result["rows"]:
-        if "note" in row:
-            console.print(f"{row['implementation']} (*): {row['note']}")
-    for text in result["errors"]:
-        console.print(f"[red]{text}[/red]")
-    bars = [bar for row in result["rows"] for bar in row.get("bars", [])]
-    if bars:
-        console.print(f"bars: {sum(bar['passed'] for bar in bars)} of {len(bars)} passed")
+    show_cases(result, console, TITLE, HEADINGS, case_in_words, lambda row: _cells(row, result["rows"]))
+
+
+def case_in_words(row: Mapping[str, Any]) -> str:
+    """Sizes, samples and rank, such as `784->512/128/4`."""
+    return f"{sizes(row['ins'], row['outs'])}/{row['batch']}/{row['rank']}"
 
 
 def sizes(ins: Sequence[int], outs: Sequence[int]) -> str:
@@ -57,29 +39,24 @@ def sizes(ins: Sequence[int], outs: Sequence[int]) -> str:
 
 def line(rows: list[dict[str, Any]]) -> str:
     """The times of one case, printed as soon as it is measured."""
-    return ", ".join(
-        f"{row['implementation']} {row['step_wall_ms']['median']:.2f} ms"
-        if row["status"] == "ok"
-        else f"{row['implementation']} {row['status']}"
-        for row in rows
-    )
+    return times_in_words(rows, 2)
 
 
 def _cells(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     if row["status"] != "ok":
-        return [row["implementation"], f"{row['status']}: {row['reason']}"[:60]]
+        return not_measured(row)
     name, step = row["implementation"], row["step_wall_ms"]
     bars = {bar["what"]: bar for bar in _bars_of_case(row, rows)}
     own = {what: bar for what, bar in bars.items() if name == "tnml"}
     dense, over = row.get("over_dense"), row.get("over_tnml")
     return [
-        name + (" *" if "note" in row else ""),
+        starred(row),
         f"{step['median']:.3f} ({step['min']:.3f}-{step['max']:.3f})",
         f"{row['forward_wall_ms']['median']:.3f}",
-        _held(own.get("step_over_dense"), f"{dense['step']['median']:.3f}" if dense else ""),
-        _held(bars.get(f"{name}_over_tnml"), f"{over['step']['median']:.2f}" if over else ""),
+        held(own.get("step_over_dense"), f"{dense['step']['median']:.3f}" if dense else ""),
+        held(bars.get(f"{name}_over_tnml"), f"{over['step']['median']:.2f}" if over else ""),
         f"{row['memory']['peak_bytes'] / 1e6:.2f}",
-        _held(own.get("memory_over_dense"), f"{dense['memory']:.2f}" if dense else ""),
+        held(own.get("memory_over_dense"), f"{dense['memory']:.2f}" if dense else ""),
         "" if row.get("bound") is None else f"{row['bound']:.3f}",
     ]
 
@@ -89,13 +66,3 @@ def _bars_of_case(row: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[
     same = ("ins", "outs", "batch", "rank")
     found = [other for other in rows if all(other[key] == row[key] for key in same)]
     return [bar for other in found for bar in other.get("bars", [])]
-
-
-def _held(bar: dict[str, Any] | None, text: str) -> str:
-    """The measured value with its bar, green where it passes."""
-    if bar is None:
-        return text
-    limit = f">={bar['at_least']:g}" if "at_least" in bar else f"<={bar['at_most']:g}"
-    if bar["passed"]:
-        return f"{text} {limit} [green]{'equal' if bar.get('equal') else 'pass'}[/green]"
-    return f"{text} {limit} [red]miss[/red]"

@@ -3,8 +3,7 @@
 import itertools
 import math
 import time
-import warnings
-from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -12,12 +11,11 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.chain_worker import FAILURES
 from benchmarks.machine import relative_error, timed
-from benchmarks.tt_peers import CONTENDERS, Case, Contender, Setting, answer, make_instance
+from benchmarks.tt_peers import CONTENDERS, Case, Contender, Instance, Setting, answer, make_instance
+from benchmarks.worker_process import StepWorker, answer_words
 
 TOLERANCE = 2e-5  # float32 against float64, relative to the largest value of each tensor
-CALL_SECONDS, MOST_CALLS = 0.15, 20  # of one kind in one round
 TRIAL_SECONDS, LEAST_CALLS = 0.1, 2  # of one setting
 
 
@@ -51,7 +49,7 @@ def check(contender: Contender, setting: Setting, case: Case) -> dict[str, Any]:
     return {"errors": errors, "matched": matched, "tolerance": TOLERANCE}
 
 
-class Worker:
+class Worker(StepWorker):
     """The measurement of one contender on one case.
 
     Args:
@@ -59,53 +57,19 @@ class Worker:
         case: on what.
     """
 
+    CALL_SECONDS, MOST_CALLS = 0.15, 20
+
     def __init__(self, contender: Contender, case: Case) -> None:
-        self._contender, self._case = contender, case
-        self._threads = torch.get_num_threads()
-        self.report: dict[str, Any] = {}
+        super().__init__(contender)
+        self._case = case
         self._x, self._outgoing = inputs(case)
         self._setting = self.report["setting"] = self._fastest()
         self._use(self._setting)
         self.report["check"] = check(contender, self._setting, case)
         self.report["memory"] = self._measure_memory()
 
-    def round(self) -> dict[str, Any]:
-        """Samples of one round: training steps and forward passes."""
-        return {"step": self._samples(self._step), "forward": self._samples(self._forward)}
-
-    def _samples(self, call: Callable[[], object]) -> dict[str, list[float]]:
-        first = timed(call, 1)
-        more = timed(call, min(MOST_CALLS, int(CALL_SECONDS / first["wall"][0])))
-        # the first call of a round warms the caches after the others' turns; it counts only where it is alone
-        return more if more["wall"] else first
-
-    def _use(self, setting: Setting) -> None:
-        torch.set_num_threads(1 if setting.get("threads") == 1 else self._threads)
-
-    def _step(self) -> None:
-        self._x.grad = None
-        for parameter in self._model.parameters():
-            parameter.grad = None
-        self._model(self._x).backward(self._outgoing)
-
-    @torch.no_grad()
-    def _forward(self) -> Tensor:
-        return self._model(self._x)
-
-    def _fastest(self) -> Setting:
-        """The setting with the fastest step."""
-        settings = self._contender.settings
-        if len(settings) == 1:
-            return settings[0]
-        instance = make_instance(self._case, seed=0)
-        trials: list[tuple[float, Setting]] = []
-        for setting in settings:
-            self._use(setting)
-            self._model = self._contender.build(instance, setting)
-            trials.append((self._trial(), setting))
-            del self._model
-        self.report["trials"] = [{**setting, "seconds": seconds} for seconds, setting in trials]
-        return min(trials, key=lambda trial: trial[0])[1]
+    def _instance(self) -> Instance:
+        return make_instance(self._case, seed=0)
 
     def _trial(self) -> float:
         """Seconds of the fastest of some steps."""
@@ -118,7 +82,7 @@ class Worker:
     def _measure_memory(self) -> dict[str, int]:
         """Bytes of the parameters, and the most that tensors took beyond them in two training steps."""
         self._x.grad = None
-        self._model = self._contender.build(make_instance(self._case, seed=0), self._setting)
+        self._model = self._contender.build(self._instance(), self._setting)
         held = sum(p.numel() * p.element_size() for p in self._model.parameters())
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
             self._step()
@@ -129,17 +93,6 @@ class Worker:
 
 
 def serve(connection: Connection, name: str, case: Case) -> None:
-    """Answers "prepare" and "round" until "stop": the process's main function."""
-    worker: Worker | None = None
-    if CONTENDERS[name].peer:
-        warnings.simplefilter("ignore")  # other libraries' deprecations are not ours to show
-    connection.send({"ready": name})
-    while (word := connection.recv()) != "stop":
-        try:
-            if worker is None:
-                worker = Worker(CONTENDERS[name], case)
-                connection.send(worker.report)
-            else:
-                connection.send(worker.round())
-        except FAILURES as error:
-            connection.send({"failed": f"{type(error).__name__} in {word}: {error}"[:300]})
+    """The process's main function: answers until "stop"."""
+    contender = CONTENDERS[name]
+    answer_words(connection, name, partial(Worker, contender, case), peer=contender.peer)

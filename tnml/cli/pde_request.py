@@ -1,6 +1,5 @@
 """Reads the words after `tnml pde solve`: preset, YAML file, stored run and options, each before the last."""
 
-from argparse import SUPPRESS
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from tnml.cli.parsing import MAX_SEED, bounded, checked, new_parser, parse, plain
+from tnml.cli.run_options import add_run_options, hide_files_of_groups, run_folders
 from tnml.cli.runs import OPTIONS
 from tnml.errors import InputError, choose
 from tnml.pde import SolveOptions, preset
@@ -93,10 +93,10 @@ def read_request(words: Sequence[str]) -> PdeRequest:
     found = plain(parse(parser, words))
     bounded("--seed", found["seed"], 0, MAX_SEED)
     options = SolveOptions(**found["solve"], **{key: found[key] for key in SHARED})
-    folder = {key: None if found[key] is None else Path(found[key]) for key in ("out", "resume")}
-    if folder["out"] is not None and folder["resume"] is not None:
-        raise InputError("--resume continues in the folder of the run; leave --out away")
-    return PdeRequest(name=name, problem=dict(found.get("problem", {})), solve=options, **folder)
+    out, resume_folder = run_folders(found)
+    return PdeRequest(
+        name=name, problem=dict(found.get("problem", {})), solve=options, out=out, resume=resume_folder
+    )
 
 
 def _value_of(option: str, words: Sequence[str]) -> str | None:
@@ -116,29 +116,11 @@ def _parser(name: str) -> ArgumentParser:
         "Solves a parabolic equation with a network along random paths, and keeps it in a model file.",
         EXAMPLES,
     )
-    add = parser.add_argument
-    add("name", nargs="?", metavar="NAME", help=", ".join(PROBLEMS))
-    add(
-        "--config",
-        type=str,
-        metavar="FILE.yaml",
-        help="options from a file, as options.yaml in every run folder",
-    )
-    add("--out", type=str, metavar="FOLDER", help="folder of the run; null: runs/NAME-001, 002, ...")
-    add(
-        "--resume",
-        type=str,
-        metavar="FOLDER",
-        help="continue the run in this folder, exactly where it stopped",
-    )
-    add("--seed", type=int, default=0, help="of everything random")
-    add("--device", type=str, default="auto", help="auto (CUDA where there is one), cpu, cuda or cuda:1")
-    add("--devices", type=int, default=1, help="processes, one device each; leave it at 1 under torchrun")
+    parser.add_argument("name", nargs="?", metavar="NAME", help=", ".join(PROBLEMS))
+    add_run_options(parser)
     parser.add_function_arguments(PROBLEMS[name], "problem")
     parser.add_class_arguments(SolveOptions, "solve", skip=set(SHARED))
-    for action in parser._actions:  # jsonargparse offers a file for each group, too: one --config is enough
-        if action.dest in ("problem", "solve"):
-            action.help = SUPPRESS
+    hide_files_of_groups(parser, ("problem", "solve"))
     return parser
 
 

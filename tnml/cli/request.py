@@ -1,6 +1,5 @@
 """Reads the words after `tnml train`: preset, YAML file, stored run and options, each before the last."""
 
-from argparse import SUPPRESS
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from tnml.cli.options import (
     RunOptions,
 )
 from tnml.cli.parsing import MAX_SEED, bounded, checked, new_parser, parse, plain
+from tnml.cli.run_options import add_run_options, hide_files_of_groups, run_folders
 from tnml.cli.runs import OPTIONS
 from tnml.data.shipped import SHIPPED
 from tnml.errors import InputError, choose
@@ -96,10 +96,8 @@ def read_request(words: Sequence[str]) -> Request:
         train=train,
         sweep=sweep,
     )
-    folder = {name: None if found[name] is None else Path(found[name]) for name in ("out", "resume")}
-    if folder["out"] is not None and folder["resume"] is not None:
-        raise InputError("--resume continues in the folder of the run; leave --out away")
-    return Request(options=options, **folder)
+    out, resume = run_folders(found)
+    return Request(options=options, out=out, resume=resume)
 
 
 def _solver(asked: str | None, stored: Mapping[str, Any], *, resumed: bool) -> str:
@@ -180,34 +178,17 @@ def _parser() -> ArgumentParser:
     )
     add("--preset", type=str, help="where the defaults below come from: default (fast) or accurate")
     add(
-        "--config",
-        type=str,
-        metavar="FILE.yaml",
-        help="options from a file, as options.yaml in every run folder",
-    )
-    add("--out", type=str, metavar="FOLDER", help="folder of the run; null: runs/NAME-001, 002, ...")
-    add(
-        "--resume",
-        type=str,
-        metavar="FOLDER",
-        help="continue the run in this folder, exactly where it stopped",
-    )
-    add(
         "--solver",
         type=str,
         help="gradient (with the options --train), or dmrg: sweeps over the bonds, which grow from 1 as the "
         "data want it (with the options --sweep)",
     )
-    add("--seed", type=int, default=0, help="of everything random")
-    add("--device", type=str, default="auto", help="auto (CUDA where there is one), cpu, cuda or cuda:1")
-    add("--devices", type=int, default=1, help="processes, one device each; leave it at 1 under torchrun")
+    add_run_options(parser)
     parser.add_class_arguments(DataOptions, "data")
     parser.add_class_arguments(ModelOptions, "model")
     parser.add_class_arguments(TrainOptions, "train", skip=SHARED)
     parser.add_class_arguments(SweepOptions, "sweep", skip=SHARED - {"devices"})
-    for action in parser._actions:  # jsonargparse offers a file for each group, too: one --config is enough
-        if action.dest in GROUPS:
-            action.help = SUPPRESS
+    hide_files_of_groups(parser, GROUPS)
     return parser
 
 

@@ -1,4 +1,6 @@
-"""Which of torch's transformations are at work on a call."""
+"""Which of torch's transformations are at work on a call, and gradients that all of them can follow."""
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,3 +21,26 @@ def transformed(*tensors: Tensor) -> bool:
         return True
     dual = torch.autograd.forward_ad
     return dual._current_level >= 0 and any(dual.unpack_dual(t).tangent is not None for t in tensors)
+
+
+def differentiable_gradients(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], wanted: Sequence[bool], gradient: Tensor
+) -> list[Tensor | None]:
+    """The gradients of a function of plain torch calls, so that they can be differentiated again.
+
+    Args:
+        function: of all the inputs.
+        inputs: where.
+        wanted: which of the gradients; the others are None.
+        gradient: of the function's value, of its shape.
+
+    Example:
+        >>> x, y = torch.ones(2), torch.tensor([3.0, 4.0], requires_grad=True)
+        >>> differentiable_gradients(lambda x, y: x * y**2, [x, y], [False, True], torch.ones(2))
+        [None, tensor([6., 8.], grad_fn=<MulBackward0>)]
+    """
+    with torch.enable_grad():
+        own = [t.view_as(t) for t in inputs]  # else one that depends on another would count twice
+        asked = [t for t, wish in zip(own, wanted, strict=True) if wish]
+        found = iter(torch.autograd.grad(function(*own), asked, gradient, create_graph=True))
+    return [next(found) if wish else None for wish in wanted]

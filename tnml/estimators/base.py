@@ -2,6 +2,7 @@
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, ClassVar, Self
@@ -34,7 +35,7 @@ _LEAST_EPOCHS, _MOST_EPOCHS, _LEAST_STEPS = 10, 200, 1000
 _LAYER_PREFIX = "layer."
 
 
-class MPSEstimator(BaseEstimator):
+class MPSEstimator(BaseEstimator, ABC):
     """The common part of `MPSClassifier` and `MPSRegressor`, which describe the parameters."""
 
     _kind: ClassVar[str]
@@ -189,17 +190,17 @@ class MPSEstimator(BaseEstimator):
         model._adopt(tensors, metadata)
         return model
 
+    @abstractmethod
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Further arrays of a fitted model, for the file."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _facts(self) -> dict[str, Any]:
         """Further facts of a fitted model, for the file."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _adopt(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         """Takes back what `_arrays` and `_facts` gave."""
-        raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
         """Parameters, numbers and numpy arrays, for the layer, too; that with an own feature map itself."""

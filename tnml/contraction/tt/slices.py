@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tnml.contraction.transforms import transformed
+from tnml.contraction.transforms import differentiable_gradients, transformed
 from tnml.contraction.tt.matrix import multiply_cores
 
 
@@ -78,7 +78,10 @@ class Slices(torch.autograd.Function):
         x, a, s, *kept = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled() or transformed(gradients[0]):
-            return (*_differentiable_gradients(gradients[0], x, a, s, wanted), None, None)
+            again = differentiable_gradients(
+                lambda x, a, s: x @ whole_matrix(a, s).t(), [x, a, s], wanted, gradients[0]
+            )
+            return (*again, None, None)
         (o1, i1, rank), (o2, _, i2) = a.shape, s.shape
         matrix = a.reshape(1, o1 * i1, rank)
         incoming = gradients[0].reshape(-1, o1, o2).transpose(1, 2).reshape(-1, o1 * o2)
@@ -103,15 +106,3 @@ class Slices(torch.autograd.Function):
                 of_a += torch.bmm(slope, some.mT, out=parts).sum(0)
         found = (of_x, of_a.view(a.shape), of_s)
         return (*(g if wish else None for g, wish in zip(found, wanted, strict=True)), None, None)
-
-
-def _differentiable_gradients(
-    gradient: Tensor, x: Tensor, a: Tensor, s: Tensor, wanted: Sequence[bool]
-) -> list[Tensor | None]:
-    """The gradients through plain torch calls, so that they can be differentiated again."""
-    with torch.enable_grad():
-        own = [t.view_as(t) for t in (x, a, s)]  # else a half that depends on x would count twice
-        inputs = [t for t, wish in zip(own, wanted, strict=True) if wish]
-        y = own[0] @ whole_matrix(*own[1:]).t()
-        found = iter(torch.autograd.grad(y, inputs, gradient, create_graph=True))
-    return [next(found) if wish else None for wish in wanted]

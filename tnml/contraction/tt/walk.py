@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tnml.contraction.transforms import transformed
+from tnml.contraction.transforms import differentiable_gradients, transformed
 from tnml.contraction.tt.shape import TTShape
 
 BIG = 4 * 2**20  # elements beyond which the products of single samples are not kept side by side
@@ -104,7 +104,9 @@ class Walk(torch.autograd.Function):
         matrices, kept = others[: ctx.count], others[ctx.count :]
         wanted = (ctx.needs_input_grad[0], *ctx.needs_input_grad[4:])
         if torch.is_grad_enabled() or transformed(gradient):
-            of_x, *of_matrices = _differentiable_gradients(gradient, x, ctx.rest, matrices, wanted)
+            of_x, *of_matrices = differentiable_gradients(
+                lambda x, *matrices: walk_plainly(x, ctx.rest, matrices), [x, *matrices], wanted, gradient
+            )
             return (of_x, None, None, None, *of_matrices)
         of_x = torch.empty_like(x, memory_format=torch.contiguous_format) if wanted[0] else None
         sums: list[Tensor | None] = [None] * len(matrices)
@@ -174,15 +176,3 @@ def copies_are_smaller(count: int, rows: int, inner: int, c: int) -> bool:
         True
     """
     return c * (rows + inner) < rows * inner or count * rows * inner > BIG
-
-
-def _differentiable_gradients(
-    gradient: Tensor, x: Tensor, rest: Sequence[int], matrices: Sequence[Tensor], wanted: Sequence[bool]
-) -> list[Tensor | None]:
-    """The gradients through plain torch calls, so that they can be differentiated again."""
-    with torch.enable_grad():
-        own = [t.view_as(t) for t in (x, *matrices)]  # else a matrix that depends on x would count twice
-        inputs = [t for t, wish in zip(own, wanted, strict=True) if wish]
-        y = walk_plainly(own[0], rest, own[1:])
-        found = iter(torch.autograd.grad(y, inputs, gradient, create_graph=True))
-    return [next(found) if wish else None for wish in wanted]
