@@ -22,6 +22,7 @@ from rich.table import Table
 
 from benchmarks import pde_speed
 from benchmarks.machine import header, in_words
+from benchmarks.pde_bias import euler_bias
 from tnml.errors import InputError
 from tnml.pde import Problem, SolveOptions, preset, problem, solve
 from tnml.report import cost_figure, save_figure
@@ -37,16 +38,29 @@ CASES: tuple[tuple[str, dict[str, Any], float, str], ...] = (
     ("hjb", {"dim": 100}, 2e-4, "path_mean"),
     ("allen-cahn", {"dim": 20}, 1e-3, "at_start"),
     ("allen-cahn", {"dim": 100}, 1e-3, "at_start"),
-    ("heston", {}, 1e-3, "at_start"),
-    ("geometric-basket", {"dim": 10}, 1e-3, "at_start"),
-    ("geometric-basket", {"dim": 50}, 1e-3, "at_start"),
-    ("geometric-basket", {"dim": 100}, 1e-3, "at_start"),
+    ("heston", {}, 1e-3, "path_mean"),
+    ("geometric-basket", {"dim": 10}, 1e-3, "path_mean"),
+    ("geometric-basket", {"dim": 50}, 1e-3, "path_mean"),
+    ("geometric-basket", {"dim": 100}, 1e-3, "path_mean"),
+    ("arithmetic-basket", {"dim": 10}, 1e-3, "at_start"),
+    ("arithmetic-basket", {"dim": 50}, 1e-3, "at_start"),
+    ("arithmetic-basket", {"dim": 100}, 1e-3, "at_start"),
 )
 
 COLUMNS = {
     "speed": ["problem", "dim", "loss_off", "gradient_off", "times_faster", "times_faster_than_published"],
     "accuracy": [
-        *("problem", "dim", "seed", "at_start", "path_mean", "path_max", "euler_bias", "trivial"),
+        *(
+            "problem",
+            "dim",
+            "seed",
+            "at_start",
+            "path_mean",
+            "path_max",
+            "euler_bias",
+            "bias_ahead",
+            "trivial",
+        ),
         *("terminal_at_start", "terminal_mean", "parameters", "seconds", "iterations"),
     ],
     "schemes": ["problem", "terminal", "loss", "seed", "at_start", "path_mean", "terminal_mean", "seconds"],
@@ -87,7 +101,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
                 result[part] = pde_speed.cost(smoke=options.smoke, turns=turns)
             elif part == "accuracy":
                 asked = None if options.cases is None else options.cases.split(",")
-                result[part] = {"rows": accuracy(seeds, asked, console, **limit)}
+                result[part] = {"rows": accuracy(seeds, asked, console, smoke=options.smoke)}
             elif part == "schemes":
                 result[part] = {"rows": schemes(seeds, console, **limit)}
             else:
@@ -122,37 +136,34 @@ def one_run(case: Problem, options: SolveOptions) -> dict[str, Any]:
     }
 
 
+def recipe(case: Problem, seed: int, *, smoke: bool, **changes: Any) -> SolveOptions:
+    """The problem's recipe; a few small iterations in the smoke form."""
+    small: dict[str, Any] = {"iterations": 4, "reports": 2, "paths": 4, "time_steps": 5, "width": 8}
+    return preset(case, **{**changes, **(small if smoke else {})}, seed=seed, device="cpu")
+
+
 def limited(case: Problem, seed: int, *, smoke: bool, seconds: float, **changes: Any) -> SolveOptions:
-    """The problem's recipe, for so many seconds; a few small iterations in the smoke form."""
-    small = {"iterations": 4, "reports": 2, "paths": 4, "time_steps": 5, "width": 8}
-    size: dict[str, Any] = small if smoke else {"iterations": 10**6, "max_seconds": seconds}
-    return preset(case, **{**changes, **size}, seed=seed, device="cpu")
-
-
-def euler_bias(case: Problem, time_steps: int) -> float | None:
-    """The relative bias of N Euler steps at (0, x0), for the equation whose discrete solution is known."""
-    if case.name != "bsb" or case.options is None:
-        return None
-    sigma, rate = case.options["sigma"], case.options["rate"]
-    step = case.horizon / time_steps  # every step multiplies |x|^2 by what the recursion of Y gives
-    growth = (1 + sigma**2 * step) / (1 - rate * step)
-    return growth**time_steps / math.exp((rate + sigma**2) * case.horizon) - 1
+    """The problem's recipe, for so many seconds."""
+    size: dict[str, Any] = {} if smoke else {"iterations": 10**6, "max_seconds": seconds}
+    return recipe(case, seed, smoke=smoke, **{**changes, **size})
 
 
 def accuracy(
-    seeds: Sequence[int], asked: Sequence[str] | None, console: Console, *, smoke: bool, seconds: float
+    seeds: Sequence[int], asked: Sequence[str] | None, console: Console, *, smoke: bool
 ) -> list[dict[str, Any]]:
-    """A row for every problem and seed."""
+    """A row for every problem and seed, with the problem's own recipe."""
     rows = []
     for name, arguments, bar, which in CASES:
         if asked is not None and name not in asked:
             continue
         given = {**arguments, "dim": 3} if smoke and "dim" in arguments else arguments
+        case = problem(name, **given)
         for seed in seeds:
-            case = problem(name, **given)
-            options = limited(case, seed, smoke=smoke, seconds=seconds)
+            options = recipe(case, seed, smoke=smoke)
             row = {**one_run(case, options), "bar": bar, "which": which}
-            row["euler_bias"] = euler_bias(case, options.time_steps)
+            step = case.horizon / options.time_steps
+            row["euler_bias"] = euler_bias(case, options.time_steps, step)
+            row["bias_ahead"] = euler_bias(case, options.time_steps, step * options.ahead)
             rows.append(row)
             console.print(f"{name} d={case.dim} seed {seed}: {which} {_percent(row[which])}")
     return rows

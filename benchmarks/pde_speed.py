@@ -139,7 +139,7 @@ def cost(*, smoke: bool, turns: int) -> dict[str, Any]:
 
 def _iteration(problem: Problem, options: SolveOptions, turns: int) -> dict[str, Any]:
     """Seconds and memory of an iteration: paths, loss, gradient."""
-    on_paths = OnPaths(problem, options, loss_of(options))
+    on_paths = OnPaths(problem, options, loss_of(options, problem.dim))
     torch.manual_seed(0)
     model = options.make_model(problem)
     index = torch.arange(options.paths)

@@ -51,27 +51,27 @@ def euler_loss(u, equation, dw, x0, *, path=None, soft=True):
     return total
 
 
-def two_group_loss(u, equation, path, fresh, *, relative=False):
-    """The mean over all points of R_1 R_2 / dt^2; `fresh [m, n, 2 k, d]` is of both groups."""
+def two_group_loss(u, equation, path, fresh, *, relative=False, groups=2, ahead=1.0):
+    """The mean over all points of R_1 R_2 / h^2, h = ahead dt; `fresh [m, n, groups k, d]` of all groups."""
     m, n, count, _ = fresh.shape
-    dt = equation.horizon / n
+    dt, h = equation.horizon / n, ahead * equation.horizon / n
     total = 0.0
     for k in range(n):
         t = torch.full((m, 1), k * dt, dtype=path.dtype)
-        later = torch.full((m, 1), (k + 1) * dt, dtype=path.dtype)
+        later = torch.full((m, 1), k * dt + h, dtype=path.dtype)
         x = path[:, k]
         y, z = value_and_gradient(u, t, x)
         phi = equation.phi(t, x, y, z)
-        groups = []
-        for members in (range(count // 2), range(count // 2, count)):
+        means = []
+        for members in torch.arange(count).chunk(groups):
             residual = 0.0
             for j in members:
-                noise = equation.sigma(t, x, fresh[:, k, j])
-                there = x + equation.mu(t, x, y, z) * dt + noise
-                residual = residual + u(later, there) - y - phi * dt - (z * noise).sum(1, keepdim=True)
-            groups.append(residual / len(members) / (y.detach().abs() if relative else 1.0))
-        total = total + (groups[0] * groups[1]).sum()
-    return total / (m * n * dt**2)
+                noise = equation.sigma(t, x, fresh[:, k, j] * math.sqrt(ahead))
+                there = x + equation.mu(t, x, y, z) * h + noise
+                residual = residual + u(later, there) - y - phi * h - (z * noise).sum(1, keepdim=True)
+            means.append(residual / len(members) / (y.detach().abs() if relative else 1.0))
+        total = total + (means[0] * means[-1]).sum()
+    return total / (m * n * h**2)
 
 
 def deep_bsde_loss(y0, gradient_at, equation, dw, path):

@@ -215,6 +215,16 @@ def test_smoothing_discounts():
     assert u.base(torch.zeros(1, 1), torch.zeros(1, 1)).item() == pytest.approx(math.exp(-0.2))
 
 
+def test_additive_starts_at_the_mean_of_the_terminal_value():
+    """Of HJB the trivial answer is near; g(x0) is not."""
+    problem = HamiltonJacobiBellman(50)
+    u = Ansatz(lambda x: torch.zeros(len(x), 1, dtype=x.dtype), problem, "additive")
+    x = problem.start()[None]
+    trivial = problem.trivial().value
+    assert u(torch.zeros(1, 1), x).item() == pytest.approx(trivial, rel=0.02)
+    assert abs(problem.g(x).item() - trivial) > 3
+
+
 def test_coupled_problems_are_scaled_without_their_coupling():
     assert made(coupled(), terminal="smoothed").factor.isfinite().all()
 

@@ -19,6 +19,7 @@ from tnml.pde import (
     euler_maruyama,
     increments,
 )
+from tnml.pde.noise import sign_design
 
 M, N = 5, 4
 KINDS = ["soft", "multiplicative", "additive", "smoothed"]
@@ -39,7 +40,7 @@ def paths_of(problem, m=M, n=N, fresh=0, **options):
     return euler_maruyama(problem, dw, fresh=more, **options)
 
 
-def same(one, other, parameters, tolerance=1e-10):
+def assert_same(one, other, parameters, tolerance=1e-10):
     """Both values, and the gradients of all parameters, agree relative to their size."""
     assert torch.allclose(one, other, rtol=tolerance, atol=0)
     found, expected = (
@@ -70,7 +71,7 @@ def test_euler_loss_by_definition_for_every_network(make, kind, mode):
     u = ansatz_of(problem, kind)
     expected = euler_loss(u, equation(problem), paths_of(problem).dw, start(problem))
     found = EulerLoss(mode=mode, reduction="sum")(u, problem, paths_of(problem))
-    same(found, expected, list(u.parameters()))
+    assert_same(found, expected, list(u.parameters()))
 
 
 @pytest.mark.parametrize("terminal", KINDS)
@@ -81,7 +82,7 @@ def test_euler_loss_by_definition_for_every_problem(name, kind, terminal):
     u = ansatz_of(problem, kind, terminal)
     paths = paths_of(problem)
     expected = euler_loss(u, equation(problem), paths.dw, start(problem), path=paths.x, soft=not u.hard)
-    same(EulerLoss()(u, problem, paths), expected / M, list(u.parameters()))
+    assert_same(EulerLoss()(u, problem, paths), expected / M, list(u.parameters()))
 
 
 @pytest.mark.parametrize("terminal", KINDS)
@@ -91,8 +92,8 @@ def test_coupled_paths_are_stepped_with_their_gradient(kind, terminal):
     u = ansatz_of(problem, kind, terminal)
     paths = paths_of(problem)
     expected = euler_loss(u, equation(problem), paths.dw, start(problem), soft=not u.hard)
-    same(EulerLoss(reduction="sum")(u, problem, paths), expected, list(u.parameters()))
-    same(EulerLoss(reduction="sum", chunk=5)(u, problem, paths), expected, list(u.parameters()))
+    assert_same(EulerLoss(reduction="sum")(u, problem, paths), expected, list(u.parameters()))
+    assert_same(EulerLoss(reduction="sum", chunk=5)(u, problem, paths), expected, list(u.parameters()))
 
 
 def test_a_detached_gradient_would_be_noticed():
@@ -115,7 +116,17 @@ def test_two_group_loss_by_definition(make, kind, relative, group):
     loss = UnbiasedLoss(group=group, relative=relative)
     paths = paths_of(problem, fresh=loss.fresh_increments)
     expected = two_group_loss(u, equation(problem), paths.x, paths.fresh, relative=relative)
-    same(loss(u, problem, paths), expected, list(u.parameters()))
+    assert_same(loss(u, problem, paths), expected, list(u.parameters()))
+
+
+@pytest.mark.parametrize(("groups", "ahead"), [(1, 1.0), (2, 0.3), (1, 0.05)])
+def test_shorter_looks_ahead_and_one_group_by_definition(groups, ahead):
+    problem = curved_in_z()
+    u = ansatz_of(problem, "tnn")
+    loss = UnbiasedLoss(group=3, groups=groups, ahead=ahead)
+    paths = paths_of(problem, fresh=loss.fresh_increments)
+    expected = two_group_loss(u, equation(problem), paths.x, paths.fresh, groups=groups, ahead=ahead)
+    assert_same(loss(u, problem, paths), expected, list(u.parameters()))
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -124,7 +135,7 @@ def test_two_group_loss_for_every_problem(name):
     u = ansatz_of(problem, "tnn", "smoothed")
     paths = paths_of(problem, fresh=4)
     expected = two_group_loss(u, equation(problem), paths.x, paths.fresh)
-    same(UnbiasedLoss(group=2)(u, problem, paths), expected, list(u.parameters()))
+    assert_same(UnbiasedLoss(group=2)(u, problem, paths), expected, list(u.parameters()))
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -145,8 +156,10 @@ def test_deep_bsde_by_definition(name):
 
     paths = paths_of(problem)
     expected = deep_bsde_loss(model.y0, gradient_at, equation(problem), paths.dw, paths.x)
-    same(DeepBSDELoss(reduction="sum")(model, problem, paths), expected, list(model.parameters()))
-    same(DeepBSDELoss(reduction="sum", chunk=10)(model, problem, paths), expected, list(model.parameters()))
+    assert_same(DeepBSDELoss(reduction="sum")(model, problem, paths), expected, list(model.parameters()))
+    assert_same(
+        DeepBSDELoss(reduction="sum", chunk=10)(model, problem, paths), expected, list(model.parameters())
+    )
     with torch.no_grad():
         assert model.value == model(paths)[0, 0].item()
 
@@ -174,7 +187,7 @@ def test_chunks_change_nothing(loss, chunk):
     u = ansatz_of(problem, "tnn", "soft")
     paths = paths_of(problem, m=7, fresh=4)
     whole = loss()(u, problem, paths)
-    same(loss(chunk=chunk)(u, problem, paths), whole, list(u.parameters()), 1e-12)
+    assert_same(loss(chunk=chunk)(u, problem, paths), whole, list(u.parameters()), 1e-12)
     with torch.no_grad():
         assert loss(chunk=chunk)(u, problem, paths).item() == pytest.approx(whole.item(), rel=1e-12)
 
@@ -200,7 +213,7 @@ def test_halves_of_a_batch_add_up_to_the_whole():
         dw = increments(count, N, D, problem.horizon / N, **shared)
         fresh = increments(count, 6 * N, D, problem.horizon / N, stream=1, **shared).view(count, N, 6, D)
         losses.append(UnbiasedLoss(group=3)(u, problem, euler_maruyama(problem, dw, fresh=fresh)))
-    same((losses[1] + losses[2]) / 2, losses[0], list(u.parameters()), 1e-12)
+    assert_same((losses[1] + losses[2]) / 2, losses[0], list(u.parameters()), 1e-12)
 
 
 def exact_of(problem):
@@ -258,6 +271,20 @@ def test_sign_increments_are_quieter():
     assert smooth["signs"] < 0.3 * smooth["normal"]
 
 
+def test_a_shorter_look_ahead_has_less_bias():
+    """BSB's exact solution and a design without noise: the residual left is the bias, of order h."""
+    problem, m, n = BlackScholesBarenblatt(2), 8, 10
+    dw = increments(m, n, 2, problem.horizon / n, seed=0, step=0, dtype=torch.float64)
+    design = sign_design(2).double() * math.sqrt(problem.horizon / n)
+    paths = euler_maruyama(problem, dw, fresh=design.expand(m, n, 4, 2))
+    left = [
+        UnbiasedLoss(group=4, groups=1, ahead=ahead)(exact_of(problem), problem, paths).sqrt().item()
+        for ahead in (1.0, 0.1)
+    ]
+    assert left[1] == pytest.approx(0.1 * left[0], rel=0.05)
+    assert left[0] > 1e-3
+
+
 def test_fresh_increments_are_drawn_where_none_are_given():
     problem = linear_in_z()
     u, paths = ansatz_of(problem), paths_of(problem)
@@ -275,6 +302,8 @@ def test_fresh_increments_are_drawn_where_none_are_given():
         (lambda: EulerLoss(reduction="avg"), "unknown reduction"),
         (lambda: EulerLoss(mode="forwards"), "did you mean 'forward'"),
         (lambda: EulerLoss(terminal_weight=-1.0), "must not be negative"),
+        (lambda: UnbiasedLoss(ahead=0.0), "above 0 and at most 1"),
+        (lambda: UnbiasedLoss(groups=3), "groups must be 2, or 1"),
         (lambda: UnbiasedLoss(group=0), "group is a number"),
         (lambda: DeepBSDE(coupled(), 3), "coupled"),
         (lambda: DeepBSDE(linear_in_z(), 0), "steps must be"),

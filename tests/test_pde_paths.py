@@ -8,8 +8,8 @@ import torch
 from pde_oracles import brownian_bridge
 
 from tnml.errors import InputError
-from tnml.pde import BlackScholesBarenblatt, Problem, euler_maruyama, increments
-from tnml.pde.noise import bridge
+from tnml.pde import BlackScholesBarenblatt, HestonCall, Problem, euler_maruyama, increments
+from tnml.pde.noise import bridge, sign_design
 
 METHODS = ["normal", "signs", "sobol"]
 
@@ -50,6 +50,32 @@ def test_moments(method):
         assert torch.allclose(dw.abs(), torch.full_like(dw, math.sqrt(dt)))
     else:
         assert (dw**4).mean().item() == pytest.approx(3 * dt**2, rel=0.05)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 5, 8])
+def test_sign_designs_have_the_moments_of_a_normal_vector(d):
+    found = sign_design(d).double()
+    assert set(found.unique().tolist()) <= {-1.0, 1.0}
+    count = len(found)
+    torch.testing.assert_close(found.mean(0), torch.zeros(d, dtype=torch.float64))
+    torch.testing.assert_close(found.T @ found / count, torch.eye(d, dtype=torch.float64))
+    assert torch.einsum("ka,kb,kc->abc", found, found, found).abs().max() == 0
+
+
+def test_points_outside_the_domain_are_seen_inside():
+    """Heston's variance: the steps go on from the state below zero, u is asked at zero."""
+    problem = HestonCall()
+    dw = increments(200, 20, 2, problem.horizon / 20, seed=0, step=0, dtype=torch.float64)
+    paths = euler_maruyama(problem, dw)
+    state = problem.start(torch.float64).expand(200, -1)
+    below = 0
+    for k in range(20):
+        t = torch.full((200, 1), k * paths.dt, dtype=torch.float64)
+        state = state + problem.mu(t, state) * paths.dt + problem.sigma(t, state, dw[:, k])
+        below += int((state[:, 1] < 0).sum())
+        seen = torch.stack([state[:, 0], state[:, 1].clamp(min=0)], 1)
+        torch.testing.assert_close(paths.x[:, k + 1], seen)
+    assert below > 50
 
 
 def test_antithetic_paths_are_pairs():

@@ -151,6 +151,12 @@ def test_allen_cahn_against_branching_particles(d, sigma2, t, radius):
     assert abs(found - values.mean()) < 3 * error < 0.01
 
 
+def test_allen_cahn_at_a_horizon_that_float32_rounds_up():
+    t, x = torch.tensor([[0.3]]), torch.ones(1, 4)
+    assert t.double() > 0.3
+    assert float(allen_cahn(t, x)) == pytest.approx(1 / 3.6, rel=1e-6)
+
+
 def test_allen_cahn_against_finite_differences():
     """Second order in r and in time, u(0, r) on a grid to r = 12, two grids extrapolated."""
 

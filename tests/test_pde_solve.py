@@ -13,6 +13,7 @@ import torch
 from programs.pde_job import OPTIONS
 from torch import nn
 
+import tnml
 from tnml.errors import InputError
 from tnml.pde import (
     AllenCahn,
@@ -130,6 +131,7 @@ def test_a_file_keeps_everything(solved, tmp_path):
     assert again.options == solved.options
     assert list(again.history) == list(solved.history)
     assert again.summary() == solved.summary()
+    assert tnml.load(path).value == solved.value
 
 
 def test_files_of_own_problems_and_networks(tmp_path):
@@ -205,7 +207,7 @@ def exact_on(problem, paths):
 def test_batches_follow_from_the_step_and_split_into_parts():
     problem = HamiltonJacobiBellman(3)
     options = SolveOptions(paths=7, time_steps=3).settled(problem)
-    on_paths = OnPaths(problem, options, loss_of(options))
+    on_paths = OnPaths(problem, options, loss_of(options, problem.dim))
     index, number = PathBatches(7, 10)(1, 4)
     assert number.tolist() == [14] * 7
     whole = on_paths.draw(0, 7, 14)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -11,13 +11,17 @@ from tnml.estimators import MPSClassifier, MPSRegressor
 from tnml.files import FORMAT, read_model
 from tnml.nn import MPSLayer
 
+if TYPE_CHECKING:
+    from tnml.pde import Solution
+
 Model = MPSClassifier | MPSRegressor | MPSLayer
 
 
-def load(path: str | PathLike[str]) -> MPSClassifier | MPSRegressor | MPSLayer:
+def load(path: str | PathLike[str]) -> "MPSClassifier | MPSRegressor | MPSLayer | Solution":
     """The model in a file written by `save`: what was saved comes back, with the same predictions.
 
     Only tensors and JSON are read; nothing is unpickled, no code of the file runs. The model is on the CPU.
+    A solved equation of your own, or with a network of your own, needs `tnml.pde.Solution.load`.
 
     Args:
         path: a safetensors file of tnml.
@@ -44,9 +48,13 @@ def load(path: str | PathLike[str]) -> MPSClassifier | MPSRegressor | MPSLayer:
             f"{path} has format {version}, this tnml reads up to {FORMAT}; install a newer tnml "
             f"(the file was written by {metadata.get('tnml', 'an unknown version')})"
         )
-    read = choose(f"kind of model in {path}", metadata.get("kind", ""), _READERS)
+    kind = choose(f"kind of model in {path}", metadata.get("kind", ""), {**_READERS, _SOLUTION: None})
+    if kind is None:
+        from tnml.pde import Solution  # loads the solver
+
+        return Solution.from_file(path, tensors, metadata)
     try:
-        return read(tensors, metadata)
+        return kind(tensors, metadata)
     except (
         ArithmeticError,
         AttributeError,
@@ -67,6 +75,7 @@ def _read_layer(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> M
     return layer
 
 
+_SOLUTION = "pde-solution"
 _READERS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, Any]], Model]] = {
     "classifier": MPSClassifier._from_file,
     "regressor": MPSRegressor._from_file,

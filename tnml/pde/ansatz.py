@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tnml.errors import InputError, choose
-from tnml.nn import TNN, BondDropout, SiteDropout
+from tnml.nn import TNN, BondDropout, SiteDropout, TTLinear
 from tnml.pde.derivatives import reverse_gradient
 from tnml.pde.network_derivatives import Network, network_gradient, network_slope
 from tnml.pde.problem import Problem
@@ -17,6 +17,7 @@ from tnml.pde.smoothing import sample_paths, smoothed, smoothing_nodes
 TERMINALS = {name: name for name in ("soft", "multiplicative", "additive", "smoothed")}
 _SCALINGS = {"paths": True, "none": False}
 _NETWORKS = {"dense": False, "tnn": True}
+_START = 0.1  # the last layer starts at so much of its usual size
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 _DROPOUTS = (nn.modules.dropout._DropoutNd, BondDropout, SiteDropout)
@@ -30,28 +31,46 @@ def make_network(
     name: str,
     dim: int,
     *,
-    hidden: Sequence[int] = (256, 256, 256, 256),
+    hidden: Sequence[int] = (64, 64, 64),
     rank: int | Sequence[int] = 4,
-    activation: str = "sin",
+    activation: str = "silu",
+    first: str = "tt",
 ) -> TNN:
-    """A network of d + 1 inputs and one output: "dense", or "tnn" with tensor-train layers.
+    """A network of d + 1 inputs and one output, with weights from torch's global random state.
+
+    It starts smooth and small: with the weights of `torch.nn.Linear`, which are three times smaller than
+    those of a `TNN` (a rough start leaves a dependence on x that takes long to unlearn and costs a factor of
+    ten in the error), and with a tenth of them in the last layer, so that training begins near the terminal
+    value that the solution is built on.
 
     Args:
-        name: of the kind.
+        name: "dense", or "tnn" with tensor-train layers.
         dim: d, the space coordinates.
         hidden: widths.
         rank: of the tensor-train layers.
         activation: a smooth one, see `tnml.nn.TNN`.
+        first: kind of the first layer of "tnn", "tt" or "dense".
 
     Raises:
         InputError: an argument is out of range.
 
     Example:
-        >>> make_network("dense", 100).n_parameters
+        >>> make_network("dense", 100, hidden=(256, 256, 256, 256)).n_parameters
         223745
     """
     tensorised = choose("network", name, _NETWORKS)
-    return TNN((dim + 1, *hidden, 1), rank=rank if tensorised else None, activation=activation)
+    network = TNN(
+        (dim + 1, *hidden, 1), rank=rank if tensorised else None, activation=activation, first=first
+    )
+    for layer in network.layers:
+        if isinstance(layer, nn.Linear | TTLinear):
+            if isinstance(layer, TTLinear):
+                layer.std = None
+            layer.reset_parameters()
+    with torch.no_grad():
+        for parameter in network.layers[-1].parameters():
+            parameter.mul_(_START)
+    return network
 
 
 class Ansatz(nn.Module):
@@ -66,8 +85,8 @@ class Ansatz(nn.Module):
 
     S is the problem's `smoothed_terminal`, or else the mean of g over a few fixed values of X_T given x. It
     can do most of the work: `base` is what u would be without a network, to be shown beside it. The offset a
-    is learnt and starts at zero; c and s are fixed numbers, mean and deviation of g(X_T), for "additive" and
-    "smoothed" s is that deviation over T.
+    is learnt; c and s are fixed numbers, mean and deviation of g(X_T), for "additive" and "smoothed" s is
+    that deviation over T. For "additive" a starts where u(0, x0) is the mean of g(X_T), else at zero.
 
     Args:
         network: anything that maps `[m, d + 1]`, time first, to `[m, 1]`; or "dense" or "tnn" for one of the
@@ -126,9 +145,6 @@ class Ansatz(nn.Module):
         like = learnt[0] if learnt else torch.zeros(0)
         dtype = like.dtype
         self._set_constants(choose("scaling", scaling, _SCALINGS), nodes, dtype)
-        self.a = (
-            nn.Parameter(torch.zeros(1, dtype=dtype)) if self.terminal in ("additive", "smoothed") else None
-        )
         self.to(like.device)
         self._check_shapes()
 
@@ -136,7 +152,7 @@ class Ansatz(nn.Module):
         """The buffers, computed in double precision."""
         problem, d = self.problem, self.problem.dim
         shift, factor = torch.zeros(d + 1, dtype=torch.float64), torch.ones(d + 1, dtype=torch.float64)
-        offset, scale = 0.0, 1.0
+        offset, scale, drift = 0.0, 1.0, 0.0
         if scaled:
             paths = sample_paths(problem)
             x = paths.x.flatten(0, 1)
@@ -150,6 +166,8 @@ class Ansatz(nn.Module):
             spread = ends.std().item()
             if self.terminal != "multiplicative" and spread > 1e-9 * ends.abs().mean().item():
                 scale = spread if self.terminal == "soft" else spread / problem.horizon
+            if self.terminal == "additive":
+                drift = ((ends.mean() - problem.g(paths.x[:1, 0])) / (problem.horizon * scale)).item()
         own_nodes = self.terminal == "smoothed" and problem.smoothed_terminal is None
         found = smoothing_nodes(problem, nodes, sample_paths(problem)).to(dtype) if own_nodes else None
         self.register_buffer("shift", shift.to(dtype))
@@ -157,6 +175,8 @@ class Ansatz(nn.Module):
         self.register_buffer("offset", torch.tensor(offset, dtype=dtype))
         self.register_buffer("scale", torch.tensor(scale, dtype=dtype))
         self.register_buffer("nodes", found)
+        learns = self.terminal in ("additive", "smoothed")
+        self.a = nn.Parameter(torch.full((1,), drift, dtype=dtype)) if learns else None
 
     @torch.no_grad()
     def _check_shapes(self) -> None:

@@ -1,6 +1,7 @@
 """Losses of a solution u(t, x) along paths: that of Euler steps, and the unbiased one of two groups."""
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from jaxtyping import Float
@@ -16,7 +17,7 @@ _REDUCTIONS = {"mean": True, "sum": False}
 _MODES = {name: name for name in ("auto", "forward", "reverse")}
 
 
-class PathLoss:
+class PathLoss(ABC):
     """A loss that is a mean over paths; a subclass says what one path costs.
 
     Args:
@@ -45,9 +46,9 @@ class PathLoss:
         self.chunk = chunk
         self.reduction = reduction
 
+    @abstractmethod
     def per_path(self, solution: Function, problem: Problem, paths: Paths) -> Float[Tensor, " m"]:
         """What each path costs."""
-        raise NotImplementedError
 
     def points_per_path(self, paths: Paths) -> int:
         """Evaluations of u on one path, for the size of the chunks."""
@@ -192,17 +193,22 @@ class UnbiasedLoss(PathLoss):
 
     From every point (t, x) = (t_n, X_n) of the paths, and for each of two groups of fresh increments e,
 
-        R_k = mean over group k of  u(t + dt, x + mu dt + sigma e) - u - phi dt - Z' sigma e
-        loss = mean over the points of  R_1 R_2 / dt^2
+        R_k = mean over group k of  u(t + h, x + mu h + sigma e) - u - phi h - Z' sigma e
+        loss = mean over the points of  R_1 R_2 / h^2
 
     u, phi and Z are those at (t, x), and the gradient flows through all of them. The two groups are
     independent, so the noise of one does not meet itself: there is no bias of the Euler loss's kind, only
-    that of one step, O(dt). The loss can be negative; judge a run by its error, not by this number.
+    that of one step, O(h). The step h need not be that of the paths, which only say where to look: a part
+    `ahead` of it costs the same and takes the bias down by that factor, until rounding, which grows as 1 / h,
+    is met. The loss can be negative; judge a run by its error, not by this number.
 
     Args:
-        group: increments in a group. `paths.fresh` holds `2 group` at every point; where it is None they
-            are drawn as normal numbers from torch's global random state. Increments of the method "signs"
-            leave less noise where the curvature of u is about diagonal.
+        group: increments in a group. `paths.fresh` holds those of all groups at every point, with the
+            variance dt of the paths' steps; where it is None they are drawn as normal numbers from torch's
+            global random state. Increments of the method "signs" leave less noise where the curvature of u
+            is about diagonal.
+        groups: 2; or 1, whose R is squared: right for increments that leave no noise, see `sign_design`.
+        ahead: h over the time step dt of the paths, above 0 and at most 1.
         relative: R is divided by |u|, which is taken as a constant: for solutions far from zero.
         chunk: see `PathLoss`.
         reduction: see `PathLoss`.
@@ -210,7 +216,7 @@ class UnbiasedLoss(PathLoss):
     Raises:
         InputError: an argument is out of range, or the problem is coupled.
 
-    Cost: of each point, 2 group evaluations of u, and one with its gradient.
+    Cost: of each point, groups x group evaluations of u, and one with its gradient.
 
     Source: Un-EM-BSDE, as written down here; own choice of what the two groups share.
 
@@ -229,6 +235,8 @@ class UnbiasedLoss(PathLoss):
         self,
         *,
         group: int = 3,
+        groups: int = 2,
+        ahead: float = 1.0,
         relative: bool = False,
         chunk: int | None = None,
         reduction: str = "mean",
@@ -236,32 +244,40 @@ class UnbiasedLoss(PathLoss):
         super().__init__(chunk=chunk, reduction=reduction)
         if group < 1:
             raise InputError(f"group is a number of increments, at least 1; got {group}")
+        if groups not in (1, 2):
+            raise InputError(f"groups must be 2, or 1 for increments without noise; got {groups}")
+        if not 0 < ahead <= 1:
+            raise InputError(f"ahead is a part of a time step, above 0 and at most 1; got {ahead}")
         self.group = group
+        self.groups = groups
+        self.ahead = ahead
         self.relative = relative
-        self.fresh_increments = 2 * group
+        self.fresh_increments = groups * group
 
     def points_per_path(self, paths: Paths) -> int:
         """Evaluations of u on one path."""
         return paths.steps * (1 + self.fresh_increments)
 
     def per_path(self, solution: Function, problem: Problem, paths: Paths) -> Float[Tensor, " m"]:
-        """The mean over the steps of R_1 R_2 / dt^2 for each path."""
+        """The mean over the steps of R_1 R_2 / h^2 for each path."""
         if problem.coupled:
             raise InputError(f"the paths of {problem.name!r} depend on its solution; use loss 'euler'")
-        m, n, dt, k = len(paths), paths.steps, paths.dt, self.fresh_increments
-        e = self._increments(paths)
+        m, n, h, k = len(paths), paths.steps, paths.dt * self.ahead, self.fresh_increments
+        e = self._increments(paths) * math.sqrt(self.ahead)
         t, x = paths.points(0, n)
         far_t, far_x = (part.repeat_interleave(k, 0) for part in (t, x))
         sigma_e = problem.sigma(far_t, far_x, e.reshape(m * n * k, -1))
         y, z = value_and_gradient(solution, t, x)
-        drifted = (x + problem.mu(t, x) * dt).repeat_interleave(k, 0)
-        later = paths.times[1:].to(x)[None, :, None].expand(m, n, k).reshape(-1, 1)
-        ahead = solution(later, drifted + sigma_e).view(m * n, 2, self.group).mean(2)
-        moved = (sigma_e.view(m * n, 2, self.group, -1).mean(2) * z[:, None]).sum(2)
-        residual = ahead - y - problem.phi(t, x, y, z) * dt - moved
+        drifted = (x + problem.mu(t, x) * h).repeat_interleave(k, 0)
+        later = paths.times[1:].to(x) if self.ahead == 1 else paths.times[:-1].to(x) + h
+        later = later[None, :, None].expand(m, n, k).reshape(-1, 1)
+        ahead = solution(later, drifted + sigma_e).view(m * n, self.groups, self.group).mean(2)
+        moved = (sigma_e.view(m * n, self.groups, self.group, -1).mean(2) * z[:, None]).sum(2)
+        residual = ahead - y - problem.phi(t, x, y, z) * h - moved
         if self.relative:
             residual = residual / y.detach().abs()
-        return residual.prod(1).view(m, n).mean(1) / dt**2
+        product = residual[:, :1] * residual[:, -1:]
+        return product.view(m, n).mean(1) / h**2
 
     def _increments(self, paths: Paths) -> Tensor:
         shape = (*paths.dw.shape[:2], self.fresh_increments, paths.dw.shape[2])

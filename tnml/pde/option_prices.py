@@ -62,7 +62,7 @@ def bachelier_call(
 def mean_variance(
     left: Float[Tensor, "m 1"], variance: Float[Tensor, "m 1"], *, kappa: float, theta: float
 ) -> Float[Tensor, "m 1"]:
-    """The expected mean of Heston's variance over the time `left`; positive also where it starts below 0.
+    """The expected mean of Heston's variance over the time `left`, at least 0 where it starts below 0.
 
     Example:
         >>> float(mean_variance(torch.tensor([[1.0]]), torch.tensor([[0.04]]), kappa=2.0, theta=0.04))
@@ -71,7 +71,8 @@ def mean_variance(
     turned = kappa * left.clamp(min=_LEAST_TIME)
     weight = -torch.expm1(-turned) / turned
     series = turned / 2 - turned.square() / 6 + turned**3 / 24  # 1 - weight would lose its digits
-    return theta * torch.where(turned < 1e-3, series, 1 - weight) + variance.clamp(min=0) * weight
+    mean = theta * torch.where(turned < 1e-3, series, 1 - weight) + variance * weight
+    return mean.clamp(min=_LEAST_TIME)
 
 
 def heston_call(

@@ -39,7 +39,7 @@ def HestonCall(  # noqa: N802 - problems are named like the equations they are
     """A call under Heston's model: `x = (spot, variance)`, d = 2.
 
     `dS = rate S dt + sqrt(v) S dW_1`, `dv = kappa (theta - v) dt + xi sqrt(v) (rho dW_1 + sqrt(1 - rho^2)
-    dW_2)`. Euler steps can make v negative: drift and diffusion then take 0 for it (full truncation). The
+    dW_2)`. Euler steps can make v negative: drift, diffusion and u then take 0 for it (full truncation). The
     smoothed terminal value is Black's price at the mean variance to come.
 
     Args:
@@ -80,6 +80,7 @@ def HestonCall(  # noqa: N802 - problems are named like the equations they are
         diffusion=partial(_heston_diffusion, xi=xi, rho=rho),
         driver_value=partial(_times_y, rate=rate),
         discount=rate,
+        inside=_variance_not_negative,
         exact=partial(heston_call, xi=xi, rho=rho, **market),
         smoothed_terminal=partial(_smoothed_heston, **market),
         options=options,
@@ -217,6 +218,10 @@ def _call_on_mean(x: Tensor, *, strike: float) -> Tensor:
 
 def _call_on_geometric_mean(x: Tensor, *, strike: float) -> Tensor:
     return (x.clamp(min=1e-30).log().mean(1, keepdim=True).exp() - strike).clamp(min=0)
+
+
+def _variance_not_negative(x: Tensor) -> Tensor:
+    return torch.cat([x[:, :1], x[:, 1:].clamp(min=0)], 1)
 
 
 def _heston_drift(t: Tensor, x: Tensor, *, rate: float, kappa: float, theta: float) -> Tensor:

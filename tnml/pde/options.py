@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from tnml.errors import InputError, choose
-from tnml.nn import TNN, TTLinear
-from tnml.pde.ansatz import TERMINALS, Ansatz
+from tnml.nn import TNN
+from tnml.pde.ansatz import TERMINALS, Ansatz, make_network
 from tnml.pde.deep_bsde import DeepBSDE
 from tnml.pde.problem import Problem
 from tnml.training import LoopOptions
@@ -27,13 +27,12 @@ _NAMED = {
     "terminal": ("auto", *TERMINALS),
     "network": NETWORKS,
     "noise": NOISES,
-    "group_noise": ("normal", "signs"),
+    "group_noise": ("normal", "signs", "design"),
     "dtype": tuple(DTYPES),
     "schedule": SCHEDULES,
     "average": AVERAGES,
     "first": ("tt", "dense"),
 }
-_START = 0.1  # the last layer starts at so much of its usual size
 # What may change when a run is resumed; `iterations` of a run with `max_seconds` was measured when it began.
 _FREE = frozenset({"device", "devices", "chunk", "checkpoint_seconds", "max_seconds", "tensorboard"})
 
@@ -47,7 +46,11 @@ class SolveOptions:
             of residuals, Un-EM), "deep-bsde" (a network for the gradient at each time step; gives u(0, x0)
             only), or "auto": unbiased; euler where the problem is coupled.
         group: noises in each of the two groups of "unbiased".
-        group_noise: of the noises in those groups: "signs" or "normal", see `tnml.pde.increments`.
+        group_noise: of the noises in those groups: "signs" or "normal", see `tnml.pde.increments`; or
+            "design", which replaces the two groups by one of sign vectors that leave hardly any noise, see
+            `tnml.pde.noise.sign_design`: for few dimensions, since there are 2 d of them or more.
+        ahead: how far "unbiased" looks ahead from every point, as a part of a time step; see
+            `tnml.pde.UnbiasedLoss`.
         relative: whether the residuals of "unbiased" are divided by |u|, for solutions far from zero.
         terminal: how u(T, x) = g(x) is met: "soft" (by the loss only), "multiplicative" (g times 1 + (T - t)
             network), "additive" (g plus (T - t) network), "smoothed" (as additive, on g smoothed by the
@@ -93,6 +96,7 @@ class SolveOptions:
     loss: str = "auto"
     group: int = 3
     group_noise: str = "signs"
+    ahead: float = 0.1
     relative: bool = False
     terminal: str = "auto"
     network: str = "dense"
@@ -131,6 +135,7 @@ class SolveOptions:
         if self.chunk is not None:
             whole("chunk", self.chunk, 1)
         number("lr", self.lr, above=0.0)
+        number("ahead", self.ahead, above=0.0)
         number("ema_decay", self.ema_decay, least=0.0, below=1.0)
         for name in ("max_seconds", "clip_norm", "checkpoint_seconds"):
             if getattr(self, name) is not None:
@@ -173,12 +178,7 @@ class SolveOptions:
         return loop, -(-total // epochs)
 
     def make_network(self, dim: int) -> TNN:
-        """A network from (t, x) to u as the options say, with weights from torch's global random state.
-
-        It starts smooth and small: with the weights of `torch.nn.Linear`, which are three times smaller than
-        those of a `TNN` (a rough start leaves a dependence on x that takes long to unlearn and costs a
-        factor of ten in the error), and with a tenth of them in the last layer, so that training begins near
-        the terminal value that the solution is built on.
+        """A network from (t, x) to u as the options say, see `tnml.pde.ansatz.make_network`.
 
         Args:
             dim: space coordinates of the problem.
@@ -187,21 +187,14 @@ class SolveOptions:
             >>> SolveOptions(network="tnn", width=16, depth=2).make_network(7).widths
             (8, 16, 16, 1)
         """
-        network = TNN(
-            [dim + 1, *[self.width] * self.depth, 1],
-            rank=self.rank if self.network == "tnn" else None,
+        return make_network(
+            self.network,
+            dim,
+            hidden=[self.width] * self.depth,
+            rank=self.rank,
             activation=self.activation,
             first=self.first,
         )
-        for layer in network.layers:
-            if isinstance(layer, nn.Linear | TTLinear):
-                if isinstance(layer, TTLinear):
-                    layer.std = None
-                layer.reset_parameters()
-        with torch.no_grad():
-            for parameter in network.layers[-1].parameters():
-                parameter.mul_(_START)
-        return network
 
     def make_model(self, problem: Problem, network: nn.Module | None = None) -> Ansatz | DeepBSDE:
         """What is trained, in the options' dtype: a `DeepBSDE` for that loss, else an `Ansatz`.
@@ -278,7 +271,18 @@ class SolveOptions:
 # What differs from the defaults, by the name of the problem.
 _RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "bsb": {"terminal": "multiplicative", "relative": True},
+        "bsb": {
+            "terminal": "multiplicative",
+            "relative": True,
+            "paths": 8,
+            "iterations": 10_000,
+            "ema_decay": 0.999,
+        },
+        "allen-cahn": {"iterations": 4000},
+        "geometric-basket": {"iterations": 4000},
+        "arithmetic-basket": {"iterations": 4000},
+        # Two dimensions: four sign vectors leave no noise, so that a short step shows what is left.
+        "heston": {"group_noise": "design", "dtype": "float64", "ahead": 0.2, "iterations": 4000},
     }
 )
 

@@ -115,6 +115,7 @@ def euler_maruyama(
     x = _start(problem, m, x0, dw)
     if problem.coupled and solution is None:
         return Paths(times=times, dt=dt, x=x[:, None], dw=dw, sdw=dw[:, :0], fresh=fresh)
+    inside = problem.inside or (lambda state: state)
     visited, moved = [x], []
     for k in range(n):
         t = times[k].expand(m, 1)
@@ -126,7 +127,7 @@ def euler_maruyama(
             x = problem.step(t, x, dt, dw[:, k])
         else:
             x = x + problem.mu(t, x) * dt + sdw
-        visited.append(x)
+        visited.append(inside(x))
         moved.append(sdw)
     path, sdw = torch.stack(visited, 1), torch.stack(moved, 1)
     return Paths(times=times, dt=dt, x=path, dw=dw, sdw=sdw, fresh=fresh)

@@ -81,6 +81,8 @@ class Problem:
             when it is first asked for.
         log_normal: says that X is a geometric Brownian motion; drift and diffusion follow, and paths take
             exact steps.
+        inside: `x [m, d] -> [m, d]`, the point of the domain that stands for a state of Euler steps, which
+            may lie outside; u is learnt and judged there. The steps go on from the state itself.
         smoothed_terminal: `(t, x) -> [m, 1]`, equal to g at T and near the mean of g(X_T) given X_t = x
             before, in closed form.
         discount: r of a driver `r y` (+ other terms), with which `trivial` discounts.
@@ -114,6 +116,7 @@ class Problem:
     exact: Callable[[Tensor, Tensor], Tensor] | None = None
     reference: Reference | Callable[[], Reference] | None = None
     log_normal: LogNormal | None = None
+    inside: Callable[[Tensor], Tensor] | None = None
     smoothed_terminal: Callable[[Tensor, Tensor], Tensor] | None = None
     discount: float = 0.0
     options: Mapping[str, Any] | None = None

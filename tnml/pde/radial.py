@@ -36,7 +36,7 @@ def allen_cahn(
     diffusion and horizon, to about ten digits, and evaluated as a polynomial.
 
     Args:
-        t: times in [0, horizon].
+        t: times up to the horizon; later ones are taken as the horizon.
         x: points.
         sigma2: squared diffusion coefficient: 1 in Raissi's convention, 2 in that of Han, Jentzen and E.
         horizon: final time.
@@ -49,7 +49,8 @@ def allen_cahn(
     """
     t, x = t.double(), x.double()
     d = x.shape[1]
-    left, rho = horizon - t, x.square().sum(1, keepdim=True)
+    left = (horizon - t).clamp(min=0)  # float32's 0.3 lies beyond 0.3
+    rho = x.square().sum(1, keepdim=True)
     scale, panels = _solved(d, float(sigma2), float(horizon))
     space = _chebyshev(2 * rho / (rho + scale) - 1, _SPACE)
     value = torch.zeros_like(rho)

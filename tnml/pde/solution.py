@@ -241,6 +241,19 @@ class Solution:
                 f"{path} holds a {metadata.get('kind', 'file of another kind')!r}, expected the solution of "
                 "an equation; use tnml.load"
             )
+        return cls.from_file(path, tensors, metadata, problem=problem, network=network)
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        tensors: Mapping[str, Tensor],
+        metadata: Mapping[str, Any],
+        *,
+        problem: Problem | None = None,
+        network: nn.Module | None = None,
+    ) -> Self:
+        """What `load` returns, from the contents of a file; its path is for messages."""
         if metadata.get("format") != FORMAT:
             raise InputError(f"{path} has format {metadata.get('format')!r}, this tnml reads {FORMAT}")
         try:

@@ -16,7 +16,7 @@ from tnml.pde.accuracy import exact_along, fresh_paths, relative_l2, values_alon
 from tnml.pde.ansatz import Ansatz
 from tnml.pde.deep_bsde import DeepBSDE, DeepBSDELoss
 from tnml.pde.losses import EulerLoss, UnbiasedLoss
-from tnml.pde.noise import increments
+from tnml.pde.noise import increments, sign_design
 from tnml.pde.options import NETWORKS, SolveOptions, preset
 from tnml.pde.paths import Paths, euler_maruyama
 from tnml.pde.problem import Problem
@@ -90,7 +90,7 @@ def solve(
     if isinstance(loss, str):
         options = dataclasses.replace(options, loss=loss)
     options = options.settled(problem)
-    chosen = loss_of(options) if loss is None or isinstance(loss, str) else loss
+    chosen = loss_of(options, problem.dim) if loss is None or isinstance(loss, str) else loss
     with forked_rng(torch.device("cpu")):
         torch.manual_seed(step_seed(options.seed, 0, stream=_WEIGHTS))
         model = options.make_model(problem, network)
@@ -174,21 +174,22 @@ class OnPaths:
             first=first,
             **shared,  # type: ignore[arg-type]
         )
-        fresh = None
         each = getattr(self.loss, "fresh_increments", 0)
-        if each:
-            drawn = increments(
-                count,
-                n * each,
-                d,
-                dt,
-                method=options.group_noise,
-                first=first,
-                stream=_FRESH,
-                **shared,  # type: ignore[arg-type]
-            )
-            fresh = drawn.view(count, n, each, d)
-        return euler_maruyama(problem, dw, fresh=fresh)
+        if not each:
+            return euler_maruyama(problem, dw)
+        design = options.group_noise == "design"
+        drawn = increments(
+            count,
+            n if design else n * each,
+            d,
+            dt,
+            method="signs" if design else options.group_noise,
+            first=first,
+            stream=_FRESH,
+            **shared,  # type: ignore[arg-type]
+        )
+        fresh = drawn.view(count, n, -1, d)
+        return euler_maruyama(problem, dw, fresh=fresh * sign_design(d).to(fresh) if design else fresh)
 
 
 class Watch:
@@ -247,16 +248,23 @@ class Watch:
         return row
 
 
-def loss_of(options: SolveOptions) -> Loss:
-    """The loss that settled options name.
+def loss_of(options: SolveOptions, dim: int) -> Loss:
+    """The loss that settled options name, for a problem of that many dimensions.
 
     Example:
-        >>> loss_of(SolveOptions(loss="unbiased", group=2)).fresh_increments
+        >>> loss_of(SolveOptions(loss="unbiased", group=2), dim=3).fresh_increments
         4
     """
+    design = options.group_noise == "design"
     made: dict[str, Callable[[], Loss]] = {
         "euler": lambda: EulerLoss(chunk=options.chunk),
-        "unbiased": lambda: UnbiasedLoss(group=options.group, relative=options.relative, chunk=options.chunk),
+        "unbiased": lambda: UnbiasedLoss(
+            group=len(sign_design(dim)) if design else options.group,
+            groups=1 if design else 2,
+            ahead=options.ahead,
+            relative=options.relative,
+            chunk=options.chunk,
+        ),
         "deep-bsde": lambda: DeepBSDELoss(chunk=options.chunk),
     }
     return made[options.loss]()
