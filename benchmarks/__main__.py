@@ -17,6 +17,7 @@ NAMES = {
     "imports": "what `import tnml` and `tnml --help` add to `import torch`",
     "mnist": "accuracy and seconds of the recipes behind `tnml train mnist`, several seeds",
     "pde": "equations in many dimensions: speed, accuracy, schemes, tensor networks beside dense ones, cost",
+    "replicas": "equal layers trained together against one by one: equal losses, steps a second",
     "tnn": "networks of tensor-train layers on Fashion-MNIST beside dense ones, and what depth does to them",
     "tt_compress": "what `tnml.nn.compress` costs a trained MLP, beside truncated SVD",
     "tt_linear": "the tensor-train layer against the dense one and two other libraries: time, memory",

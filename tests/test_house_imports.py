@@ -27,11 +27,15 @@ HEIGHT = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # The imports that wait inside a function: optional packages and slow ones, at the door of their room.
 LAZY = {
     "tnml.contraction.chain": {"tnml.contraction.native"},
+    "tnml.contraction.replicas": {"tnml.contraction.native_replicas"},
     "tnml.data.catalogue": {"sklearn.datasets"},
     "tnml.data.download": {"pooch"},
     "tnml.files": {"pooch"},
     "tnml.models": {"tnml.pde"},
     "tnml.mps.interop": {"tensornetwork"},
+    "tnml.study.pools": {"dask", "distributed"},
+    "tnml.study.table": {"pandas", "pyarrow"},
+    "tnml.report.study_html": {"plotly.offline"},
     "tnml.training.records": {"torch.utils.tensorboard"},
 }
 

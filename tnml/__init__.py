@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tnml import contraction, data, features, mps, nn, pde, training
+    from tnml import contraction, data, diagnostics, features, mps, nn, pde, study, training
     from tnml.errors import InputError
     from tnml.estimators import MPSClassifier, MPSRegressor
     from tnml.models import load
@@ -30,11 +30,13 @@ __all__ = [
     "__version__",
     "contraction",
     "data",
+    "diagnostics",
     "features",
     "load",
     "mps",
     "nn",
     "pde",
+    "study",
     "training",
 ]
 
@@ -44,7 +46,9 @@ _HOMES = {
     "MPSRegressor": "tnml.estimators",
     "load": "tnml.models",
 }
-_MODULES = frozenset({"contraction", "data", "features", "mps", "nn", "pde", "training"})
+_MODULES = frozenset(
+    {"contraction", "data", "diagnostics", "features", "mps", "nn", "pde", "study", "training"}
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,7 @@ COMMANDS = {
     "inspect": "show what a model file holds: sites, bonds, entanglement, scale of its outputs",
     "compress": "make a model smaller, train it a little more, tell what that costs",
     "pde": "solve parabolic equations in many dimensions",
+    "study": "many runs over a grid of options, that survive crashes, and a report of them",
     "data": "list the data sets known by name, or fetch one",
 }
 READERS = {"train": "request"}

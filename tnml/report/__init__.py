@@ -15,6 +15,8 @@ if TYPE_CHECKING:
         save_figure,
     )
     from tnml.report.pde_figures import cost_figure, solution_figure
+    from tnml.report.study_charts import study_figures
+    from tnml.report.study_html import study_page
 
 __all__ = [
     "ClassScores",
@@ -28,6 +30,8 @@ __all__ = [
     "figure_format",
     "save_figure",
     "solution_figure",
+    "study_figures",
+    "study_page",
 ]
 
 _FIGURES = (
@@ -38,10 +42,12 @@ _FIGURES = (
     "figure_format",
     "save_figure",
 )
-_HOMES = {  # these load matplotlib
+_HOMES = {  # these load matplotlib, or what studies need
     **dict.fromkeys(_FIGURES, "figures"),
     "cost_figure": "pde_figures",
     "solution_figure": "pde_figures",
+    "study_figures": "study_charts",
+    "study_page": "study_html",
 }
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tnml.training.loop import run
     from tnml.training.processes import is_main_process
     from tnml.training.progress import ProgressReporter
+    from tnml.training.replicas import train_replicas, worth_it
     from tnml.training.supervised import TrainResult, evaluate, train_classifier, train_regressor
 
 __all__ = [
@@ -36,7 +37,9 @@ __all__ = [
     "sweep_regressor",
     "train_classifier",
     "train_regressor",
+    "train_replicas",
     "truncate_layer",
+    "worth_it",
 ]
 
 _HOMES = {  # these load lightning_fabric or rich, so they wait until they are used
@@ -53,7 +56,9 @@ _HOMES = {  # these load lightning_fabric or rich, so they wait until they are u
     "sweep_regressor": "dmrg.train",
     "train_classifier": "supervised",
     "train_regressor": "supervised",
+    "train_replicas": "replicas",
     "truncate_layer": "dmrg.truncate",
+    "worth_it": "replicas",
 }
 
 

@@ -52,6 +52,7 @@ class StepView:
         seconds: time spent in this epoch.
         means: gives the running means of the loss and its metrics over the epoch; on a GPU it waits for the
             step.
+        optimizer: with its state after the step, to be read; None in training by sweeps.
     """
 
     epoch: int
@@ -61,6 +62,7 @@ class StepView:
     samples: int
     seconds: float
     means: Callable[[], Row]
+    optimizer: torch.optim.Optimizer | None = None
 
 
 class Reporter(Protocol):

@@ -1,0 +1,161 @@
+"""The engines of replica chains against loops in float64, on chains of every kind."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy as torch_cross_entropy
+
+from tnml.contraction import ChainShape
+from tnml.contraction.replicas import pieces, replica_chains
+from tnml.errors import InputError
+from tnml.training.replica_losses import cross_entropy, label_squared_error, squared_error
+
+SHAPES = {
+    "mirrored": ChainShape(2, (1, 2, 3, 3), (3, 3, 2, 1)),
+    "odd": ChainShape(2, (1, 2, 4), (4, 4, 2, 1)),
+    "ragged": ChainShape(3, (1, 3, 5, 2), (4, 1)),
+    "label first": ChainShape(2, (1,), (3, 2, 1)),
+    "label last": ChainShape(2, (1, 2, 3), (1,)),
+    "long": ChainShape(2, (1, *[4] * 20), (*[4] * 20, 1)),
+    "one by one": ChainShape(1, (1, 1), (1, 1)),
+}
+
+
+def half_vectors(features, cores):
+    """What enters every core of a half and what leaves it: lists over sites of [b, bond], float64."""
+    vectors = [np.ones((len(features), 1))]
+    for site, core in enumerate(cores):
+        vectors.append(np.einsum("be,bl,elr->br", features[:, site], vectors[-1], core))
+    return vectors
+
+
+def core_gradients(features, cores, adjoint):
+    """Gradients of sum(adjoint * leaving) with respect to the cores of a half."""
+    vectors, found = half_vectors(features, cores), []
+    for site in range(len(cores) - 1, -1, -1):
+        found.append(np.einsum("be,bl,br->elr", features[:, site], vectors[site], adjoint))
+        adjoint = np.einsum("be,br,elr->bl", features[:, site], adjoint, cores[site])
+    return found[::-1]
+
+
+@pytest.mark.parametrize(
+    ("engine", "dtype"), [("native", "float32"), ("torch", "float32"), ("torch", "float64")]
+)
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_vectors_and_gradients(name, engine, dtype, threads, generator):
+    shape, kind = SHAPES[name], getattr(torch, dtype)
+    count, batch, spare = 5, 19, 3
+    tolerance = 2e-5 if dtype == "float32" else 1e-12
+    weight = torch.randn(count, shape.n_weights + spare, generator=generator, dtype=kind)
+    gradient = torch.full_like(weight, 7.0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        chains = replica_chains(shape, weight, batch, gradient=gradient, engine=engine)
+        for _ in range(2):  # the same memory serves again
+            weight.normal_(generator=generator)
+            chains.features.copy_(torch.rand(chains.features.shape, generator=generator, dtype=kind) + 0.1)
+            exponent = chains.forward()
+            chains.grad_left.normal_(generator=generator)
+            chains.grad_right.normal_(generator=generator)
+            # towards the true vectors, on one scale for both engines: of left times right alone
+            left, right = chains.left.clone(), chains.right.clone()
+            chains.backward()
+            for replica in range(count):
+                rows = [t[replica].double().numpy() for t in (chains.features, left, right, exponent)]
+                check(shape, weight[replica], rows, chains, replica, gradient[replica], tolerance)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(gradient[:, shape.n_weights :], torch.full((count, spare), 7.0, dtype=kind))
+
+
+def check(shape, weight, rows, chains, replica, gradient, tolerance):
+    features, left, right, exponent = rows
+    cores = [core.double().numpy() for core in shape.split(weight[: shape.n_weights])]
+    place = shape.label_site
+    mirrored = [core.transpose(0, 2, 1) for core in cores[place:][::-1]]
+    halves = [(features[:, :place], cores[:place]), (features[:, place:][:, ::-1], mirrored)]
+    true = [half_vectors(*half)[-1] for half in halves]
+    scales = [
+        np.abs(t).max(1, keepdims=True) / np.abs(f).max(1, keepdims=True)
+        for t, f in zip(true, (left, right), strict=True)
+    ]
+    for found, vector, scale in zip((left, right), true, scales, strict=True):
+        np.testing.assert_allclose(found * scale, vector, rtol=0, atol=tolerance * np.abs(vector).max())
+        np.testing.assert_allclose(np.log2(scale), np.round(np.log2(scale)), atol=1e-3)  # powers of two
+    np.testing.assert_allclose(np.log2(scales[0] * scales[1])[:, 0], exponent, atol=1e-3)
+    incoming = [g[replica].double().numpy() for g in (chains.grad_left, chains.grad_right)]
+    wanted = [core_gradients(*half, g / s) for half, g, s in zip(halves, incoming, scales, strict=True)]
+    wanted = wanted[0] + [core.transpose(0, 2, 1) for core in wanted[1][::-1]]
+    for found, core in zip(shape.split(gradient[: shape.n_weights]), wanted, strict=True):
+        np.testing.assert_allclose(found.double(), core, rtol=0, atol=10 * tolerance * np.abs(core).max())
+
+
+def test_long_chains_neither_overflow_nor_vanish(generator):
+    shape = ChainShape(2, (1, *[3] * 400), (*[3] * 400, 1))
+    for size in (0.03, 30.0):
+        weight = size * torch.randn(2, shape.n_weights, generator=generator)
+        for engine in ("native", "torch"):
+            chains = replica_chains(shape, weight, 4, gradient=torch.empty_like(weight), engine=engine)
+            chains.features.fill_(1.0)
+            exponent = chains.forward()
+            assert torch.isfinite(chains.left).all()
+            assert (chains.left.abs().amax(2) > 1e-20).all()
+            assert (exponent.abs() > 1000).all()
+
+
+def test_forward_only_chains_are_the_same(generator):
+    shape = SHAPES["odd"]
+    weight = torch.randn(3, shape.n_weights, generator=generator)
+    kept = replica_chains(shape, weight, 33, gradient=torch.empty_like(weight))
+    bare = replica_chains(shape, weight, 33)
+    for chains in (kept, bare):
+        chains.features.copy_(torch.linspace(0, 1, chains.features.numel()).view(chains.features.shape))
+    assert torch.equal(kept.forward(), bare.forward())
+    assert torch.equal(kept.left, bare.left)
+    assert torch.equal(kept.right, bare.right)
+
+
+@pytest.mark.parametrize(
+    ("weight", "more", "text"),
+    [
+        (torch.ones(3, 7), {}, "expected real weights"),
+        (torch.ones(3, 8, dtype=torch.complex64), {}, "expected real weights"),
+        (torch.ones(3, 8), {"batch": 0}, "at least one sample"),
+        (torch.ones(3, 8).double(), {"engine": "native"}, "native engine takes float32"),
+        (torch.ones(3, 8), {"engine": "nativ"}, "unknown engine"),
+        (torch.ones(3, 8), {"gradient": torch.ones(2, 8)}, "gradient must be"),
+    ],
+)
+def test_bad_input(weight, more, text):
+    with pytest.raises(InputError, match=text):
+        replica_chains(ChainShape(2, (1, 2), (2, 1)), weight, **{"batch": 5, **more})
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_losses_and_their_gradients(smoothing, generator):
+    outputs = torch.randn(2, 5, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    y = torch.randint(3, (2, 5), generator=generator)
+    target = torch.eye(3, dtype=torch.float64)[y]
+    for measured, wanted in (
+        (
+            cross_entropy(outputs.detach(), y, smoothing),
+            torch.stack(
+                [
+                    torch_cross_entropy(o, t, label_smoothing=smoothing)
+                    for o, t in zip(outputs, y, strict=True)
+                ]
+            ),
+        ),
+        (label_squared_error(outputs.detach(), y), (outputs - target).square().mean((1, 2))),
+        (squared_error(outputs.detach(), target), (outputs - target).square().mean((1, 2))),
+    ):
+        torch.testing.assert_close(measured.loss, wanted.detach())
+        torch.testing.assert_close(measured.gradient, torch.autograd.grad(wanted.sum(), outputs)[0])
+        if measured.right is not None:
+            assert measured.right.tolist() == (outputs.argmax(2) == y).sum(1).tolist()
+
+
+def test_pieces():
+    assert pieces(4, 2) == [(0, 2), (2, 4)]

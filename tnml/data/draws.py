@@ -1,0 +1,87 @@
+"""Random numbers that depend on seed and index only, however many processes draw them."""
+
+import numpy as np
+import numpy.typing as npt
+
+from tnml.errors import InputError
+
+Numbers = npt.NDArray[np.float64]
+
+_BLOCK = 256  # samples drawn from one generator
+INPUTS, NOISE, WEIGHTS, PERMUTATION, FLIPS, STEPS, CLASSES = range(7)  # what the numbers are for
+
+
+def source(seed: int, stream: int, block: int = 0) -> np.random.RandomState:
+    """A generator whose numbers NumPy promises to keep for all its versions.
+
+    Args:
+        seed: not negative.
+        stream: separates uses that need numbers of their own at one seed.
+        block: separates parts of one use.
+
+    Raises:
+        InputError: the seed is not a whole number, or negative.
+
+    Example:
+        >>> bool(source(0, INPUTS).random_sample() == source(0, NOISE).random_sample())
+        False
+    """
+    whole("seed", seed, 0)
+    words = np.random.SeedSequence((int(seed), stream, block))
+    return np.random.RandomState(np.random.Philox(words))
+
+
+def uniform(n: int, width: int, *, seed: int, stream: int, first: int = 0) -> Numbers:
+    """Uniform numbers in [0, 1), `[n, width]`: rows `first` to `first + n - 1` of an endless table.
+
+    Raises:
+        InputError: a count or the seed is negative.
+
+    Example:
+        >>> table = uniform(600, 2, seed=3, stream=INPUTS)
+        >>> bool((uniform(10, 2, seed=3, stream=INPUTS, first=300) == table[300:310]).all())
+        True
+    """
+    return _table(n, width, seed, stream, first, normal=False)
+
+
+def normal(n: int, width: int, *, seed: int, stream: int, first: int = 0) -> Numbers:
+    """Standard normal numbers, as `uniform`.
+
+    Raises:
+        InputError: a count or the seed is negative.
+
+    Example:
+        >>> normal(3, 2, seed=0, stream=NOISE).shape
+        (3, 2)
+    """
+    return _table(n, width, seed, stream, first, normal=True)
+
+
+def whole(what: str, value: object, least: int) -> int:
+    """`value` as an int, if it is a whole number of at least `least`, NumPy's included.
+
+    Raises:
+        InputError: it is not; `what` names it.
+
+    Example:
+        >>> whole("n", 0, 1)
+        Traceback (most recent call last):
+        tnml.errors.InputError: n must be a whole number of at least 1, got 0
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{what} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
+def _table(n: int, width: int, seed: int, stream: int, first: int, *, normal: bool) -> Numbers:
+    for what, count in (("n", n), ("first", first), ("seed", seed)):
+        whole(what, count, 0)
+    blocks = range(first // _BLOCK, -(-(first + n) // _BLOCK))
+    drawn = np.empty((len(blocks) * _BLOCK, width))
+    for place, block in enumerate(blocks):
+        numbers = source(seed, stream, block)
+        draw = numbers.standard_normal if normal else numbers.random_sample
+        drawn[place * _BLOCK : (place + 1) * _BLOCK] = draw((_BLOCK, width))
+    start = first - (blocks[0] * _BLOCK if blocks else first)
+    return drawn[start : start + n]

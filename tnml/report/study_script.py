@@ -1,0 +1,335 @@
+"""What draws the page of a study in the browser: every number comes from the JSON on the page."""
+
+# One function for each part of the page; `state` holds what the reader chose.
+SCRIPT = r"""
+"use strict";
+const D = JSON.parse(document.getElementById("data").textContent);
+const TRAIN = "#0072b2", TEST = "#d55e00", OTHER = "#00795c", INK = "#1d2430", GRID = "#e4e8ee";
+const FONT = "system-ui, Liberation Sans, Helvetica Neue, Arial, sans-serif";
+const state = { at: D.keys.map(() => 0), bond: 0, measure: null };
+const el = (id) => document.getElementById(id);
+const make = (tag, text, parent) => {
+  const node = document.createElement(tag);
+  if (text !== undefined) node.textContent = text;
+  if (parent) parent.appendChild(node);
+  return node;
+};
+const show = (value) => {
+  if (value === null || value === undefined) return "";
+  if (typeof value !== "number") return typeof value === "string" ? value : JSON.stringify(value);
+  if (value === 0 || Number.isInteger(value) && Math.abs(value) < 1e7) return String(value);
+  const size = Math.abs(value);
+  if (size < 1e-3 || size >= 1e5) return value.toExponential(1).replace("e+", "e");
+  return String(Number(value.toPrecision(3)));
+};
+const spaced = (name) => name.replaceAll("_", " ");
+const short = (n) => n < 1e4 ? String(n) : n < 1e6 ? Number((n / 1e3).toPrecision(3)) + "k" :
+  Number((n / 1e6).toPrecision(3)) + "M";
+const current = () => D.curves.find((c) => c.at.every((v, i) => v === state.at[i]));
+const known = (spread) => (spread || []).flat().filter((v) => v !== null);
+const shade = (hex) => "rgba(" + [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)).join(",") + ",0.18)";
+
+function logTicks(low, high, few) {
+  const from = Math.log10(low), to = Math.log10(high), span = to - from, found = [];
+  const parts = span < 1.2 && !few ? [1, 2, 3, 5, 7] : span < 2.4 ? [1, 2, 5] : [1];
+  const every = Math.max(1, Math.ceil(span / 8));
+  for (let k = Math.floor(from); k <= Math.ceil(to); k++)
+    if (k % every === 0) for (const p of parts) found.push(p * Math.pow(10, k));
+  const inside = found.filter((v) => v >= low * 0.999 && v <= high * 1.001);
+  const power = (v) => "10<sup>" + Math.round(Math.log10(v)) + "</sup>";
+  const far = inside.some((v) => v < 1e-3 || v >= 1e5) && parts.length === 1;
+  return { tickvals: inside, ticktext: inside.map((v) => far ? power(v) : show(Number(v.toPrecision(1)))) };
+}
+function axis(title, more) {
+  return Object.assign({ title: { text: title, standoff: 10, font: { size: 16 } }, gridcolor: GRID,
+    linecolor: "#7b8494", ticks: "outside", tickcolor: "#7b8494", showline: true, zeroline: false,
+    fixedrange: true }, more);
+}
+function layout(more) {
+  return Object.assign({ font: { family: FONT, size: 15, color: INK }, paper_bgcolor: "#fff",
+    plot_bgcolor: "#fff", hovermode: "closest", dragmode: false, height: 460,
+    margin: { l: 84, r: 24, t: 70, b: 120 }, hoverlabel: { font: { size: 14 } },
+    legend: { orientation: "h", x: 0, xanchor: "left", y: -0.2, yanchor: "top" } }, more);
+}
+const CONFIG = { responsive: true, displaylogo: false, displayModeBar: "hover",
+  modeBarButtons: [["toImage"]], toImageButtonOptions: { scale: 3 } };
+function bondAxis(c) {
+  const low = Math.log10(c.bonds[0]), high = Math.log10(c.bonds[c.bonds.length - 1]);
+  const pad = Math.max(0.02 * (high - low), low === high ? 0.3 : 0.02);
+  return { type: "log", range: [low - pad, high + pad], tickvals: c.ticks, ticktext: c.ticks.map(String) };
+}
+function countAxis(c) {
+  const name = ["gauge_free_parameters", "n_parameters"].find((n) => c.counts[n]);
+  if (!name) return null;
+  const text = c.ticks.map((b) => c.counts[name][c.bonds.indexOf(b)]).map((n) => n === null ? "" : short(n));
+  return axis(name === "n_parameters" ? "parameters" : "parameters, without the freedom of gauge",
+    Object.assign(bondAxis(c), { ticktext: text, overlaying: "x", side: "top", showgrid: false }));
+}
+// Median and band of one column; `put` brings values onto the axis.
+function spread(c, column, name, color, put, dash) {
+  const [median, low, high] = c.spreads[column];
+  const has = c.bonds.map((_, i) => i).filter((i) => median[i] !== null);
+  const x = has.map((i) => c.bonds[i]);
+  const band = has.some((i) => low[i] !== high[i]);
+  const traces = [];
+  if (band) traces.push({ x: x.concat(x.slice().reverse()), mode: "lines", fill: "toself",
+    y: has.map((i) => put(high[i])).concat(has.map((i) => put(low[i])).reverse()),
+    line: { width: 0 }, fillcolor: shade(color), hoverinfo: "skip", showlegend: false });
+  traces.push({ x, y: has.map((i) => put(median[i])), name, mode: "lines+markers", customdata: has,
+    line: { color, width: 2.5, dash: dash || "solid" },
+    marker: { color, size: 9, line: { width: 1.5, color },
+      symbol: has.map((i) => c.edge !== undefined && put(median[i]) > median[i] ? "triangle-down-open" :
+        dash ? "square" : "circle") },
+    text: has.map((i) => name + " <b>" + show(median[i]) + "</b>, seeds " + show(low[i]) + " to " +
+      show(high[i]) + "<br>bond dimension " + c.bonds[i] + ", " + c.runs[i].length + " run" +
+      (c.runs[i].length > 1 ? "s" : "")), hovertemplate: "%{text}<extra></extra>" });
+  return traces;
+}
+function marks(c, y) {
+  const inside = (b) => b >= c.bonds[0] * 0.99 && b <= c.bonds[c.bonds.length - 1] * 1.01;
+  const line = (b, name, color, dash) => ({ x: [b, b], y, mode: "lines", name, hoverinfo: "skip",
+    legendrank: 1100, line: { color, width: 2, dash } });
+  const found = [];
+  if (c.teacher !== null && inside(c.teacher))
+    found.push(line(c.teacher, "bond dimension of the target: " + show(c.teacher), "#00795c", "dash"));
+  for (const [name, at] of c.thresholds)
+    if (inside(at)) found.push(line(at, name + " (at " + show(at) + ")", "#3b3b3b", "dot"));
+  return found;
+}
+function draw(id, traces, shape, clicked) {
+  const box = el(id);
+  Plotly.react(box, traces, shape, CONFIG);
+  if (clicked && !box.dataset.wired) {
+    box.dataset.wired = "yes";
+    box.on("plotly_click", (event) => clicked(event.points[0]));
+  }
+}
+function pick(point) {
+  if (point.customdata === undefined) return;
+  state.bond = current().bonds[point.customdata];
+  drawAll();
+}
+function drawError(c) {
+  el("reading").textContent = c.reading;
+  el("part-error").hidden = !c.spreads.test_error && !c.spreads.train_error;
+  if (el("part-error").hidden) return;
+  const put = (v) => Math.max(v, c.edge);
+  const drawn = known(c.spreads.train_error).concat(known(c.spreads.test_error));
+  const range = [c.edge * 0.8, put(Math.max(...drawn)) * 1.6];
+  const traces = marks(c, range);
+  if (c.spreads.train_error) traces.push(...spread(c, "train_error", "train", TRAIN, put, "dot"));
+  if (c.spreads.test_error) traces.push(...spread(c, "test_error", "test", TEST, put));
+  const chosen = c.bonds.indexOf(state.bond), top = c.spreads.test_error || c.spreads.train_error;
+  if (chosen >= 0 && top[0][chosen] !== null) traces.push({ x: [state.bond], y: [put(top[0][chosen])],
+    mode: "markers", name: "runs shown below", hoverinfo: "skip",
+    marker: { symbol: "circle-open", size: 20, color: INK, line: { width: 2 } } });
+  const shape = layout({ xaxis: axis("bond dimension", bondAxis(c)), yaxis: axis(c.error, Object.assign(
+    { type: "log", range: range.map(Math.log10) }, logTicks(range[0], range[1]))) });
+  const counts = countAxis(c);
+  if (counts) {
+    shape.xaxis2 = counts;
+    traces.push({ x: [c.bonds[0]], y: [range[0] / 10], xaxis: "x2", mode: "markers", hoverinfo: "skip",
+      showlegend: false, marker: { opacity: 0 } });
+  }
+  draw("error", traces, shape, pick);
+  const below = drawn.some((v) => v < c.edge);
+  el("error-note").textContent = (c.note ? c.note + " " : "") + (below ? "Open triangles: smaller than " +
+    show(c.edge) + ", where this figure ends; 0 has no place on its axis. " : "") +
+    "A click on a point shows its runs.";
+}
+function drawGap(c) {
+  el("part-gap").hidden = !c.spreads.gap;
+  if (!c.spreads.gap) return;
+  const put = (v) => Math.asinh(v / c.gap_scale);
+  const drawn = known(c.spreads.gap).map(put).concat([0]);
+  const low = Math.min(...drawn), high = Math.max(...drawn), pad = 0.06 * (high - low || 1), ticks = [0];
+  const decades = Math.max(Math.abs(low), Math.abs(high)) / Math.log(10);
+  const every = Math.max(1, Math.ceil(decades / 7));
+  for (let k = 0; k < 40; k += every)
+    for (const sign of [-1, 1]) ticks.push(sign * c.gap_scale * Math.pow(10, k));
+  const inside = ticks.filter((v) => put(v) >= low - pad && put(v) <= high + pad).sort((a, b) => a - b);
+  const plain = Object.assign({}, c, { edge: undefined });
+  const traces = marks(c, [low - pad, high + pad]);
+  traces.push(...spread(plain, "gap", "test less train error", "#5b3a8c", put));
+  draw("gap", traces, layout({ height: 380, margin: { l: 84, r: 24, t: 20, b: 110 },
+    legend: { orientation: "h", x: 0, y: -0.26, yanchor: "top" },
+    xaxis: axis("bond dimension", bondAxis(c)), yaxis: axis("gap", { zeroline: true,
+      zerolinecolor: "#7b8494", range: [low - pad, high + pad], tickvals: inside.map(put),
+      ticktext: inside.map((v) => show(Number(v.toPrecision(1)))) }) }), pick);
+}
+function drawHeat(along) {
+  const spot = D.keys.findIndex((k) => k.name === along);
+  const map = D.heats[along].find((h) => h.at.every((v, i) => v === null || v === state.at[i]));
+  el("part-heat-" + along).hidden = !map;
+  if (!map) return;
+  const flat = map.median.flat().filter((v) => v !== null && v > 0), edge = Math.min(...flat);
+  const z = map.median.map((row) => row.map((v) => v === null ? null : Math.log10(Math.max(v, edge))));
+  const text = map.median.map((row) => row.map(show));
+  const ticks = logTicks(edge, Math.max(...flat), true), x = map.bonds.map(String);
+  const y = map.values.map(show);
+  const frames = map.median.map((row, j) => {
+    const best = row.indexOf(Math.min(...row.filter((v) => v !== null)));
+    return { type: "rect", x0: best - 0.47, x1: best + 0.47, y0: j - 0.46, y1: j + 0.46,
+      line: { color: "#d55e00", width: 3 } };
+  });
+  const many = map.bonds.length > 14 || map.values.length > 16;
+  const middle = (Math.log10(edge) + Math.log10(Math.max(...flat))) / 2;
+  const at = z.flatMap((row, j) => row.map((v, i) => [v, i, j])).filter(([v]) => v !== null);
+  const cells = { x: at.map(([, i]) => x[i]), y: at.map(([, , j]) => y[j]), mode: "text", hoverinfo: "skip",
+    text: at.map(([, i, j]) => text[j][i]), showlegend: false,
+    textfont: { size: 14, color: at.map(([v]) => v < middle ? "#fff" : "#000") } };
+  draw("heat-" + along, [{ type: "heatmap", x, y, z, text, xgap: 2, ygap: 2,
+    colorscale: "Cividis", hoverongaps: false,
+    hovertemplate: "bond dimension %{x}, " + D.keys[spot].label + " %{y}: %{text}<extra></extra>",
+    colorbar: Object.assign({ title: { text: "test error", side: "right" }, thickness: 16, outlinewidth: 0 },
+      { tickvals: ticks.tickvals.map(Math.log10), ticktext: ticks.ticktext }) }, ...many ? [] : [cells]],
+  layout({ height: 130 + 46 * map.values.length, margin: { l: 84, r: 20, t: 16, b: 64 }, shapes: frames,
+    xaxis: axis("bond dimension", { type: "category", showgrid: false, showline: false, ticks: "" }),
+    yaxis: axis(D.keys[spot].label, { type: "category", showgrid: false, showline: false, ticks: "" }) }),
+  (point) => {
+    const map = D.heats[along].find((h) => h.at.every((v, i) => v === null || v === state.at[i]));
+    const [row, column] = point.pointIndex || point.pointNumber;
+    state.at[spot] = map.choices[row];
+    state.bond = map.bonds[column];
+    drawAll();
+    el("part-curves").scrollIntoView({ behavior: "smooth" });
+  });
+}
+function measuresOf(runs) {
+  const columns = runs.flatMap((run) => Object.keys(D.histories[run]));
+  const names = new Set(columns.map((name) => name.replace(/^(train|test)_/, "")));
+  for (const n of ["epoch", "sweep", "step"]) names.delete(n);
+  return ["error", "loss"].filter((n) => names.delete(n)).concat([...names].sort());
+}
+function drawCurves(c) {
+  const place = c.bonds.indexOf(state.bond), runs = place < 0 ? [] : c.runs[place];
+  const measures = measuresOf(runs), chooser = el("measure");
+  el("part-curves").hidden = !D.histories.some((h) => Object.keys(h).length);
+  if (!measures.includes(state.measure)) state.measure = measures[0] || null;
+  const option = (m) => new Option(spaced(m), m, false, m === state.measure);
+  chooser.replaceChildren(...measures.map(option));
+  chooser.parentElement.hidden = measures.length < 2;
+  el("curves-note").textContent = "The " + (runs.length === 1 ? "run" : runs.length + " runs") +
+    " of bond dimension " + state.bond + (runs.length === 1 ? "." : ", one line for each.") +
+    (measures.length ? "" : " No history was kept.") +
+    " A click on another point of the figure above shows its runs." + D.thinned;
+  if (!measures.length) { Plotly.purge(el("curves")); el("curves").replaceChildren(); return; }
+  const traces = [], seen = new Set(), values = [];
+  let clock = "row of the history";
+  for (const run of runs) {
+    const h = D.histories[run], name = ["epoch", "sweep", "step"].find((n) => h[n]);
+    clock = name || clock;
+    const lines = [["train_" + state.measure, "train", TRAIN, "dot"],
+      ["test_" + state.measure, "test", TEST, "solid"],
+      [state.measure, spaced(state.measure), OTHER, "solid"]];
+    for (const [column, label, color, dash] of lines) {
+      if (!h[column]) continue;
+      values.push(...h[column].filter((v) => v !== null));
+      traces.push({ x: name ? h[name] : h[column].map((_, i) => i), y: h[column], opacity: 0.75,
+        name: label, legendgroup: label, showlegend: !seen.has(label),
+        mode: h[column].length > 1 ? "lines" : "markers",
+        line: { color, width: 1.8, dash }, marker: { color, size: 8 },
+        hovertemplate: label + " %{y:.3g}<br>" + clock + " %{x}<br>" + D.names[run] + "<extra></extra>" });
+      seen.add(label);
+    }
+  }
+  const error = state.measure === "error", positive = values.filter((v) => v > 0);
+  const whole = positive.length === values.length || error && values.every((v) => v >= 0);
+  const log = positive.length > 0 && whole;
+  const low = error ? Math.max(c.edge, Math.min(...positive) / 1.3) : Math.min(...positive) / 1.3;
+  const high = Math.max(...values) * 1.3;
+  if (log) for (const t of traces) t.y = t.y.map((v) => v === null ? null : Math.max(v, low));
+  const name = error ? c.error : spaced(state.measure);
+  draw("curves", traces, layout({ height: 380, margin: { l: 84, r: 24, t: 12, b: 100 }, xaxis: axis(clock),
+    yaxis: axis(name, log ? Object.assign({ type: "log", range: [low / 1.1, high].map(Math.log10) },
+      logTicks(low, high)) : {}), legend: { orientation: "h", x: 0, y: -0.24, yanchor: "top" } }));
+}
+function drawExtra(c) {
+  const columns = D.extra.filter(([column]) => c.spreads[column]);
+  el("part-extra").hidden = !columns.length;
+  el("extra").replaceChildren();
+  for (const [column, label] of columns) {
+    const box = make("div", undefined, el("extra"));
+    box.id = "extra-" + column;
+    box.className = "plot";
+    const all = known(c.spreads[column]), low = Math.min(...all), high = Math.max(...all);
+    const log = low > 0 && high / low > 20, plain = Object.assign({}, c, { edge: undefined });
+    const range = log ? [low / 1.4, high * 1.4] : [Math.min(0, low * 1.1), high * 1.08 || 1];
+    draw(box.id, marks(c, range).concat(spread(plain, column, label, OTHER, (v) => v)), layout({ height: 360,
+      margin: { l: 84, r: 24, t: 20, b: 110 }, legend: { orientation: "h", x: 0, y: -0.28, yanchor: "top" },
+      xaxis: axis("bond dimension", bondAxis(c)), yaxis: axis(label, log ? Object.assign({ type: "log",
+        range: range.map(Math.log10) }, logTicks(range[0], range[1])) : { range }) }), pick);
+  }
+}
+let sorted = { column: 0, down: false };
+function drawTable(c) {
+  const place = c ? c.bonds.indexOf(state.bond) : -1, chosen = new Set(place < 0 ? [] : c.runs[place]);
+  const table = el("table"), word = D.columns.map((_, j) => D.rows.some((r) => typeof r[j] === "string"));
+  const order = D.rows.map((_, i) => i).sort((a, b) => {
+    const [p, q] = [D.rows[a][sorted.column], D.rows[b][sorted.column]];
+    if (p === null || q === null) return (p === null) - (q === null) || a - b;  // empty cells last
+    const by = typeof p === "number" && typeof q === "number" ? p - q : String(p).localeCompare(String(q));
+    return (sorted.down ? -by : by) || a - b;
+  });
+  table.replaceChildren();
+  const head = make("tr", undefined, make("thead", undefined, table));
+  D.columns.forEach((name, j) => {
+    const cell = make("th", undefined, head), mark = sorted.column === j ? (sorted.down ? " ▼" : " ▲") : "";
+    if (word[j]) cell.className = "word";
+    make("button", spaced(name) + mark, cell).onclick = () => {
+      sorted = { column: j, down: sorted.column === j && !sorted.down };
+      drawTable(current());
+    };
+  });
+  const body = make("tbody", undefined, table);
+  for (const i of order) {
+    const line = make("tr", undefined, body);
+    if (chosen.has(i)) line.className = "chosen";
+    D.rows[i].forEach((value, j) => {
+      const cell = make("td", show(value), line);
+      if (word[j]) cell.className = "word";
+      if (typeof value === "number") cell.title = String(value);
+    });
+  }
+}
+function drawAll() {
+  const c = current();
+  for (const [i, box] of document.querySelectorAll("#controls select[data-key]").entries())
+    box.value = String(state.at[Number(box.dataset.key)]);
+  for (const id of ["error", "gap", "curves", "extra"]) el("part-" + id).hidden = !c;
+  el("none").hidden = Boolean(c) || !D.curves.length;
+  if (c) {
+    if (!c.bonds.includes(state.bond)) state.bond = c.best;
+    drawError(c); drawGap(c); drawCurves(c); drawExtra(c);
+  }
+  drawHeat("n_train"); drawHeat("noise"); drawTable(c);
+}
+function start() {
+  for (const id of ["title", "about", "facts", "commands", "settings"]) el(id).textContent = D[id];
+  el("warning").textContent = D.warning;
+  el("warning").hidden = !D.warning;
+  const bar = el("controls");
+  D.keys.forEach((key, i) => {
+    if (key.values.length < 2) return;
+    const box = make("select", undefined, make("label", key.label + " ", bar));
+    box.dataset.key = i;
+    key.values.forEach((value, j) => box.add(new Option(show(value) || "none", String(j))));
+    box.onchange = () => { state.at[i] = Number(box.value); drawAll(); };
+  });
+  make("span", "No run has these values together; choose others.", bar).id = "none";
+  bar.hidden = !bar.querySelector("select");
+  const label = make("label", "Show ");
+  el("curves-note").after(label);
+  const chooser = make("select", undefined, label);
+  chooser.id = "measure";
+  chooser.onchange = () => { state.measure = chooser.value; drawAll(); };
+  if (D.curves.length) state.at = D.curves[0].at.slice();
+  if (D.failed.length) {
+    make("p", "Runs that failed, and why:", el("failed")).className = "note";
+    make("pre", D.failed.map((f) => f.join("  ")).join("\n"), el("failed"));
+  }
+  drawAll();
+  document.body.dataset.ready = "yes";
+}
+start();
+"""
