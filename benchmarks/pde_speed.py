@@ -5,6 +5,7 @@ gradient with respect to x, as in Raissi's program. The losses and gradients of 
 """
 
 import gc
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -97,7 +98,9 @@ def speed(*, smoke: bool, turns: int) -> dict[str, Any]:
             float((gradients[form] - gradients[first]).norm() / gradients[first].norm()) for form in forms
         )
         times: dict[str, list[float]] = {form: [] for form in forms}
+        products: list[float] = []
         for turn in range(turns):
+            products.append(_products(m * (n + 1), [dim + 1, *[width] * 4, 1]))
             for form, call in forms.items():
                 dw = noise(m, turn)
                 begin = time.perf_counter()
@@ -114,12 +117,27 @@ def speed(*, smoke: bool, turns: int) -> dict[str, Any]:
                 "loss_off": off,
                 "gradient_off": gradient_off,
                 "seconds": {form: summary(times[form]) for form in forms},
+                "products": summary(products),
+                "times_faster_at_most": medians["as published"] / summary(products)["median"],
                 "times_faster": medians["sequential"] / medians["one call"],
                 "times_faster_than_published": medians["as published"] / medians["one call"],
                 "bytes": memory,
             }
         )
     return {"rows": rows}
+
+
+def _products(points: int, widths: list[int]) -> float:
+    """Seconds of the matrix products that every form has to do, in the shapes of one call.
+
+    Value and slope go through each layer forward, and both go back, to inputs and to weights: six products.
+    """
+    pairs = [(torch.rand(points, i), torch.rand(i, o)) for i, o in itertools.pairwise(widths)]
+    begin = time.perf_counter()
+    for _ in range(6):
+        for x, weight in pairs:
+            torch.mm(x, weight)
+    return time.perf_counter() - begin
 
 
 def cost(*, smoke: bool, turns: int) -> dict[str, Any]:

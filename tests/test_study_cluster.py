@@ -4,11 +4,13 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,12 @@ def workers_of(driver: int) -> list[Any]:
 def test_two_workers_and_one_that_dies(tmp_path: Path, settings: dict[str, Any]) -> None:
     kinds = ["fine", "kills once", "always", "nan", "fine too"]
     study = Study(name="moods", runner="study_runs:moody", grid={"kind": kinds})
-    assert finish(start(study, tmp_path, 2, settings)) == "rows 4 failed 1\n", "and no notes of Dask"
+    with socket.socket() as taken:
+        with suppress(OSError):  # Dask would like this port, and would tell that it is taken
+            taken.bind(("127.0.0.1", 8787))
+            taken.listen()
+        shown = finish(start(study, tmp_path, 2, settings))
+    assert shown == "rows 4 failed 1\n", "and no notes of Dask"
     store = Store(tmp_path)
     results = {kind: store.result(run_id({"kind": kind})) for kind in kinds}
     assert results["always"] is None

@@ -179,4 +179,3 @@ def _record(
         "seconds": seconds,
         "history": curve,
     }
-

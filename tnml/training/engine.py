@@ -95,9 +95,7 @@ class Loop:
         self.seconds = self.epoch_seconds = 0.0
         self._clock = self._saved_at = time.monotonic()
         stepper = self.stepper
-        self._view = StepView(
-            1, job.options.epochs, 0, self.steps, 0, 0.0, stepper.means, stepper.optimizer
-        )
+        self._view = StepView(1, job.options.epochs, 0, self.steps, 0, 0.0, stepper.means, stepper.optimizer)
         self._is_main = self.group.rank == 0
         self._board: TensorBoard | None = None
 
