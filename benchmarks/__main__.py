@@ -16,6 +16,7 @@ NAMES = {
     "double_descent": "test error of least squares against bond dimension, on data of a random MPS",
     "imports": "what `import tnml` and `tnml --help` add to `import torch`",
     "mnist": "accuracy and seconds of the recipes behind `tnml train mnist`, several seeds",
+    "overfitting": "the studies of overfitting against bond dimension, run or taken up, and what they say",
     "pde": "equations in many dimensions: speed, accuracy, schemes, tensor networks beside dense ones, cost",
     "replicas": "equal layers trained together against one by one: equal losses, steps a second",
     "tnn": "networks of tensor-train layers on Fashion-MNIST beside dense ones, and what depth does to them",

@@ -30,8 +30,9 @@ def study_figures(
 ) -> list[Path]:
     """Writes the figures of a study: error against bond dimension, heat maps over samples and over noise.
 
-    Targets are rows and noises (or numbers of samples) are columns of one figure; the other options that
-    differ between runs, solver and number of samples among them, give a file each and part of its name.
+    Targets are rows of one figure; its columns are the noises or, where there is one noise, the numbers of
+    samples. The other options that differ between runs, the solver among them, give a file each and part of
+    its name.
 
     Args:
         folder: of the study, as `tnml study run` leaves it.
@@ -59,7 +60,8 @@ def study_figures(
     except OSError as error:
         raise InputError(f"cannot make the folder {place}: {error.strerror or error}") from error
     drawn: list[tuple[str, Figure]] = []
-    for name, some in _apart([curve.key for curve in curves], curves, ("target", "noise")):
+    keys = [curve.key for curve in curves]
+    for name, some in _apart(keys, curves, ("target", _columns(keys))):
         drawn.append((f"error{name}", error_figure(some)))
     for along, other in (("n_train", "noise"), ("noise", "n_train")):
         maps = heat_maps_of(curves, along)
@@ -79,7 +81,8 @@ def error_figure(curves: Sequence[Curve]) -> Figure:
     the axis, 0 among them, become triangles at its lower end.
 
     Args:
-        curves: targets become rows, noises columns; the rest of their keys should be equal.
+        curves: targets become rows, noises (or numbers of samples, where there is one noise) columns; the
+            rest of their keys should be equal.
 
     Raises:
         InputError: no curve.
@@ -94,7 +97,8 @@ def error_figure(curves: Sequence[Curve]) -> Figure:
     if not curves:
         raise InputError("expected at least one curve, got none")
     keys = [curve.key for curve in curves]
-    rows, columns = _values(keys, "target"), _values(keys, "noise")
+    across = _columns(keys)
+    rows, columns = _values(keys, "target"), _values(keys, across)
     figure, panels = _panels(len(rows), len(columns), (4.1, 3.3), sharey=True)
     edge = min(map(lower_edge, curves))
     drawn = [
@@ -102,10 +106,10 @@ def error_figure(curves: Sequence[Curve]) -> Figure:
     ]
     top = max([value for high in drawn for value in high if math.isfinite(value)], default=edge)
     for curve in curves:
-        row, column = rows.index(curve.key.get("target")), columns.index(curve.key.get("noise"))
+        row, column = rows.index(curve.key.get("target")), columns.index(curve.key.get(across))
         axes = panels[row, column]
         _draw_errors(axes, curve, edge)
-        axes.set_title(_title(curve.key, ("target", "noise")), fontsize=10)
+        axes.set_title(_title(curve.key, ("target", across)), fontsize=10)
         axes.set_ylim(0.8 * edge, 1.5 * max(top, edge))
         axes.set_xlabel("bond dimension")
         axes.set_ylabel(curve.error if column == 0 else "")
@@ -116,6 +120,11 @@ def error_figure(curves: Sequence[Curve]) -> Figure:
     _finish(figure, panels)
     figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=2, frameon=False)
     return figure
+
+
+def _columns(keys: Sequence[Mapping[str, Any]]) -> str:
+    """The option whose values stand side by side."""
+    return "noise" if len(_values(keys, "noise")) > 1 else "n_train"
 
 
 def heat_figure(maps: Sequence[HeatMap]) -> Figure:
