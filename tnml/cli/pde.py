@@ -1,6 +1,6 @@
 """`tnml pde`: parabolic equations by name, solved, measured and drawn."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -8,11 +8,12 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from tnml import report
+from tnml.cli.actions import Action, act
 from tnml.cli.console import complain, facts, rank, say, table
 from tnml.cli.parsing import MAX_SEED, bounded, new_parser, parse
 from tnml.cli.pde_request import PdeRequest, read_request
 from tnml.cli.runs import MODEL, OPTIONS, RUNS, discard_unused, next_free, remove_leftovers
-from tnml.errors import InputError, choose
+from tnml.errors import InputError
 from tnml.files import write_text
 from tnml.pde import Problem, Solution, SolveOptions, solve
 from tnml.pde.problems import PROBLEMS, problem
@@ -20,12 +21,10 @@ from tnml.training import ProgressReporter
 
 INTERRUPTED = 130
 MOST_PATHS = 100_000
-ACTIONS = {
-    "list": "the problems known by name",
-    "solve": "solve one and keep the solution in a model file",
-    "evaluate": "measure a solution against the truth, along fresh paths",
-    "figure": "draw a solution along paths, its error against time, and the training",
-}
+ABOUT = (
+    "Parabolic equations in many dimensions, solved by networks along random paths. `tnml pde ACTION --help` "
+    "shows the options of an action, `tnml pde solve NAME --help` those of a problem, too."
+)
 EXAMPLES = (
     "tnml pde list",
     "tnml pde solve bsb --problem.dim 10",
@@ -45,26 +44,7 @@ def run(words: Sequence[str]) -> int:
         Traceback (most recent call last):
         tnml.errors.InputError: unknown option --all. See `tnml pde --help`
     """
-    if not words or words[0] in ("-h", "--help"):
-        parser = new_parser(
-            "tnml pde ACTION [options]",
-            "Parabolic equations in many dimensions, solved by networks along random paths. "
-            "`tnml pde ACTION --help` shows the options of an action, `tnml pde solve NAME --help` those of "
-            "a problem, too.",
-            EXAMPLES,
-        )
-        parser.add_argument("action", help="; ".join(f"{name}: {text}" for name, text in ACTIONS.items()))
-        if words:
-            parse(parser, words[:1])
-        say(parser.format_help())
-        return 2
-    actions: dict[str, Callable[[Sequence[str]], int]] = {
-        "list": _list,
-        "solve": _solve,
-        "evaluate": _evaluate,
-        "figure": _figure,
-    }
-    return choose("action of tnml pde", words[0], actions)(words[1:])
+    return act("tnml pde", ABOUT, ACTIONS, EXAMPLES, words)
 
 
 def _list(words: Sequence[str]) -> int:
@@ -229,3 +209,11 @@ def _opened(path: str) -> Solution:
                 f"{path} holds no {MODEL}; is its run unfinished? `tnml pde solve --resume {path}` goes on"
             )
     return Solution.load(place)
+
+
+ACTIONS: Mapping[str, Action] = {
+    "list": Action("the problems known by name", _list),
+    "solve": Action("solve one and keep the solution in a model file", _solve),
+    "evaluate": Action("measure a solution against the truth, along fresh paths", _evaluate),
+    "figure": Action("draw a solution along paths, its error against time, and the training", _figure),
+}

@@ -1,6 +1,6 @@
 """`tnml study`: many runs over a grid of options, started, continued, looked at and put into a report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -8,9 +8,9 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from tnml import report
+from tnml.cli.actions import Action, act
 from tnml.cli.console import complain, facts, say
 from tnml.cli.parsing import bounded, new_parser, parse
-from tnml.errors import choose
 from tnml.study import STUDIES, StudyProgress, Table, default_folder, find_study, read_table, run_id
 from tnml.study import run as run_study
 from tnml.study.grid import Study
@@ -18,14 +18,11 @@ from tnml.study.store import Store
 
 FAILED, INTERRUPTED = 1, 130
 MOST = 100_000
-ACTIONS = {
-    "list": "the studies known by name",
-    "run": "do all runs of a study; those that are done already are kept",
-    "status": "how many runs are done, running, failed and waiting, and why some failed",
-    "resume": "go on with the study in a folder",
-    "table": "write the table of the finished runs again",
-    "report": "write one HTML page about the finished runs",
-}
+ABOUT = (
+    "Many runs over a grid of options, on all cores or a Dask cluster. A study may be stopped, or crash, at "
+    "any time: what is finished is kept, and the same command goes on. `tnml study ACTION --help` shows the "
+    "options of an action."
+)
 EXAMPLES = (
     "tnml study list",
     "tnml study run NAME --smoke",
@@ -47,28 +44,7 @@ def run(words: Sequence[str]) -> int:
         Traceback (most recent call last):
         tnml.errors.InputError: there is no study in nowhere: it holds no study.json; check the path
     """
-    if not words or words[0] in ("-h", "--help"):
-        parser = new_parser(
-            "tnml study ACTION [options]",
-            "Many runs over a grid of options, on all cores or a Dask cluster. A study may be stopped, or "
-            "crash, at any time: what is finished is kept, and the same command goes on. "
-            "`tnml study ACTION --help` shows the options of an action.",
-            EXAMPLES,
-        )
-        parser.add_argument("action", help="; ".join(f"{name}: {text}" for name, text in ACTIONS.items()))
-        if words:
-            parse(parser, words[:1])
-        say(parser.format_help())
-        return 2
-    actions: dict[str, Callable[[Sequence[str]], int]] = {
-        "list": _list,
-        "run": _run,
-        "status": _status,
-        "resume": _resume,
-        "table": _table,
-        "report": _report,
-    }
-    return choose("action of tnml study", words[0], actions)(words[1:])
+    return act("tnml study", ABOUT, ACTIONS, EXAMPLES, words)
 
 
 def _list(words: Sequence[str]) -> int:
@@ -228,3 +204,13 @@ def _report(words: Sequence[str]) -> int:
     Store(asked.folder).study()  # complains where there is none
     say(f"report: {report.study_page(Path(asked.folder))}")
     return 0
+
+
+ACTIONS: Mapping[str, Action] = {
+    "list": Action("the studies known by name", _list),
+    "run": Action("do all runs of a study; those that are done already are kept", _run),
+    "status": Action("how many runs are done, running, failed and waiting, and why some failed", _status),
+    "resume": Action("go on with the study in a folder", _resume),
+    "table": Action("write the table of the finished runs again", _table),
+    "report": Action("write one HTML page about the finished runs", _report),
+}

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tnml.errors import InputError
 from tnml.study.unit import Unit, perform
+from tnml.training.quiet import quiet
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 _POLL = 0.5  # seconds between two looks at the workers
@@ -141,7 +142,9 @@ def cluster_pool(workers: int, threads: int) -> Iterator[DaskPool]:
     }
     with (
         _environment_kept(),
-        _silent(),
+        quiet(
+            "distributed", "tornado", "asyncio", level=logging.CRITICAL
+        ),  # dead workers, closed connections
         _dask_set(settings),
         distributed.LocalCluster(
             n_workers=0,
@@ -249,17 +252,3 @@ def _environment_kept() -> Iterator[None]:
         for name in set(os.environ) - set(before):
             del os.environ[name]
         os.environ.update(before)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keeps Dask's notes of dead workers and closed connections off the terminal."""
-    loggers = [logging.getLogger(name) for name in ("distributed", "tornado", "asyncio")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quiet(*loggers: str) -> Iterator[None]:
-    """Inside the block the named loggers pass on errors only.
+def quiet(*loggers: str, level: int = logging.ERROR) -> Iterator[None]:
+    """Inside the block the named loggers pass on errors only, or what is of another level and above.
 
     Example:
         >>> with quiet("lightning_fabric"):
@@ -16,9 +16,9 @@ def quiet(*loggers: str) -> Iterator[None]:
     found = [logging.getLogger(name) for name in loggers]
     levels = [logger.level for logger in found]
     for logger in found:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(level)
     try:
         yield
     finally:
-        for logger, level in zip(found, levels, strict=True):
-            logger.setLevel(level)
+        for logger, before in zip(found, levels, strict=True):
+            logger.setLevel(before)
