@@ -81,7 +81,7 @@ _SHIPPED = (
             "target_options": {"n_sites": 10, "bond_dim": 3, "features": "trigonometric"},
             "n_train": 1000,
             "n_test": 4000,
-            "epochs": 60,
+            "epochs": 200,
             "lr": 3e-3,
             "batch_size": 64,
         },
