@@ -74,6 +74,7 @@ def test_medians_over_seeds():
 @pytest.mark.parametrize(("worst", "optimum"), [(0.04, True), (0.02, False)])
 @pytest.mark.parametrize("follows", [True, False])
 def test_label_noise_is_judged(worst, optimum, follows):
+    """The test error of these rows is least between the ends."""
     rows = noise_rows(worst, follows)
     bars = overfitting.judge("label-noise", rows, overfitting.summarised(rows))
     lost, complexity, rank = bars
@@ -82,6 +83,13 @@ def test_label_noise_is_judged(worst, optimum, follows):
     assert complexity["measured"] > 0
     assert rank["measured"] == pytest.approx(1 if follows else -1)
     assert rank["passed"] == follows
+
+
+def test_an_optimum_at_the_smallest_bond_dimension_is_no_inner_one():
+    rows = [{**row, "test_error": 0.3 + 0.01 * row["bond_dim"]} for row in noise_rows(0.04, follows=True)]
+    lost = overfitting.judge("label-noise", rows, overfitting.summarised(rows))[0]
+    assert lost["measured"] > 3
+    assert not lost["passed"]
 
 
 @pytest.mark.slow

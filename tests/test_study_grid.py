@@ -128,6 +128,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "grid number": ({"grid": {"seed": 3}}, "needs a list of values for 'seed'"),
     "grid empty": ({"grid": {"seed": []}}, "no values for 'seed'"),
+    "no runs": ({"grid": {}}, "has no runs"),
     "twice": ({"fixed": {"seed": 0}}, "'seed' is in the grid and fixed"),
     "runs": ({"runs": {"seed": 0}}, "runs must be a list"),
     "run": ({"runs": [3]}, "each of runs must map"),

@@ -77,6 +77,21 @@ def test_a_run_goes_on_from_what_it_saved(tmp_path: Path) -> None:
     assert here(STUDY, tmp_path).column("value")[0] == 2000.0 + 32.0
 
 
+def test_a_damaged_record_of_the_study_is_written_again(tmp_path: Path) -> None:
+    before = here(STUDY, tmp_path)
+    (tmp_path / "study.json").write_text("{")
+    assert list(here(STUDY, tmp_path).rows) == list(before.rows)
+    assert Store(tmp_path).study().name == "a"
+
+
+def test_a_quick_trial_runs_in_this_process(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not say what a quick trial changes"):
+        run(STUDY, folder=tmp_path / "none", smoke=True)
+    quick = Study(name="a", runner=STUDY.runner, grid=STUDY.grid, fixed=STUDY.fixed, smoke={"x": [2]})
+    table = run(quick, folder=tmp_path / "quick", smoke=True)  # no worker process would find study_runs
+    assert [row["x"] for row in table.rows] == [2, 2]
+
+
 def test_failures_do_not_stop_a_study(tmp_path: Path) -> None:
     table = here(moods("always", "once", "exits", "fine", "list", "object"), tmp_path, retries=1)
     assert table.column("kind") == ["once", "fine"]

@@ -9,6 +9,8 @@ import torch
 
 from tnml.data.noise import corrupt, symmetric
 from tnml.data.synthetic import classification, regression, target
+from tnml.errors import InputError
+from tnml.nn import MPSLayer
 from tnml.study import STUDIES, run
 from tnml.study.images import run as images
 from tnml.study.labels import run as labels
@@ -57,7 +59,7 @@ def test_errors_are_those_of_the_layer_on_the_samples_said():
                 design = rest[:, None] * features[:, site]
                 vectors[site] = np.linalg.lstsq(design, train.y.numpy(), rcond=None)[0]
         best = min(best, float(np.mean((design @ vectors[4] - train.y.numpy()) ** 2)))
-    assert found["train_error"] >= best * (1 - 1e-6)
+    assert best * (1 - 1e-6) <= found["train_error"] < 1.5 * best
     assert found["n_parameters"] == 11
     assert len(found["history"]) == 30
 
@@ -91,7 +93,7 @@ def test_label_noise_is_memorised_by_a_large_chain(tmp_path):
     assert large["train_error"] < small["train_error"] - 0.1
     assert large["zeta"] > small["zeta"]
     teacher = target("mps", n_sites=6, bond_dim=2, features="trigonometric", seed=0)
-    clean = classification(teacher, 100, seed=0, threshold="median").labels
+    clean = classification(teacher, 100, seed=0, threshold=0.0).labels
     flipped = corrupt(clean, symmetric(2, 0.3), seed=0).flipped.double().mean().item()
     # Two classes: a flipped sample is right on its clean label, or memorised.
     right = 1 - large["clean_train_error"]
@@ -105,22 +107,57 @@ def test_an_interrupted_run_on_images_goes_on(tmp_path, monkeypatch):
 
     import tnml.study.images as module
 
-    real, calls = module.evaluate, []
+    real, calls, armed = module.evaluate, [], [True]
 
     def evaluate(*args, **kwargs):
         calls.append(1)
-        if len(calls) == 8:
+        if len(calls) == 8 and armed:
             raise RuntimeError("the power went")
         return real(*args, **kwargs)
 
     monkeypatch.setattr(module, "evaluate", evaluate)
     with pytest.raises(RuntimeError, match="power"):
         images(options, tmp_path / "cut")
+    calls.clear()
+    armed.clear()
     again = images(options, tmp_path / "cut")
+    assert len(calls) < len(whole["history"])  # it went on and did not start anew
     drop = {"seconds"}
     assert {k: v for k, v in again.items() if k not in drop} == {
         k: v for k, v in whole.items() if k not in drop
     }
+
+
+@pytest.mark.parametrize(
+    ("runner", "study"),
+    [(teacher_run, "overfitting-1d"), (labels, "label-noise"), (images, "mnist-bond-dimension")],
+)
+def test_options_that_nobody_reads_are_refused(runner, study, tmp_path):
+    options = STUDIES[study].smoked().options()[0]
+    with pytest.raises(InputError, match="did you mean 'noise'" if "noise" in options else "unknown option"):
+        runner({**options, "nosie": 0.1}, tmp_path)
+    missing = {name: value for name, value in options.items() if name != "n_test"}
+    with pytest.raises(InputError, match="needs the options n_test"):
+        runner(missing, tmp_path)
+
+
+@pytest.mark.parametrize("solver", ["als", "adam"])
+def test_regularisation_shrinks_the_fit(solver, tmp_path):
+    options = {**TEACHER, "bond_dim": 4, "solver": solver, "steps": 200}
+    free, held = (
+        teacher_run({**options, "regularisation": value}, tmp_path)["train_error"] for value in (0.0, 1.0)
+    )
+    assert held > 2 * free
+
+
+def test_the_labels_have_a_boundary_that_the_chain_represents():
+    """The sign of the teacher itself: an MPS of its bond dimension is right on every sample."""
+    teacher = target("mps", **STUDIES["label-noise"].fixed["target_options"], seed=0)
+    drawn = classification(teacher, 500, seed=3, threshold=0.0)
+    layer = MPSLayer.from_state(teacher.state(), **teacher.layer_settings())
+    assert max(layer.bond_dims) == 3
+    assert torch.equal((layer(drawn.x)[:, 0] > 0).long(), drawn.labels)
+    assert 0.2 < drawn.labels.double().mean() < 0.8
 
 
 @pytest.mark.slow

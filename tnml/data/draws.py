@@ -7,6 +7,7 @@ from tnml.errors import InputError
 
 Numbers = npt.NDArray[np.float64]
 
+REFERENCE_SEED = 2**63  # of the samples behind medians and the moments of networks; beyond what users take
 _BLOCK = 256  # samples drawn from one generator
 INPUTS, NOISE, WEIGHTS, PERMUTATION, FLIPS, STEPS, CLASSES = range(7)  # what the numbers are for
 
@@ -15,18 +16,20 @@ def source(seed: int, stream: int, block: int = 0) -> np.random.RandomState:
     """A generator whose numbers NumPy promises to keep for all its versions.
 
     Args:
-        seed: not negative.
+        seed: 0 to 2**32 - 1; beyond, its words would be those of another stream.
         stream: separates uses that need numbers of their own at one seed.
         block: separates parts of one use.
 
     Raises:
-        InputError: the seed is not a whole number, or negative.
+        InputError: the seed is not a whole number of that range.
 
     Example:
         >>> bool(source(0, INPUTS).random_sample() == source(0, NOISE).random_sample())
         False
     """
     whole("seed", seed, 0)
+    if seed >= 2**32 and seed != REFERENCE_SEED:
+        raise InputError(f"seed must be below 2**32, got {seed}")
     words = np.random.SeedSequence((int(seed), stream, block))
     return np.random.RandomState(np.random.Philox(words))
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tnml.data import draws
-from tnml.data.targets import REFERENCE_SEED, FeatureName, Target, chain_target, one_or_all
+from tnml.data.targets import FeatureName, Target, chain_target, one_or_all
 from tnml.data.teachers import distribution
 from tnml.errors import InputError, choose
 from tnml.features import feature_map, site_order
@@ -222,7 +222,7 @@ def tanh_network(
     bias = torch.from_numpy(numbers.standard_normal(width))
     out = torch.from_numpy(numbers.standard_normal((outputs, width)))
     network = TanhNetwork(hidden, bias, out)
-    samples = found.draw(MOMENT_SAMPLES, n_sites, seed=REFERENCE_SEED)
+    samples = found.draw(MOMENT_SAMPLES, n_sites, seed=draws.REFERENCE_SEED)
     values = torch.cat([network(part) for part in samples.split(_CHUNK)])
     scale = values.var(0).rsqrt()
     values = values * scale

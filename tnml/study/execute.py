@@ -22,7 +22,7 @@ def default_folder(study: Study, *, smoke: bool = False) -> Path:
     """Where a study goes if nobody says: `runs/study-NAME`, a quick trial to `runs/study-NAME-smoke`.
 
     Example:
-        >>> default_folder(Study(name="a", runner="m:f"), smoke=True).as_posix()
+        >>> default_folder(Study(name="a", runner="m:f", grid={"seed": [0]}), smoke=True).as_posix()
         'runs/study-a-smoke'
     """
     return Path("runs") / f"study-{study.name}{'-smoke' if smoke else ''}"
@@ -51,8 +51,8 @@ def run(
         folder: where the runs are stored; None takes `default_folder`.
         scheduler: address of a Dask scheduler ("tcp://host:8786") whose workers see `folder`; None starts
             processes on this machine.
-        workers: how many processes; None takes as many as there are cores (and no more than units). 0 does
-            all in this process, without Dask.
+        workers: how many processes; None takes as many as there are cores (and no more than units), and 0 for
+            a quick trial. 0 does all in this process, without Dask.
         retries: how many more times a run that failed is tried.
         smoke: do the quick trial of the study.
         replicas: how many runs are done together at most, where the study can; "auto" takes all that it may.
@@ -84,7 +84,13 @@ def run(
         raise InputError("workers are those of the scheduler; leave one of the two out")
     check_replicas(replicas)
     if smoke:
+        if not found.smoke:
+            raise InputError(
+                f"the study {found.name} does not say what a quick trial changes; give it smoke, such as "
+                "{'seed': [0]}"
+            )
         found = found.smoked()
+        workers = 0 if workers is None and scheduler is None else workers
     function_of("runner", found.runner)
     if found.group_runner is not None:
         function_of("group_runner", found.group_runner)

@@ -75,8 +75,9 @@ class Study:
             raise InputError(f"{twice[0]!r} is in the grid and fixed; leave it out of one of them")
         self._check_group()
         _check_smoke(self)
-        for options in self._all():
-            canonical(options)
+        found = [canonical(options) for options in self._all()]
+        if not found:
+            raise InputError(f"the study {self.name} has no runs; give it a grid, or runs")
 
     def _check_group(self) -> None:
         if isinstance(self.group, str) or not isinstance(self.group, Sequence):

@@ -11,9 +11,12 @@ from tnml.data import load, stratified_split
 from tnml.diagnostics import gauge_free_parameters
 from tnml.files import write_text
 from tnml.nn import MPSLayer
+from tnml.study.plain import check_options
 from tnml.training import StepView, TrainOptions, evaluate, train_classifier
 
 _CURVE = 20  # points of a learning curve, about
+
+_NEEDED = frozenset({"data", "n_train", "n_test", "pool", "bond_dim", "seed", "steps", "lr", "batch_size"})
 
 
 def run(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -24,13 +27,15 @@ def run(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     Args:
         options: "data" (a name for `tnml.data.load`), "n_train" (a stratified part drawn with the seed; all
             where there are no more), "n_test", "pool" (side of the squares that pixels are averaged over; 1
-            leaves the images), "bond_dim", "seed", "steps", "lr", "batch_size".
+            leaves the images), "bond_dim", "seed", "steps", "lr", "batch_size". May be left
+            out: "regularisation" (0), the L2 penalty.
         folder: of the run; takes the checkpoint and the learning curve.
 
     Raises:
-        InputError: an option is out of range, or the data are not there.
+        InputError: an option is unknown, missing or out of range, or the data are not there.
         TrainingDiverged: the loss became NaN or infinite.
     """
+    check_options(options, _NEEDED, {"regularisation"})
     x, y, shape = _images(options, "train")
     x_test, y_test, _ = _images(options, "test")
     classes = int(y.max()) + 1
@@ -43,6 +48,7 @@ def run(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         lr=options["lr"],
         batch_size=options["batch_size"],
         clip_norm=1.0,
+        weight_decay=options.get("regularisation", 0.0),
         seed=options["seed"],
         device="cpu",
     )

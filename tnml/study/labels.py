@@ -10,23 +10,30 @@ from tnml.data.noise import corrupt, symmetric
 from tnml.data.synthetic import classification, target
 from tnml.diagnostics import Susceptibility, gauge_free_parameters, geometric_complexity, memorised
 from tnml.nn import MPSLayer
+from tnml.study.plain import check_options
 from tnml.training import StepView, TrainOptions, evaluate, train_classifier
 
 _PROBE = 64  # inputs of the susceptibility's batch, outside of the training set
 _OTHER = 10**6  # added to a run's seed for samples that are neither trained nor tested on
 
+_NEEDED = frozenset(
+    {"target_options", "n_train", "n_test", "noise", "bond_dim", "seed", "epochs", "lr", "batch_size"}
+)
+
 
 def run(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """One run: two classes, cut at the median of a teacher that an MPS computes, some labels flipped.
+    """One run: two classes, the sign of a teacher that an MPS computes, some labels flipped.
+
+    An MPS of the teacher's bond dimension has the true boundary.
 
     Args:
         options: "target_options" (of the teacher, see `tnml.data.synthetic.mps_teacher`), "n_train",
             "n_test", "noise" (share of the training labels flipped), "bond_dim", "seed", "epochs", "lr",
-            "batch_size".
+            "batch_size". May be left out: "regularisation" (0), the L2 penalty.
         folder: of the run; nothing is written.
 
     Raises:
-        InputError: an option is out of range.
+        InputError: an option is unknown, missing or out of range.
         TrainingDiverged: the loss became NaN or infinite.
 
     Example:
@@ -35,11 +42,12 @@ def run(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         >>> 0 <= run(options, Path())["memorised"] <= 1
         True
     """
+    check_options(options, _NEEDED, {"regularisation"})
     seed = options["seed"]
     teacher = target("mps", **{**options["target_options"], "seed": seed})
 
     def samples(count: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        drawn = classification(teacher, count, seed=number, threshold="median")
+        drawn = classification(teacher, count, seed=number, threshold=0.0)
         return drawn.x.float(), drawn.labels
 
     x, clean = samples(options["n_train"], 2 * seed)
@@ -52,6 +60,7 @@ def run(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         lr=options["lr"],
         batch_size=options["batch_size"],
         schedule="constant",
+        weight_decay=options.get("regularisation", 0.0),
         seed=seed,
         device="cpu",
     )

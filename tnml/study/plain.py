@@ -3,10 +3,10 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from tnml.errors import InputError
+from tnml.errors import InputError, choose
 
 LENGTH = 16  # hexadecimal digits of a run's name: two among a million runs agree with probability 3e-8
 
@@ -72,6 +72,28 @@ def run_id(options: Mapping[str, Any]) -> str:
         True
     """
     return hashlib.sha256(canonical(options).encode()).hexdigest()[:LENGTH]
+
+
+def check_options(
+    options: Mapping[str, Any], needed: Collection[str], optional: Collection[str] = ()
+) -> None:
+    """Raises unless a run's options are the needed ones and perhaps some optional ones.
+
+    Raises:
+        InputError: one is unknown (the nearest known one is named) or missing.
+
+    Example:
+        >>> check_options({"seed": 0, "nosie": 0.1}, {"seed", "noise"})
+        Traceback (most recent call last):
+        tnml.errors.InputError: unknown option of this run 'nosie'; did you mean 'noise'? Choose from: ...
+    """
+    known = dict.fromkeys(sorted({*needed, *optional}))
+    for name in options:
+        choose("option of this run", name, known)
+    if missing := sorted(set(needed) - set(options)):
+        raise InputError(
+            f"a run of this study needs the options {', '.join(missing)}; add them to grid or fixed"
+        )
 
 
 def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -56,16 +56,19 @@ _SHIPPED = (
     ),
     Study(
         name="double-descent",
-        about="Least squares by sweeps: error peak where the largest core has as many numbers as samples",
-        grid={"bond_dim": list(_BONDS), "seed": list(range(10))},
+        about="Least squares by sweeps: error peaks where the largest core has as many numbers as samples",
+        grid={
+            "n_train": [100, 300, 1000],
+            "bond_dim": [2, 4, 6, 7, 8, 10, 12, 14, 16, 20, 22, 24, 28, 32],
+            "seed": list(range(3)),
+        },
         fixed={
             "target": "mps",
-            "target_options": {"n_sites": 10, "bond_dim": 4},
-            "n_train": 300,
+            "target_options": {"n_sites": 12, "bond_dim": 4},
             "solver": "als",
             **_LEARNING,
         },
-        smoke={name: value for name, value in _QUICK.items() if name != "n_train"},
+        smoke=_QUICK,
         **_TEACHERS,
     ),
     Study(
@@ -81,7 +84,7 @@ _SHIPPED = (
             "target_options": {"n_sites": 10, "bond_dim": 3, "features": "trigonometric"},
             "n_train": 1000,
             "n_test": 4000,
-            "epochs": 200,
+            "epochs": 100,
             "lr": 3e-3,
             "batch_size": 64,
         },
@@ -138,6 +141,6 @@ def find_study(source: Study | str | os.PathLike[str]) -> Study:
     if isinstance(source, Study):
         return source
     text = os.fspath(source)
-    if text not in STUDIES and (text.endswith((".yaml", ".yml")) or os.sep in text):
+    if text not in STUDIES and (text.endswith((".yaml", ".yml", ".json")) or os.sep in text):
         return read_study_file(Path(text))
     return choose("study", text, STUDIES)

@@ -89,7 +89,7 @@ class Store:
         Raises:
             InputError: the folder holds another study, or finished runs with other options.
         """
-        if (self.folder / STUDY).is_file():
+        if _read(self.folder / STUDY) is not None:  # a damaged one is written again
             before = self.study()
             for name in ("name", "runner"):
                 if (then := getattr(before, name)) != (now := getattr(study, name)):

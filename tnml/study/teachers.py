@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -12,13 +12,16 @@ from tnml.data.targets import Target
 from tnml.diagnostics import count_parameters
 from tnml.errors import choose
 from tnml.nn import MPSLayer
-from tnml.training import SweepOptions, TrainOptions, sweep_regressor
-from tnml.training.outcomes import TrainingDiverged
-from tnml.training.replicas import train_replicas
+from tnml.study.plain import check_options
+from tnml.training import SweepOptions, TrainOptions, TrainResult, sweep_regressor
+from tnml.training.replicas import train_replicas, worth_it
 
 _SOLVERS = {"als": "als", "adam": "adam"}
 _FEATURES = "legendre"  # where no feature map is known to represent the target
 _CURVE = 20  # points of a learning curve, about
+_NEEDED = frozenset({"target", "target_options", "n_train", "n_test", "noise", "bond_dim", "seed", "solver"})
+_OF = {"als": ("sweeps",), "adam": ("steps", "lr", "batch_size")}
+_OPTIONAL = frozenset({"regularisation", "teacher", *(name for names in _OF.values() for name in names)})
 
 Options = Mapping[str, Any]
 
@@ -34,11 +37,12 @@ def run(options: Options, folder: Path) -> dict[str, Any]:
             the bond dimension among them), "n_train", "n_test",
             "noise" (standard deviation of what is added to the training targets), "bond_dim", "seed",
             "solver"; for "als" (one-site sweeps, least norm where many weights fit) also "sweeps"; for
-            "adam" also "steps", "lr" and "batch_size".
+            "adam" also "steps", "lr" and "batch_size". May be left out: "regularisation" (0), the ridge of
+            "als" and the L2 penalty of "adam".
         folder: of the run; nothing is written.
 
     Raises:
-        InputError: the solver or the target is unknown.
+        InputError: an option is unknown or missing, or its value is.
         TrainingDiverged: the loss became NaN or infinite.
 
     Example:
@@ -47,13 +51,14 @@ def run(options: Options, folder: Path) -> dict[str, Any]:
         >>> run(options, Path())["test_error"] < 1e-8
         True
     """
+    check_options(options, {*_NEEDED, *_OF.get(str(options.get("solver")), ())}, _OPTIONAL)
     if choose("solver", options["solver"], _SOLVERS) == "als":
         return _by_sweeps(options)
-    return run_together([options], [folder])[0]
+    return _by_adam([options])[0]
 
 
 def run_together(runs: Sequence[Options], folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """The same for several runs that differ in their seed: by Adam all are trained at once.
+    """The same for several runs that differ in their seed: by Adam all at once, where that is quicker.
 
     Raises:
         InputError: the solver or the target is unknown.
@@ -66,8 +71,16 @@ def run_together(runs: Sequence[Options], folders: Sequence[Path]) -> list[dict[
         3
     """
     first = runs[0]
-    if choose("solver", first["solver"], _SOLVERS) == "als":
-        return [run(options, folder) for options, folder in zip(runs, folders, strict=True)]
+    if first.get("solver") == "adam":
+        check_options(first, {*_NEEDED, *_OF["adam"]}, _OPTIONAL)
+        made = target(first["target"], **{**_of_target(first), "seed": first["seed"]})
+        if worth_it(_layer(first, made), len(runs), first["batch_size"]):
+            return _by_adam(runs)
+    return [run(options, folder) for options, folder in zip(runs, folders, strict=True)]
+
+
+def _by_adam(runs: Sequence[Options]) -> list[dict[str, Any]]:
+    first = runs[0]
     data = [_data(options) for options in runs]
     layers = [
         _layer(options, made, dtype="float32") for options, (made, _, _) in zip(runs, data, strict=True)
@@ -81,6 +94,7 @@ def run_together(runs: Sequence[Options], folders: Sequence[Path]) -> list[dict[
             batch_size=options["batch_size"],
             loss="mse",
             clip_norm=1.0,
+            weight_decay=options.get("regularisation", 0.0),
             seed=options["seed"],
             device="cpu",
         )
@@ -97,9 +111,8 @@ def run_together(runs: Sequence[Options], folders: Sequence[Path]) -> list[dict[
         test_every=max(1, epochs // _CURVE),
     )
     found = []
-    for options, (made, train, test), layer, result in zip(runs, data, layers, results, strict=True):
-        if isinstance(result, TrainingDiverged):
-            raise result
+    for options, (made, train, test), layer, each in zip(runs, data, layers, results, strict=True):
+        result = cast("TrainResult", each)  # a loss that diverges has ended all of them
         curve = [
             {"epoch": row["epoch"], "train_error": row["loss"], "test_error": row["test_loss"]}
             for row in result.history
@@ -120,7 +133,7 @@ def _by_sweeps(options: Options) -> dict[str, Any]:
         metric="frobenius",
         solver="als",
         loss="mse",
-        ridge=0.0,
+        ridge=options.get("regularisation", 0.0),
         seed=options["seed"],
         device="cpu",
     )
