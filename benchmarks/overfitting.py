@@ -20,7 +20,7 @@ from benchmarks.machine import header, in_words
 from tnml.report import study_figures
 from tnml.study import STUDIES, run
 
-TEACHERS = ("overfitting-1d", "overfitting-permuted", "overfitting-grid")
+TEACHERS = ("overfitting-1d", "overfitting-permuted", "overfitting-grid", "double-descent")
 NAMES = (*TEACHERS, "label-noise", "mnist-bond-dimension")
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 NOISY = 0.3  # the label noise at which an inner optimum is asked for
@@ -77,7 +77,15 @@ def summarised(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 AXES = ("solver", "n_train", "noise", "bond_dim")
-MEASURED = ("train_error", "test_error", "memorised", "zeta", "geometric_complexity", "seconds")
+MEASURED = (
+    "train_error",
+    "test_error",
+    "largest_core",
+    "memorised",
+    "zeta",
+    "geometric_complexity",
+    "seconds",
+)
 
 
 def judge(name: str, rows: Sequence[Row], cells: Sequence[Row]) -> list[dict[str, Any]]:
@@ -105,8 +113,14 @@ def _teacher_bars(name: str, curve: Sequence[Row]) -> list[dict[str, Any]]:
     bars = [_said(f"{name} {_where(curve[0])}", curve)]
     bonds = [cell["bond_dim"] for cell in curve]
     predicted = math.sqrt(curve[0]["n_train"] / 2)  # d chi^2 = n_train
-    if curve[0]["solver"] == "als" and predicted <= bonds[-1]:
-        peak = max(curve, key=lambda cell: cell["test_error"])["bond_dim"]
+    if curve[0].get("solver", "als") != "als":
+        return bars
+    peak = max(curve, key=lambda cell: cell["test_error"])["bond_dim"]
+    if curve[-1].get("largest_core", math.inf) < curve[0]["n_train"]:
+        bars[0]["what"] += f"; no largest core reaches {curve[0]['n_train']}, so no peak is predicted"
+    elif peak == bonds[-1]:
+        bars[0]["what"] += f"; still rising at the end, a peak predicted at {predicted:.1f} has no far side"
+    else:
         nearest = min(bonds, key=lambda bond: abs(math.log(bond / predicted)))
         off = abs(bonds.index(peak) - bonds.index(nearest))
         what = f"{name} {_where(curve[0])}: peak at {peak}, predicted {predicted:.1f}, grid steps off"

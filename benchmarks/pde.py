@@ -164,15 +164,25 @@ def accuracy(
             continue
         given = {**arguments, "dim": 3} if smoke and "dim" in arguments else arguments
         case = problem(name, **given)
+        bias = biases(case, recipe(case, 0, smoke=smoke), smoke=smoke)
         for seed in seeds:
             options = recipe(case, seed, smoke=smoke)
-            row = {**one_run(case, options), "bar": bar, "which": which}
-            step = case.horizon / options.time_steps
-            row["euler_bias"] = euler_bias(case, options.time_steps, step)
-            row["bias_ahead"] = euler_bias(case, options.time_steps, step * options.ahead)
+            row = {**one_run(case, options), "bar": bar, "which": which, **bias}
             rows.append(row)
             console.print(f"{name} d={case.dim} seed {seed}: {which} {_percent(row[which])}")
     return rows
+
+
+def biases(case: Problem, options: SolveOptions, *, smoke: bool = False) -> dict[str, float | None]:
+    """The bias of whole steps and of steps ahead, None below twice its standard error, and these errors."""
+    found: dict[str, float | None] = {}
+    size: dict[str, int] = {"most": 2} if smoke else {}
+    step = case.horizon / options.time_steps
+    for name, length in (("euler_bias", step), ("bias_ahead", step * options.ahead)):
+        bias = euler_bias(case, options.time_steps, length, **size)
+        found[name] = None if bias is None else bias.clear
+        found[f"{name}_error"] = None if bias is None else bias.error
+    return found
 
 
 def schemes(seeds: Sequence[int], console: Console, *, smoke: bool, seconds: float) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The Black-Scholes-Barenblatt equation in 100 dimensions: about a minute, error about .05 % along paths.
+"""The Black-Scholes-Barenblatt equation in 100 dimensions: two minutes on one thread, .005 % off.
 
 python examples/pde_bsb.py
 """

@@ -1,5 +1,6 @@
 """Small equations and solutions that the tests of losses and ansatz share."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import torch
@@ -66,6 +67,11 @@ def coupled():
         diffusion=lambda t, x, v: 0.4 * x * v,
         driver=lambda t, x, y, z: 0.1 * y * z.sum(1, keepdim=True),
     )
+
+
+def held():
+    """Coupled, on the half space where no coordinate is below .2: most states are outside of it."""
+    return dataclasses.replace(coupled(), inside=lambda x: x.clamp(min=0.2), diffusion=0.5)
 
 
 PROBLEMS = {

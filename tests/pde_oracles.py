@@ -24,10 +24,11 @@ def terminal_gradient(g, x):
     return gradient
 
 
-def euler_loss(u, equation, dw, x0, *, path=None, soft=True):
+def euler_loss(u, equation, dw, x0, *, path=None, soft=True, inside=lambda x: x):
     """The sum over paths of the squared residuals of Euler steps, and of the terms at T if `soft`.
 
-    `path [m, n + 1, d]` says where the paths go if their steps are not Euler's.
+    `path [m, n + 1, d]` says where the paths go if their steps are not Euler's; u, phi and g are asked at
+    `inside` of a state.
     """
     m, n, _ = dw.shape
     dt = equation.horizon / n
@@ -35,27 +36,35 @@ def euler_loss(u, equation, dw, x0, *, path=None, soft=True):
     total = 0.0
     for k in range(n):
         t = torch.full((m, 1), k * dt, dtype=dw.dtype)
-        y, z = value_and_gradient(u, t, x)
+        seen = inside(x)
+        y, z = value_and_gradient(u, t, seen)
         noise = equation.sigma(t, x, dw[:, k])
-        phi = equation.phi(t, x, y, z)
+        phi = equation.phi(t, seen, y, z)
         step = equation.mu(t, x, y, z) * dt + noise
         x = x + step if path is None else path[:, k + 1]
         last_t = torch.full((m, 1), (k + 1) * dt if k + 1 < n else equation.horizon, dtype=dw.dtype)
-        following = u(last_t, x)
+        following = u(last_t, inside(x))
         for j in range(m):
             total = total + (following[j] - y[j] - phi[j] * dt - z[j] @ noise[j]).square().sum()
     if soft:
+        x = inside(x)
         y, z = value_and_gradient(u, last_t, x)
         total = total + (y - equation.g(x)).square().sum()
         total = total + (z - terminal_gradient(equation.g, x)).square().sum()
     return total
 
 
-def two_group_loss(u, equation, path, fresh, *, relative=False, groups=2, ahead=1.0):
-    """The mean over all points of R_1 R_2 / h^2, h = ahead dt; `fresh [m, n, groups k, d]` of all groups."""
+def two_group_loss(u, equation, path, fresh, *, relative=False, groups=2, ahead=1.0, typical=0.0):
+    """The mean over all points of R_1 R_2 / h^2, h = ahead dt; `fresh [m, n, groups k, d]` of all groups.
+
+    Relative ones are divided by |u|, at least a thousandth of its mean along the path and of `typical`.
+    """
     m, n, count, _ = fresh.shape
     dt, h = equation.horizon / n, ahead * equation.horizon / n
     total = 0.0
+    with torch.no_grad():
+        sizes = [u(torch.full((m, 1), k * dt, dtype=path.dtype), path[:, k]).abs() for k in range(n)]
+        least = 1e-3 * torch.maximum(sum(sizes) / n, torch.tensor(float(typical), dtype=path.dtype))
     for k in range(n):
         t = torch.full((m, 1), k * dt, dtype=path.dtype)
         later = torch.full((m, 1), k * dt + h, dtype=path.dtype)
@@ -69,7 +78,7 @@ def two_group_loss(u, equation, path, fresh, *, relative=False, groups=2, ahead=
                 noise = equation.sigma(t, x, fresh[:, k, j] * math.sqrt(ahead))
                 there = x + equation.mu(t, x, y, z) * h + noise
                 residual = residual + u(later, there) - y - phi * h - (z * noise).sum(1, keepdim=True)
-            means.append(residual / len(members) / (y.detach().abs() if relative else 1.0))
+            means.append(residual / len(members) / (torch.maximum(sizes[k], least) if relative else 1.0))
         total = total + (means[0] * means[-1]).sum()
     return total / (m * n * h**2)
 

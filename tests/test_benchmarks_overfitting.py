@@ -59,10 +59,17 @@ def test_the_peak_is_compared_with_the_prediction(peak, steps):
     assert f"peak at {peak}, predicted 8.0" in bar["what"]
 
 
-def test_a_peak_beyond_the_grid_is_not_judged():
-    rows = [{**row, "n_train": 2000} for row in teacher_rows(8)]
-    bars = overfitting.judge("overfitting-1d", rows, overfitting.summarised(rows))
-    assert ["peak" in bar["what"] for bar in bars] == [False]
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (teacher_rows(24), "still rising at the end"),
+        ([{**row, "largest_core": 100} for row in teacher_rows(8)], "no largest core reaches 128"),
+    ],
+)
+def test_a_peak_without_a_far_side_is_not_judged(rows, said):
+    (bar,) = overfitting.judge("overfitting-1d", rows, overfitting.summarised(rows))
+    assert said in bar["what"]
+    assert "passed" not in bar
 
 
 def test_medians_over_seeds():

@@ -26,6 +26,7 @@ def test_every_problem_is_listed(capsys: Capture) -> None:
     assert main(["pde", "list"]) == 0
     shown = capsys.readouterr().out
     assert [line.split()[0] for line in shown.splitlines()[1 : len(PROBLEMS) + 1]] == list(PROBLEMS)
+    assert "shows --problem.* and all other options" in shown
     assert main(["pde"]) == 2
     assert "evaluate: measure" in capsys.readouterr().out
 
@@ -35,7 +36,8 @@ def test_the_last_screen_is_a_table(tmp_path: Path, capsys: Capture) -> None:
     shown = capsys.readouterr().out
     for name in ("u\\(0, x0\\)", "truth", "error at \\(0, x0\\)", "path error, mean", "path error, max"):
         assert re.search(rf"^{name} +\d", shown, flags=re.MULTILINE), name
-    for name in ("trivial answer", "terminal value alone, mean", "parameters", "time"):
+    alone = "error of the terminal value alone"
+    for name in ("error of the trivial answer", f"{alone}, mean", "parameters", "time"):
         assert re.search(rf"^{name} +\d", shown, flags=re.MULTILINE), name
     assert len(re.findall(r"^epoch .* u0 .* error .* path_error", shown, flags=re.MULTILINE)) == 3
 
@@ -76,6 +78,60 @@ def test_evaluate_and_figure(run: Path, tmp_path: Path, capsys: Capture) -> None
     out = tmp_path / "x.png"
     assert main(["pde", "figure", str(run / "model.safetensors"), "--out", str(out), "--paths", "2"]) == 0
     assert out.stat().st_size > 5000
+
+
+def test_another_command_names_the_right_one(run: Path, capsys: Capture) -> None:
+    assert main(["evaluate", str(run)]) == 2
+    complaint = capsys.readouterr().err
+    assert (
+        f"holds the solution of an equation, expected a classifier; use `tnml pde evaluate {run}`"
+        in complaint
+    )
+
+
+def test_the_name_may_stand_anywhere(run: Path, tmp_path: Path, capsys: Capture) -> None:
+    config = tmp_path / "hjb.yaml"
+    config.write_text("{name: hjb, seed: 4, problem: {dim: 4, horizon: .5}, solve: {paths: 3}}")
+    for words in (["bsb", "--config", str(config)], ["--config", str(config), "bsb"]):
+        request = read_request(words)
+        assert (request.name, request.problem["dim"]) == ("bsb", 100), "the options of another equation"
+        assert (request.solve.paths, request.solve.seed) == (3, 4)
+    assert read_request(["--config", str(config)]).problem == {"dim": 4, "horizon": 0.5}
+    config.write_text("{problem: {dim: 4}}")
+    assert read_request([f"--config={config}", "hjb"]).problem["dim"] == 4
+    for words in (["--out", "r8", "hjb"], ["hjb", "--out", "r8"], ["--out=r8", "hjb", "--seed", "3"]):
+        request = read_request(words)
+        assert (request.name, str(request.out)) == ("hjb", "r8")
+    assert read_request(["--solve.antithetic", "true", "--problem.horizon", "2", "heat"]).name == "heat"
+    for words in (["hjb", "--resume", str(run)], ["--resume", str(run), "hjb"]):
+        assert main(["pde", "solve", *words]) == 2
+        assert "the run to resume solves 'bsb', got 'hjb'" in capsys.readouterr().err
+    assert read_request(["--resume", str(run), "bsb"]).name == "bsb"
+    assert main(["pde", "solve", "--out", "r8", "hjb", "bsb"]) == 2
+    assert "unexpected word 'bsb'" in capsys.readouterr().err
+
+
+def test_the_opening_says_what_is_done(tmp_path: Path, capsys: Capture) -> None:
+    small = [*SHORT, "--solve.iterations", "21", "--solve.reports", "20"]
+    assert main(["pde", "solve", "hjb", *small, "--out", str(tmp_path / "a")]) == 0
+    shown = capsys.readouterr().out
+    assert "terminal condition, 40 iterations" in shown
+    assert re.search(r"^time .*s, 40 iterations", shown, flags=re.MULTILINE)
+    assert main(["pde", "solve", "--resume", str(tmp_path / "a"), "--solve.max_seconds", "60"]) == 0
+    assert "as many iterations as the run began with" in capsys.readouterr().out
+
+
+def test_deep_bsde_at_the_command_line(tmp_path: Path, capsys: Capture) -> None:
+    """A recipe's terminal condition is left out; the networks told of are those that are made."""
+    words = ["--problem.dim", "3", "--solve.iterations", "3", "--solve.time_steps", "6", "--device", "cpu"]
+    words = ["pde", "solve", "bsb", "--solve.loss", "deep-bsde", *words]
+    assert main([*words, "--solve.width", "8", "--out", str(tmp_path / "a")]) == 2
+    assert "width=8 has no meaning for the loss 'deep-bsde'" in capsys.readouterr().err
+    assert main([*words, "--out", str(tmp_path / "b")]) == 0
+    assert "one for each of 5 time steps, hidden layers of 13 and 13, tanh" in capsys.readouterr().out
+    model = Solution.load(tmp_path / "b" / "model.safetensors").model
+    assert [tuple(weight.shape) for weight in model.weights] == [(5, 3, 13), (5, 13, 13), (5, 13, 3)]
+    assert main(["pde", "solve", "--resume", str(tmp_path / "b")]) == 0
 
 
 BAD = {

@@ -1,10 +1,11 @@
 """The losses against their step-by-step definition: values, gradients through Z, expectations, bad input."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
-from pde_cases import NETWORKS, PROBLEMS, D, coupled, curved_in_z, equation, linear_in_z, network
+from pde_cases import NETWORKS, PROBLEMS, D, coupled, curved_in_z, equation, held, linear_in_z, network
 from pde_oracles import deep_bsde_loss, euler_loss, two_group_loss
 
 from tnml.errors import InputError
@@ -14,12 +15,14 @@ from tnml.pde import (
     DeepBSDE,
     DeepBSDELoss,
     EulerLoss,
+    GeometricBasketCall,
     HamiltonJacobiBellman,
     UnbiasedLoss,
     euler_maruyama,
     increments,
 )
 from tnml.pde.noise import sign_design
+from tnml.pde.smoothing import sample_paths
 
 M, N = 5, 4
 KINDS = ["soft", "multiplicative", "additive", "smoothed"]
@@ -96,6 +99,27 @@ def test_coupled_paths_are_stepped_with_their_gradient(kind, terminal):
     assert_same(EulerLoss(reduction="sum", chunk=5)(u, problem, paths), expected, list(u.parameters()))
 
 
+@pytest.mark.parametrize("terminal", ["soft", "additive"])
+def test_coupled_paths_are_seen_inside_and_go_on_outside(terminal):
+    problem = held()
+    u = ansatz_of(problem, "dense", terminal)
+    paths = paths_of(problem)
+    expected = euler_loss(
+        u, equation(problem), paths.dw, start(problem), soft=not u.hard, inside=problem.inside
+    )
+    assert_same(EulerLoss(reduction="sum")(u, problem, paths), expected, list(u.parameters()))
+    stepped = paths_of(problem, solution=u)
+    x = start(problem).expand(M, -1)
+    outside = 0
+    for k in range(N):
+        t = paths.times[k].expand(M, 1)
+        y, z = u.value_and_gradient(t, x.clamp(min=0.2))
+        x = x + problem.mu(t, x, y, z) * paths.dt + 0.5 * paths.dw[:, k]
+        outside += int((x < 0.2).sum())
+        torch.testing.assert_close(stepped.x[:, k + 1], x.clamp(min=0.2))
+    assert outside > 2
+
+
 def test_a_detached_gradient_would_be_noticed():
     """The part of the gradient that flows through Z is not small."""
     problem = linear_in_z()
@@ -115,8 +139,30 @@ def test_two_group_loss_by_definition(make, kind, relative, group):
     u = ansatz_of(problem, kind)
     loss = UnbiasedLoss(group=group, relative=relative)
     paths = paths_of(problem, fresh=loss.fresh_increments)
-    expected = two_group_loss(u, equation(problem), paths.x, paths.fresh, relative=relative)
+    typical = problem.g(sample_paths(problem).x[:, -1]).abs().mean()
+    expected = two_group_loss(u, equation(problem), paths.x, paths.fresh, relative=relative, typical=typical)
     assert_same(loss(u, problem, paths), expected, list(u.parameters()))
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-9, 0.0])
+def test_relative_residuals_stay_finite_where_u_is_small(factor):
+    """A call out of the money: u is zero at some points or all, which are measured by a floor of its size."""
+    problem = GeometricBasketCall(2)
+    typical = problem.g(sample_paths(problem).x[:, -1]).abs().mean().item()
+    paths = paths_of(problem, fresh=4)
+    weight = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+
+    def u(t, x):
+        return factor * weight * (problem.g(x) + 0 * t) + (1 - factor) * 1e-12 * weight
+
+    assert (problem.g(paths.x.flatten(0, 1)) == 0).any()
+    loss = UnbiasedLoss(group=2, relative=True)
+    expected = two_group_loss(u, equation(problem), paths.x, paths.fresh, relative=True, typical=typical)
+    assert expected.isfinite()
+    assert_close = torch.testing.assert_close
+    assert_close(loss(u, problem, paths), expected)
+    chunked = UnbiasedLoss(group=2, relative=True, chunk=1)
+    assert_close(chunked(u, problem, paths), expected)
 
 
 @pytest.mark.parametrize(("groups", "ahead"), [(1, 1.0), (2, 0.3), (1, 0.05)])
@@ -164,12 +210,38 @@ def test_deep_bsde_by_definition(name):
         assert model.value == model(paths)[0, 0].item()
 
 
+def test_deep_bsde_is_scaled_like_the_terminal_value():
+    """Of 1000 g instead of g: the start is 1000 times as large, and so is a step of the parameters."""
+    small, large = HamiltonJacobiBellman(2), HamiltonJacobiBellman(2)
+    large = dataclasses.replace(
+        large,
+        terminal=lambda x: 1000 * small.terminal(x),
+        terminal_gradient=lambda x: 1000 * small.terminal_gradient(x),
+    )
+    found = []
+    for problem in (small, large):
+        model = DeepBSDE(problem, N)
+        before = model.y0.item(), model.z0.detach().clone()
+        with torch.no_grad():
+            for parameter in (model.first_y, model.first_z):
+                assert not parameter.any()
+                parameter.fill_(0.01)
+        found.append((before[0], model.y0.item() - before[0], *(model.z0.detach() - before[1]).tolist()))
+        ends = problem.g(sample_paths(problem).x[:, -1])
+        assert before[0] == pytest.approx(ends.mean().item())
+        assert found[-1][1] == pytest.approx(0.01 * ends.std().item(), rel=1e-3)
+    assert torch.allclose(torch.tensor(found[1]), 1000 * torch.tensor(found[0]), rtol=1e-3)
+    flat = dataclasses.replace(small, terminal=lambda x: 0 * x[:, :1] + 2, terminal_gradient=lambda x: 0 * x)
+    assert DeepBSDE(flat, N).spread == 1
+
+
 def test_deep_bsde_learns():
     """The start of BSB from a poor guess, in a few hundred steps."""
     problem = BlackScholesBarenblatt(2)
     model = DeepBSDE(problem, 5)
     loss, optimizer = DeepBSDELoss(), torch.optim.Adam(model.parameters(), 0.01)
-    torch.nn.init.constant_(model.y0, 1.0)
+    torch.nn.init.constant_(model.first_y, (1.0 - model.y0.item()) / model.spread.item())
+    assert model.value == pytest.approx(1.0)
     for step in range(300):
         paths = euler_maruyama(problem, increments(64, 5, 2, 0.2, seed=0, step=step))
         optimizer.zero_grad()

@@ -8,7 +8,7 @@ import torch
 from pde_oracles import brownian_bridge
 
 from tnml.errors import InputError
-from tnml.pde import BlackScholesBarenblatt, HestonCall, Problem, euler_maruyama, increments
+from tnml.pde import BlackScholesBarenblatt, HestonCall, Problem, euler_maruyama, increments, noise
 from tnml.pde.noise import bridge, sign_design
 
 METHODS = ["normal", "signs", "sobol"]
@@ -90,6 +90,27 @@ def test_bridge_is_orthogonal_and_the_textbook_bridge(n, generator):
     assert torch.allclose(matrix @ matrix.T, torch.eye(n, dtype=torch.float64), atol=1e-14)
     z = torch.randn(n, dtype=torch.float64, generator=generator)
     assert np.allclose(torch.cumsum(z @ matrix, 0), brownian_bridge(z)[1:], atol=1e-13)
+
+
+def test_sobol_sequences_are_set_up_once_and_stay_as_they_were(monkeypatch):
+    made = []
+    engine = torch.quasirandom.SobolEngine
+
+    def counted(dimensions):
+        made.append(dimensions)
+        return engine(dimensions)
+
+    counted.MAXDIM = engine.MAXDIM
+    monkeypatch.setattr(torch.quasirandom, "SobolEngine", counted)
+    noise._sobol_engine.cache_clear()
+    options = {"seed": 0, "method": "sobol", "dtype": torch.float64}
+    before = increments(8, 3, 5, 0.1, step=0, **options)
+    for step in range(1, 4):
+        increments(6, 3, 5, 0.1, step=step, first=4 * step, **options)
+    assert made == [15]
+    assert torch.equal(increments(8, 3, 5, 0.1, step=0, **options), before)
+    noise._sobol_engine.cache_clear()
+    assert torch.equal(increments(8, 3, 5, 0.1, step=0, **options), before)
 
 
 def test_sobol_integrates_better_than_chance():

@@ -1,5 +1,6 @@
 """Problems: exact solutions solve their equations, coefficients are the written ones, errors are clear."""
 
+import json
 import math
 import pickle
 
@@ -307,6 +308,61 @@ def test_bad_problems_give_one_clear_error(what):
     changes, text = WRONG[what]
     with pytest.raises(InputError, match=text):
         own(**changes)
+
+
+SINGLE = torch.eye(3)
+
+FAILS = {
+    "dtype": ({"terminal": lambda x: square(x @ SINGLE)}, r"^terminal fails .*dtype.*`A.to\(x\)`"),
+    "shape": ({"drift": lambda t, x: x @ torch.eye(2, dtype=DOUBLE)}, "^the drift fails .*shapes"),
+    "inner shape": ({"driver_value": lambda t, x, y: y.view(7)}, "^driver_value fails"),
+    "arguments": ({"driver": lambda t, x, y: y}, "^driver fails .*argument"),
+    "index": ({"exact": lambda t, x: x[:, 5:6] + x[:, 5]}, "^exact fails"),
+    "diffusion": ({"diffusion": lambda t, x: x}, "^diffusion fails .*argument"),
+    "smoothed": ({"smoothed_terminal": lambda x: x}, "^smoothed_terminal fails .*argument"),
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("what", FAILS)
+def test_a_function_that_fails_is_named(what):
+    changes, text = FAILS[what]
+    with pytest.raises(InputError, match=text) as caught:
+        own(**changes)
+    assert isinstance(caught.value.__cause__, RuntimeError | TypeError | IndexError)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_driver_without_a_value_where_the_payoff_is_zero_is_fair():
+    """g(x0) = 0 at the strike, where y ln y is 0 times -inf; u is positive before the horizon."""
+
+    def call(x):
+        return (x.sum(1, keepdim=True) - 1.5).clamp(min=0)
+
+    made = own(terminal=call, driver_value=lambda t, x, y: y * y.log())
+    assert float(made.g(made.start(DOUBLE)[None])) == 0
+    own(terminal=call, coupled_drift=lambda t, x, y, z: x / y)
+    own(terminal=call, driver_value=lambda t, x, y: 0.1 * (y * y) / y, discount=0.1)
+    with pytest.raises(InputError, match="driver_value is not finite"):
+        own(terminal=call, driver_value=lambda t, x, y: (-y).log())
+    with pytest.raises(InputError, match="driver must return"):
+        own(terminal=call, driver=lambda t, x, y, z: (y * y.log())[:, 0])
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_dimensions_may_be_numpy_integers(name):
+    if name == "heston":
+        return
+    made = problem(name, dim=np.int64(3))
+    assert type(made.dim) is int
+    assert json.loads(json.dumps(dict(made.options)))["dim"] == 3
+    for wrong in (3.0, "3", True, None, np.float64(3)):
+        with pytest.raises(InputError, match="dim must be a positive integer"):
+            problem(name, dim=wrong)
+
+
+def test_own_dimensions_may_be_numpy_integers():
+    assert type(own(dim=np.int32(3)).dim) is int
 
 
 @pytest.mark.parametrize(

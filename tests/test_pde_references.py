@@ -1,5 +1,6 @@
 """True values: the known digits, quadrature by other forms, sampling by other means."""
 
+import dataclasses
 import math
 from itertools import pairwise
 
@@ -18,6 +19,7 @@ from tnml.pde import (
     HeatEquation,
     HestonCall,
     monte_carlo,
+    radial,
 )
 from tnml.pde.option_prices import bachelier_call, black_call
 from tnml.pde.references import (
@@ -25,7 +27,6 @@ from tnml.pde.references import (
     arithmetic_basket_call,
     geometric_basket_call,
     hamilton_jacobi_bellman,
-    heston_call,
 )
 
 DOUBLE = torch.float64
@@ -157,6 +158,57 @@ def test_allen_cahn_at_a_horizon_that_float32_rounds_up():
     assert float(allen_cahn(t, x)) == pytest.approx(1 / 3.6, rel=1e-6)
 
 
+@pytest.mark.parametrize(("d", "sigma2", "horizon"), [(1, 1.0, 4.0), (3, 2.0, 1.0), (20, 1.0, 1.5)])
+def test_allen_cahn_at_long_horizons_against_a_finer_resolution(d, sigma2, horizon, monkeypatch):
+    rng = np.random.default_rng(5)
+    x = torch.zeros(300, d, dtype=DOUBLE)
+    x[:, 0] = torch.from_numpy(10 ** rng.uniform(-2, 3, 300))  # to beyond where u is 1
+    t = torch.from_numpy(rng.uniform(0, horizon, (300, 1)))
+    found = allen_cahn(t, x, sigma2=sigma2, horizon=horizon)
+    for name, value in {"_SPACE": 64, "_TIME": 14, "_LONGEST_PANEL": 0.25}.items():
+        monkeypatch.setattr(radial, name, value)
+    radial._solved.cache_clear()
+    finer = allen_cahn(t, x, sigma2=sigma2, horizon=horizon)
+    radial._solved.cache_clear()
+    assert float((found - finer).abs().max()) < 2e-9
+
+
+def test_allen_cahn_after_a_long_time_is_one_near_and_the_reaction_far_out():
+    x = torch.tensor([[0.0], [1e4]], dtype=DOUBLE)
+    near, far = allen_cahn(torch.zeros(2, 1), x, horizon=12.0)[:, 0].tolist()
+    start = (1 + 36e-8) / (2 + 0.4 * 1e8)  # the diffusion of 1 / x^2 over 12 times: 36 / x^2
+    assert near == pytest.approx(1, abs=1e-8)
+    assert far == pytest.approx(start * math.exp(12) / math.sqrt(1 + (start * math.exp(12)) ** 2), rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"horizon": 101.0}, "at most 100"),
+        ({"sigma2": -1.0}, "sigma2 positive"),
+        ({"sigma2": 1000.0, "horizon": 1.0}, "cannot be solved to eight digits"),
+    ],
+)
+def test_allen_cahn_refuses_what_it_cannot_solve(options, text):
+    with pytest.raises(InputError, match=text):
+        allen_cahn(torch.zeros(1, 1), torch.zeros(1, 1), **options)
+
+
+def test_allen_cahn_refuses_newton_steps_that_do_not_end(monkeypatch):
+    monkeypatch.setattr(radial, "_NEWTON", 1)
+    radial._solved.cache_clear()
+    with pytest.raises(InputError, match="Newton's method still moves"):
+        allen_cahn(torch.zeros(1, 1), torch.zeros(1, 2), horizon=0.123)
+
+
+@pytest.mark.parametrize("time", [1 + 1e-6, 1.0])
+def test_after_the_horizon_the_solution_is_the_terminal_value(time):
+    for made in (BlackScholesBarenblatt(4), HamiltonJacobiBellman(4), HeatEquation(4)):
+        x = made.start(DOUBLE)[None] + 0.1
+        found = made.exact(torch.full((1, 1), time, dtype=DOUBLE), x)
+        torch.testing.assert_close(found, made.g(x), rtol=1e-10, atol=1e-10)
+
+
 def test_allen_cahn_against_finite_differences():
     """Second order in r and in time, u(0, r) on a grid to r = 12, two grids extrapolated."""
 
@@ -185,67 +237,6 @@ def test_allen_cahn_against_finite_differences():
     x = torch.tensor([[0.6, 0.8, 0.0]], dtype=DOUBLE)
     found = float(allen_cahn(torch.zeros(1, 1), x))
     assert found == pytest.approx((4 * fine - coarse) / 3, abs=2e-7)
-
-
-@pytest.mark.parametrize("left", [1e-10, 1e-6, 1e-2, 0.3, 1.0])
-def test_heston_integral_against_the_two_probabilities(left):
-    """Heston's own form, P1 and P2 by adaptive quadrature."""
-    strike, rate, kappa, theta, xi, rho = 100.0, 0.0319, 6.21, 0.019, 0.61, -0.7
-    market = {"strike": strike, "rate": rate, "kappa": kappa, "theta": theta, "xi": xi, "rho": rho}
-
-    def characteristic(u, spot, v):
-        d = np.sqrt((rho * xi * 1j * u - kappa) ** 2 + xi**2 * (1j * u + u**2))
-        g = (kappa - rho * xi * 1j * u - d) / (kappa - rho * xi * 1j * u + d)
-        end = np.exp(-d * left)
-        c = rate * 1j * u * left + kappa * theta / xi**2 * (
-            (kappa - rho * xi * 1j * u - d) * left - 2 * np.log((1 - g * end) / (1 - g))
-        )
-        return np.exp(
-            c
-            + (kappa - rho * xi * 1j * u - d) / xi**2 * (1 - end) / (1 - g * end) * v
-            + 1j * u * np.log(spot)
-        )
-
-    def price(spot, v):
-        def probability(shift):
-            def integrand(u):
-                value = characteristic(u - 1j * shift, spot, v) / (
-                    characteristic(-1j, spot, v) if shift else 1
-                )
-                return (np.exp(-1j * u * np.log(strike)) * value / (1j * u)).real
-
-            edges = [1e-9, *np.geomspace(0.5, 60 / math.sqrt(left * 0.01), 25)]
-            pairs = pairwise(edges)
-            return 0.5 + sum(integrate.quad(integrand, a, b, limit=500)[0] for a, b in pairs) / math.pi
-
-        return spot * probability(1) - strike * math.exp(-rate * left) * probability(0)
-
-    t = torch.tensor([[1.0 - left]], dtype=DOUBLE)
-    moves = (0.0, 0.5, 2.0) if left < 0.1 else (-3.0, 0.0, 1.0)
-    for spot, v in [(100 * math.exp(k * math.sqrt(0.02 * left)), v) for k in moves for v in (0.01, 0.2)]:
-        found = float(heston_call(t, torch.tensor([[spot, v]], dtype=DOUBLE), **market))
-        assert found == pytest.approx(price(spot, v), abs=1e-6 * spot * math.sqrt(left) + 1e-7)
-
-
-def test_heston_is_defined_where_euler_steps_lead():
-    market = {"strike": 100.0, "rate": 0.0319, "kappa": 6.21, "theta": 0.019, "xi": 0.61, "rho": -0.7}
-    x = torch.tensor([[100.0, -0.01], [100.0, 0.0], [-5.0, 0.02], [1e4, 3.0]], dtype=DOUBLE)
-    for time in (0.0, 0.5, 1 - 1e-12, 1.0):
-        found = heston_call(torch.full((4, 1), time, dtype=DOUBLE), x, **market)
-        assert bool(found.isfinite().all())
-        assert found[0] == found[1]
-        assert float(found[3]) == pytest.approx(1e4 - 100 * math.exp(-0.0319 * (1 - time)), rel=1e-3)
-
-
-def test_heston_without_volatility_of_variance_is_black():
-    x = torch.tensor([[95.0, 0.04]], dtype=DOUBLE)
-    found = heston_call(
-        torch.zeros(1, 1), x, strike=100.0, rate=0.05, kappa=1.0, theta=0.04, xi=1e-4, rho=0.0
-    )
-    spread = 0.2
-    d1 = (math.log(0.95) + 0.05 + 0.02) / spread
-    expected = 95 * stats.norm.cdf(d1) - 100 * math.exp(-0.05) * stats.norm.cdf(d1 - spread)
-    assert float(found) == pytest.approx(expected, abs=1e-6)
 
 
 def test_prices_under_a_gaussian_and_a_log_normal_law_against_quadrature():
@@ -287,6 +278,21 @@ def test_monte_carlo_refuses_what_is_not_linear():
     for made in (HamiltonJacobiBellman(3), BlackScholesBarenblatt(3), AllenCahn(3)):
         with pytest.raises(InputError, match="the mean of g"):
             monte_carlo(made)
+
+
+@pytest.mark.parametrize(
+    "driver",
+    [
+        lambda t, x, y: 5 * t,
+        lambda t, x, y: t * (1 - t) * y,
+        lambda t, x, y: x.square().sum(1, keepdim=True),
+        lambda t, x, y: 0.3 * (y - y.clamp(max=2.5)),
+    ],
+)
+def test_monte_carlo_refuses_drivers_that_vanish_at_the_start(driver):
+    made = dataclasses.replace(HeatEquation(3), driver_value=driver, options=None)
+    with pytest.raises(InputError, match="is not discount"):
+        monte_carlo(made)
 
 
 def test_sampling_is_a_function_of_the_seed():

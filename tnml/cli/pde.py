@@ -16,6 +16,7 @@ from tnml.cli.runs import MODEL, OPTIONS, RUNS, discard_unused, next_free, remov
 from tnml.errors import InputError
 from tnml.files import write_text
 from tnml.pde import Problem, Solution, SolveOptions, solve
+from tnml.pde.deep_bsde import hidden_widths
 from tnml.pde.problems import PROBLEMS, problem
 from tnml.training import ProgressReporter
 
@@ -56,7 +57,7 @@ def _list(words: Sequence[str]) -> int:
         about = (maker.__doc__ or "").strip().splitlines()[0]
         rows.append([name, str(made.dim), f"{made.horizon:g}", _known(made), about])
     say(_left(["name", "dim", "horizon", "truth", "equation"], rows))
-    say("\nnext: tnml pde solve NAME; `tnml pde solve NAME --help` shows --problem.dim and all other options")
+    say("\nnext: tnml pde solve NAME; `tnml pde solve NAME --help` shows --problem.* and all other options")
     return 0
 
 
@@ -87,7 +88,7 @@ def _solve(words: Sequence[str]) -> int:
             folder = _folder(request, claim=main)
         elif main:
             remove_leftovers(folder)
-        say(_opening(options, made, folder))
+        say(_opening(options, made, folder, resumed=request.resume is not None))
         try:
             solution = solve(
                 made,
@@ -131,20 +132,28 @@ def _folder(request: PdeRequest, *, claim: bool) -> Path:
     return folder
 
 
-def _opening(options: SolveOptions, made: Problem, folder: Path) -> str:
+def _opening(options: SolveOptions, made: Problem, folder: Path, *, resumed: bool = False) -> str:
     """What will happen, before it does."""
-    loss = f"{options.loss} loss, {options.terminal} terminal condition"
     if options.loss == "deep-bsde":
-        loss = "deep-bsde loss, a network for every time step"
-    kind = f"{options.network}, {options.depth} hidden layers of {options.width}, {options.activation}"
-    if options.network == "tnn":
-        kind += f", rank {options.rank}"
-    limit = "" if options.max_seconds is None else f", or what fits into {options.max_seconds:g} s"
+        loss = "deep-bsde loss"
+        layers = " and ".join(map(str, hidden_widths(made.dim)))
+        kind = f"one for each of {options.time_steps - 1} time steps, hidden layers of {layers}, tanh"
+    else:
+        loss = f"{options.loss} loss, {options.terminal} terminal condition"
+        kind = f"{options.network}, {options.depth} hidden layers of {options.width}, {options.activation}"
+        if options.network == "tnn":
+            kind += f", rank {options.rank}"
+    loop, steps = options.loop()
+    count = f"{loop.epochs * steps:,} iterations"
+    if options.max_seconds is not None:
+        count += f", or what fits into {options.max_seconds:g} s"
+    if resumed:
+        count = "as many iterations as the run began with"
     return facts(
         [
             ("problem", f"{made.name}, d = {made.dim}, horizon {made.horizon:g}"),
             ("network", kind),
-            ("training", f"{loss}, {options.iterations:,} iterations{limit}"),
+            ("training", f"{loss}, {count}"),
             ("paths", f"{options.paths} of {options.time_steps} steps each"),
             ("run", f"{folder} (Ctrl-C stops it, --resume continues it)"),
         ]

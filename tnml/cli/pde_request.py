@@ -57,7 +57,8 @@ def read_request(words: Sequence[str]) -> PdeRequest:
     """What `tnml pde solve` was asked for.
 
     The problem's preset gives the defaults, the file of `--config` (or the run of `--resume`) goes before
-    them, and the words typed go before all.
+    them, and the words typed go before all. A problem typed may differ from that of the file, whose options
+    of the problem are then left out; a run to resume must solve it.
 
     Raises:
         InputError: unknown options or names, wrong types or values, a missing or malformed file.
@@ -66,6 +67,8 @@ def read_request(words: Sequence[str]) -> PdeRequest:
     Example:
         >>> read_request(["bsb", "--problem.dim", "7", "--seed", "3"]).solve.seed
         3
+        >>> read_request(["--seed", "3", "hjb"]).name
+        'hjb'
     """
     config, resume = (_value_of(option, words) for option in ("--config", "--resume"))
     if config is not None and resume is not None:
@@ -74,7 +77,10 @@ def read_request(words: Sequence[str]) -> PdeRequest:
     source = config if resume is None else str(Path(resume) / OPTIONS)
     if source is not None:
         stored = _stored(Path(source))
-    typed = words[0] if words and not words[0].startswith("-") else None
+    place = _place_of_name(words)
+    typed = None if place is None else words[place]
+    if place is not None:  # to the front, where it is read whatever follows
+        words = [words[place], *words[:place], *words[place + 1 :]]
     if resume is not None and typed not in (None, stored.get("name")):
         raise InputError(
             f"the run to resume solves {stored.get('name')!r}, got {typed!r}; leave the name away"
@@ -86,9 +92,12 @@ def read_request(words: Sequence[str]) -> PdeRequest:
         name = next(iter(PROBLEMS))
     choose("problem", name, PROBLEMS)
     parser = _parser(name)
-    defaults = {f"solve.{key}": value for key, value in preset(name).record().items() if key not in SHARED}
-    if stored.get("name") == name:
-        defaults |= checked(parser, {str(key): value for key, value in stored.items()}, str(source))
+    if stored.get("name", name) != name:
+        stored = {key: value for key, value in stored.items() if key != "problem"}
+    asked = _value_of("--solve.loss", words) or stored.get("solve", {}).get("loss")
+    recipe = preset(name, loss="deep-bsde") if asked == "deep-bsde" else preset(name)
+    defaults = {f"solve.{key}": value for key, value in recipe.record().items() if key not in SHARED}
+    defaults |= checked(parser, {str(key): value for key, value in stored.items()}, str(source))
     parser.set_defaults({**defaults, "name": name})
     found = plain(parse(parser, words))
     bounded("--seed", found["seed"], 0, MAX_SEED)
@@ -97,6 +106,18 @@ def read_request(words: Sequence[str]) -> PdeRequest:
     return PdeRequest(
         name=name, problem=dict(found.get("problem", {})), solve=options, out=out, resume=resume_folder
     )
+
+
+def _place_of_name(words: Sequence[str]) -> int | None:
+    """Where the first word is that is neither an option nor the value of one; an option has at most one."""
+    place = 0
+    while place < len(words):
+        word = words[place]
+        if not word.startswith("-"):
+            return place
+        alone = "=" in word or word in ("-h", "--help") or words[place + 1 : place + 2] == []
+        place += 1 if alone or words[place + 1].startswith("--") else 2
+    return None
 
 
 def _value_of(option: str, words: Sequence[str]) -> str | None:

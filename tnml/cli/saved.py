@@ -18,6 +18,7 @@ from tnml.errors import InputError
 from tnml.estimators import MPSClassifier
 from tnml.models import load as load_model
 from tnml.nn import MPSLayer
+from tnml.pde import Solution
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,6 +66,11 @@ def open_model(path: str | os.PathLike[str]) -> SavedModel:
                 f"{path} holds no {MODEL}; is its run unfinished? `tnml train --resume {path}` continues it"
             )
     model = load_model(place)
+    if isinstance(model, Solution):
+        raise InputError(
+            f"{place} holds the solution of an equation, expected a classifier; "
+            f"use `tnml pde evaluate {path}`"
+        )
     if not isinstance(model, MPSClassifier):
         raise InputError(f"{place} holds an {type(model).__name__}, expected a classifier; use it in Python")
     return SavedModel(path=place, classifier=model, data=dict(model.data_ or {}))

@@ -17,7 +17,7 @@ from tnml.training.options import whole
 FRESH = 5  # stream of the noise that errors are measured with; a run's own noise has others
 _POINTS = 2**14  # points evaluated at once
 
-OnPaths = Callable[[Paths], Tensor]  # a solution on paths, [m, n + 1]
+AlongPaths = Callable[[Paths], Tensor]  # a solution on paths, [m, n + 1]
 
 
 class Along(NamedTuple):
@@ -148,7 +148,7 @@ def exact_along(problem: Problem, paths: Paths) -> Tensor:
     return values_along(lambda t, x: exact(t.double().clamp(max=problem.horizon), x), paths)
 
 
-def along(values: OnPaths, problem: Problem, paths: Paths) -> Along:
+def along(values: AlongPaths, problem: Problem, paths: Paths) -> Along:
     """A solution and the truth, where it is known, along the paths.
 
     Args:
@@ -182,7 +182,7 @@ def relative_l2(u: Tensor, exact: Tensor) -> float:
 
 @torch.no_grad()
 def path_errors(
-    values: OnPaths,
+    values: AlongPaths,
     start: float,
     terminal: Function | None,
     problem: Problem,

@@ -12,7 +12,7 @@ from tnml.nn import TNN, BondDropout, SiteDropout, TTLinear
 from tnml.pde.derivatives import reverse_gradient
 from tnml.pde.network_derivatives import Network, network_gradient, network_slope
 from tnml.pde.problem import Problem
-from tnml.pde.smoothing import sample_paths, smoothed, smoothing_nodes
+from tnml.pde.smoothing import sample_paths, smoothed, smoothing_nodes, terminal_values
 
 TERMINALS = {name: name for name in ("soft", "multiplicative", "additive", "smoothed")}
 _SCALINGS = {"paths": True, "none": False}
@@ -160,7 +160,7 @@ class Ansatz(nn.Module):
             shift[0], factor[0] = problem.horizon / 2, math.sqrt(12) / problem.horizon
             shift[1:] = x.mean(0)
             factor[1:] = 1 / torch.where(deviation > 1e-12, deviation, 1.0)
-            ends = problem.g(paths.x[:, -1])
+            ends = terminal_values(problem, paths)
             if self.terminal == "soft":
                 offset = ends.mean().item()
             spread = ends.std().item()

@@ -1,21 +1,28 @@
 """Checks that problems share."""
 
 import math
+import operator
 
 from tnml.errors import InputError
 
 
-def check_dim(dim: object) -> None:
-    """Raises unless `dim` is a positive integer.
+def check_dim(dim: object) -> int:
+    """`dim` as an int, if it is a positive integer of any kind, NumPy's for one.
 
     Raises:
         InputError: it is not.
 
     Example:
         >>> check_dim(3)
+        3
     """
-    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
-        raise InputError(f"dim must be a positive integer, got {dim!r}")
+    try:
+        found = 0 if isinstance(dim, bool) else operator.index(dim)  # type: ignore[arg-type]
+    except TypeError:
+        found = 0
+    if found < 1:
+        raise InputError(f"dim must be a positive integer, got {dim!r}; give the number of coordinates")
+    return found
 
 
 def check_positive(**values: object) -> None:

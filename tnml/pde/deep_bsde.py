@@ -13,11 +13,25 @@ from tnml.nn.tnn import ACTIVATIONS
 from tnml.pde.losses import PathLoss
 from tnml.pde.paths import Paths
 from tnml.pde.problem import Problem
-from tnml.pde.smoothing import sample_paths
+from tnml.pde.smoothing import sample_paths, terminal_values
+
+
+def hidden_widths(dim: int) -> tuple[int, int]:
+    """The hidden layers of each network where none are given: two of d + 10, as in the paper.
+
+    Example:
+        >>> hidden_widths(100)
+        (110, 110)
+    """
+    return dim + 10, dim + 10
 
 
 class DeepBSDE(nn.Module):
     """u(0, x0) and Du along paths from x0: one number, one vector, and n - 1 networks Z_k(x).
+
+    What is learnt is scaled, as in `tnml.pde.Ansatz`: u(0, x0) is the mean of g(X_T) plus its deviation times
+    a parameter that starts at zero, and Du(0, x0) the mean of Dg(X_T) plus its size times another; the mean
+    and deviations are those of a few simulated paths. The networks give Du over the size of Dg.
 
     The networks of all steps are evaluated at once, as one product per layer. The solution is known at
     (0, x0) and along paths that start there, not at any (t, x).
@@ -25,8 +39,8 @@ class DeepBSDE(nn.Module):
     Args:
         problem: not coupled.
         steps: n, those of the paths it is trained on.
-        hidden: widths of each network; None: two of d + 10, as in the paper. In place of its batch
-            norm the inputs are standardised by fixed numbers.
+        hidden: widths of each network; None: `hidden_widths`. In place of the paper's batch norm the inputs
+            are standardised by fixed numbers.
         activation: "sin", "tanh", "silu", ..
 
     Raises:
@@ -46,6 +60,9 @@ class DeepBSDE(nn.Module):
     shift: Tensor
     factor: Tensor
     scale: Tensor
+    mean: Tensor
+    spread: Tensor
+    mean_slope: Tensor
     hard = False
 
     def __init__(
@@ -62,7 +79,7 @@ class DeepBSDE(nn.Module):
         if steps < 1:
             raise InputError(f"steps must be at least 1, got {steps}")
         d = problem.dim
-        widths = (d, *((d + 10, d + 10) if hidden is None else hidden), d)
+        widths = (d, *(hidden_widths(d) if hidden is None else hidden), d)
         if min(widths) < 1:
             raise InputError(f"hidden widths must be positive, got {hidden}")
         make, _ = choose("activation", activation, ACTIVATIONS)
@@ -74,14 +91,30 @@ class DeepBSDE(nn.Module):
         x = paths.x[:, 1:].flatten(0, 1)
         deviation = x.std(0)
         slope = problem.g_gradient(ends)
+        values = terminal_values(problem, paths)
+        spread = values.std()
+        varies = bool(spread > 1e-9 * values.abs().mean())
         self.register_buffer("shift", x.mean(0).float())
         self.register_buffer("factor", (1 / torch.where(deviation > 1e-12, deviation, 1.0)).float())
         self.register_buffer("scale", slope.square().mean().sqrt().clamp_min(1e-12).float())
-        self.y0 = nn.Parameter(problem.g(ends).mean().float())
-        self.z0 = nn.Parameter(slope.mean(0).float())
+        self.register_buffer("mean", values.mean().float())
+        self.register_buffer("spread", (spread if varies else torch.ones_like(spread)).float())
+        self.register_buffer("mean_slope", slope.mean(0).float())
+        self.first_y = nn.Parameter(torch.zeros(()))
+        self.first_z = nn.Parameter(torch.zeros(d))
         counts = [(steps - 1, i, o) for i, o in itertools.pairwise(widths)]
         self.weights = nn.ParameterList(torch.randn(k, i, o) / math.sqrt(i) for k, i, o in counts)
         self.biases = nn.ParameterList(torch.zeros(k, 1, o) for k, _, o in counts)
+
+    @property
+    def y0(self) -> Float[Tensor, ""]:
+        """u(0, x0), with its graph."""
+        return self.mean + self.spread * self.first_y
+
+    @property
+    def z0(self) -> Float[Tensor, " d"]:
+        """Du(0, x0), with its graph."""
+        return self.mean_slope + self.scale * self.first_z
 
     @property
     def value(self) -> float:

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,9 @@ from tnml.pde.chunks import summed
 from tnml.pde.derivatives import Function, value_and_gradient, value_and_slope
 from tnml.pde.paths import Paths
 from tnml.pde.problem import Problem
+from tnml.pde.smoothing import sample_paths, terminal_values
 
+_SMALL = 1e-3  # of the size of u, below which it is no measure
 _REDUCTIONS = {"mean": True, "sum": False}
 _MODES = {name: name for name in ("auto", "forward", "reverse")}
 
@@ -21,8 +24,8 @@ class PathLoss(ABC):
     """A loss that is a mean over paths; a subclass says what one path costs.
 
     Args:
-        chunk: most points of (t, x) at once, which bounds the memory; the gradients stay the same, see
-            `tnml.pde.chunks.summed`. None: all at once.
+        chunk: most points of (t, x) at once, but at least those of one path, which bounds the memory; the
+            gradients stay the same, see `tnml.pde.chunks.summed`. None: all at once.
         reduction: "mean" or "sum" over the paths.
 
     Raises:
@@ -85,7 +88,8 @@ class EulerLoss(PathLoss):
     All points are evaluated in one call where the paths do not depend on the solution. For drivers linear in
     z only a directional derivative `Z . (sigma dW + direction dt)` is taken, by forward mode where the
     network's layers are known; the last points, of which the terms at T need the full gradient, are then a
-    second call. Coupled problems are stepped one after the other, with gradients through the steps.
+    second call. Coupled problems are stepped one after the other, with gradients through the steps; u and
+    phi are asked at `Problem.inside` of the states, as along other paths, the steps go on from the states.
 
     Its minimum is not the solution: a residual of the exact solution has the variance
     `dt^2 / 2 tr((sigma' D2u sigma)^2)`, which a solution of smaller curvature makes smaller.
@@ -170,18 +174,20 @@ class EulerLoss(PathLoss):
     def _stepped(self, solution: Function, problem: Problem, paths: Paths) -> Tensor:
         """Coupled problems: the path is made while u is evaluated on it, and depends on the parameters."""
         x = paths.x[:, 0]
+        inside = problem.inside or (lambda state: state)
         cost = x.new_zeros(len(paths))
         predicted = None
         for k in range(paths.steps + 1):
             t = paths.times[k].expand(len(paths), 1)
-            y, z = value_and_gradient(solution, t, x)
+            seen = inside(x)
+            y, z = value_and_gradient(solution, t, seen)
             if predicted is not None:
                 cost = cost + (y - predicted)[:, 0].square()
             if k < paths.steps:
                 sdw = problem.sigma(t, x, paths.dw[:, k])
-                predicted = y + problem.phi(t, x, y, z) * paths.dt + (z * sdw).sum(1, keepdim=True)
+                predicted = y + problem.phi(t, seen, y, z) * paths.dt + (z * sdw).sum(1, keepdim=True)
                 x = x + problem.mu(t, x, y, z) * paths.dt + sdw
-        return cost if getattr(solution, "hard", False) else cost + self._terminal(problem, x, y, z)
+        return cost if getattr(solution, "hard", False) else cost + self._terminal(problem, seen, y, z)
 
     def _terminal(self, problem: Problem, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         miss = (y - problem.g(x))[:, 0].square() + (z - problem.g_gradient(x)).square().sum(1)
@@ -202,6 +208,10 @@ class UnbiasedLoss(PathLoss):
     `ahead` of it costs the same and takes the bias down by that factor, until rounding, which grows as 1 / h,
     is met. The loss can be negative; judge a run by its error, not by this number.
 
+    The points looked ahead to are not mapped by `Problem.inside`: the residual is a difference of u over the
+    equation's own step, and a fold of that step at the border would show as a residual which u does not
+    have. The network goes on smoothly across the border, and g has to, too.
+
     Args:
         group: increments in a group. `paths.fresh` holds those of all groups at every point, with the
             variance dt of the paths' steps; where it is None they are drawn as normal numbers from torch's
@@ -209,7 +219,9 @@ class UnbiasedLoss(PathLoss):
             is about diagonal.
         groups: 2; or 1, whose R is squared: right for increments that leave no noise, see `sign_design`.
         ahead: h over the time step dt of the paths, above 0 and at most 1.
-        relative: R is divided by |u|, which is taken as a constant: for solutions far from zero.
+        relative: R is divided by |u|, which is taken as a constant: for solutions far from zero. Where |u| is
+            below a thousandth of its mean along the path, or of the mean of |g(X_T)| over a few simulated
+            paths, the larger of the two takes its place.
         chunk: see `PathLoss`.
         reduction: see `PathLoss`.
 
@@ -275,7 +287,7 @@ class UnbiasedLoss(PathLoss):
         moved = (sigma_e.view(m * n, self.groups, self.group, -1).mean(2) * z[:, None]).sum(2)
         residual = ahead - y - problem.phi(t, x, y, z) * h - moved
         if self.relative:
-            residual = residual / y.detach().abs()
+            residual = residual / _size(problem, y.detach().abs().view(m, n)).view(m * n, 1)
         product = residual[:, :1] * residual[:, -1:]
         return product.view(m, n).mean(1) / h**2
 
@@ -286,6 +298,18 @@ class UnbiasedLoss(PathLoss):
         if paths.fresh.shape != shape:
             raise InputError(f"this loss needs paths.fresh {list(shape)}, got {list(paths.fresh.shape)}")
         return paths.fresh
+
+
+def _size(problem: Problem, u: Tensor) -> Tensor:
+    """`u [m, n] >= 0` kept from zero by bounds that do not depend on the other paths of a batch or chunk."""
+    least = _SMALL * u.mean(1, keepdim=True).clamp_min(_typical(problem))
+    return torch.maximum(u, torch.where(least > 0, least, 1.0))
+
+
+@lru_cache(maxsize=8)
+def _typical(problem: Problem) -> float:
+    """The mean of |g(X_T)|."""
+    return float(terminal_values(problem, sample_paths(problem)).abs().mean())
 
 
 def _forward(problem: Problem, mode: str) -> bool:

@@ -1,5 +1,6 @@
 """Increments of Brownian motion that depend on seed, step and path only, however many processes draw them."""
 
+import copy
 import functools
 import math
 
@@ -122,7 +123,8 @@ def _sobol(m: int, n: int, d: int, seed: int, step: int, stream: int, first: int
             f"method='sobol' reaches {torch.quasirandom.SobolEngine.MAXDIM} dimensions, steps x dimensions "
             f"is {n * d}; use method='normal' or fewer steps"
         )
-    engine = torch.quasirandom.SobolEngine(n * d)
+    engine = copy.copy(_sobol_engine(n * d))
+    engine.quasi = engine.quasi.clone()  # the state that drawing changes
     points = (
         engine.fast_forward(first).draw(m, dtype=torch.float64)
         if first
@@ -131,6 +133,12 @@ def _sobol(m: int, n: int, d: int, seed: int, step: int, stream: int, first: int
     shift = torch.rand(n * d, dtype=torch.float64, generator=generator(seed, step, 0, _SHIFT + 16 * stream))
     uniform = ((points + shift) % 1.0).clamp(1e-15, 1 - 1e-15)
     return torch.einsum("kn,mkd->mnd", bridge(n), torch.special.ndtri(uniform).view(m, n, d))
+
+
+@functools.lru_cache(maxsize=8)
+def _sobol_engine(dimensions: int) -> torch.quasirandom.SobolEngine:
+    """Before its first point. Draw from copies only, so that threads do not meet in one."""
+    return torch.quasirandom.SobolEngine(dimensions)
 
 
 @functools.lru_cache(maxsize=32)

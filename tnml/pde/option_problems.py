@@ -78,7 +78,7 @@ def HestonCall(  # noqa: N802 - problems are named like the equations they are
         terminal=partial(_call_on_first, strike=strike),
         drift=partial(_heston_drift, rate=rate, kappa=kappa, theta=theta),
         diffusion=partial(_heston_diffusion, xi=xi, rho=rho),
-        driver_value=partial(_times_y, rate=rate),
+        driver_value=partial(times_y, rate=rate),
         discount=rate,
         inside=_variance_not_negative,
         exact=partial(heston_call, xi=xi, rho=rho, **market),
@@ -118,6 +118,7 @@ def GeometricBasketCall(  # noqa: N802
         >>> round(GeometricBasketCall(10).true_value().value, 6)
         7.949269
     """
+    dim = check_dim(dim)
     options = dict(locals())
     factor, covariance = _equal_assets(options)
     market: dict[str, Any] = {"strike": strike, "rate": rate, "horizon": horizon}
@@ -163,6 +164,7 @@ def ArithmeticBasketCall(  # noqa: N802
         >>> abs(value - 8.5324) < 4 * error + 1e-4
         True
     """
+    dim = check_dim(dim)
     options = dict(locals())
     factor, covariance = _equal_assets(options)
     market: dict[str, Any] = {"strike": strike, "rate": rate, "horizon": horizon}
@@ -177,10 +179,20 @@ def ArithmeticBasketCall(  # noqa: N802
     )
 
 
+def times_y(t: Tensor, x: Tensor, y: Tensor, *, rate: float) -> Tensor:
+    """The driver `rate y`, of discounting.
+
+    Example:
+        >>> one = torch.ones(1, 1)
+        >>> times_y(one, one, one, rate=0.5)
+        tensor([[0.5000]])
+    """
+    return rate * y
+
+
 def _equal_assets(options: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """Checks the options of a basket; Cholesky factor and covariance of the log-returns."""
     dim, correlation, volatility = options["dim"], options["correlation"], options["volatility"]
-    check_dim(dim)
     check_positive(**{name: options[name] for name in ("spot", "strike", "volatility", "horizon")})
     least = -1 / (dim - 1) if dim > 1 else -1.0
     if not least < correlation < 1:
@@ -199,13 +211,9 @@ def _log_normal_market(options: Mapping[str, Any], factor: Tensor) -> dict[str, 
         "horizon": options["horizon"],
         "x0": float(options["spot"]),
         "log_normal": LogNormal(rate, factor),
-        "driver_value": partial(_times_y, rate=rate),
+        "driver_value": partial(times_y, rate=rate),
         "discount": rate,
     }
-
-
-def _times_y(t: Tensor, x: Tensor, y: Tensor, *, rate: float) -> Tensor:
-    return rate * y
 
 
 def _call_on_first(x: Tensor, *, strike: float) -> Tensor:

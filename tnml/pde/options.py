@@ -14,6 +14,7 @@ from tnml.nn import TNN
 from tnml.pde.ansatz import TERMINALS, Ansatz, make_network
 from tnml.pde.deep_bsde import DeepBSDE
 from tnml.pde.problem import Problem
+from tnml.pde.problems import PROBLEMS
 from tnml.training import LoopOptions
 from tnml.training.options import AVERAGES, SCHEDULES, check_device, number, whole
 
@@ -33,8 +34,10 @@ _NAMED = {
     "average": AVERAGES,
     "first": ("tt", "dense"),
 }
-# What may change when a run is resumed; `iterations` of a run with `max_seconds` was measured when it began.
+# What may change when a run is resumed: `max_seconds` counts when it begins.
 _FREE = frozenset({"device", "devices", "chunk", "checkpoint_seconds", "max_seconds", "tensorboard"})
+# What is said about the network behind u(t, x), which "deep-bsde" has not.
+_OF_U = ("terminal", "network", "width", "depth", "rank", "activation", "first")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +48,18 @@ class SolveOptions:
         loss: "euler" (the residual of Euler steps, FBSNN), "unbiased" (the product of two independent groups
             of residuals, Un-EM), "deep-bsde" (a network for the gradient at each time step; gives u(0, x0)
             only), or "auto": unbiased; euler where the problem is coupled.
-        group: noises in each of the two groups of "unbiased".
-        group_noise: of the noises in those groups: "signs" or "normal", see `tnml.pde.increments`; or
-            "design", which replaces the two groups by one of sign vectors that leave hardly any noise, see
-            `tnml.pde.noise.sign_design`: for few dimensions, since there are 2 d of them or more.
-        ahead: how far "unbiased" looks ahead from every point, as a part of a time step; see
-            `tnml.pde.UnbiasedLoss`.
-        relative: whether the residuals of "unbiased" are divided by |u|, for solutions far from zero.
+        group: of "unbiased" only: noises in each of its two groups.
+        group_noise: of "unbiased" only: of the noises in those groups: "signs" or "normal", see
+            `tnml.pde.increments`; or "design", which replaces the two groups by one of sign vectors that
+            leave hardly any noise, see `tnml.pde.noise.sign_design`: for few dimensions, since there are 2 d
+            of them or more.
+        ahead: of "unbiased" only: how far it looks ahead from every point, as a part of a time step, above 0
+            and at most 1; see `tnml.pde.UnbiasedLoss`.
+        relative: of "unbiased" only: whether its residuals are divided by |u|, for solutions far from zero.
         terminal: how u(T, x) = g(x) is met: "soft" (by the loss only), "multiplicative" (g times 1 + (T - t)
             network), "additive" (g plus (T - t) network), "smoothed" (as additive, on g smoothed by the
-            diffusion), or "auto": smoothed; soft where the problem is coupled.
+            diffusion), or "auto": smoothed; soft where the problem is coupled. It and the six options of the
+            network below must keep their defaults for "deep-bsde", which has networks of its own and no u.
         network: "dense" or "tnn", whose layers are tensor trains, where no module is given.
         width: of its hidden layers.
         depth: how many hidden layers it has.
@@ -67,7 +72,8 @@ class SolveOptions:
         antithetic: whether paths come in pairs of opposite noise.
         iterations: optimisation steps; rounded up to a multiple of `reports`.
         max_seconds: how long training may take: before it starts, the time of an iteration is measured and
-            `iterations` reduced to what fits, so that the schedule still ends. None sets no limit.
+            `iterations` reduced to what fits, so that the schedule still ends; then rounded down to a
+            multiple of `reports`. None sets no limit. A run that is resumed keeps the number it began with.
         reports: rows of the history, with u(0, x0) and the error where the truth is known.
         lr: highest learning rate of Adam.
         schedule: of the learning rate, see `tnml.training.LoopOptions`.
@@ -75,7 +81,8 @@ class SolveOptions:
         ema_decay: of that average.
         clip_norm: longest gradient; None clips nothing.
         dtype: "float32" or "float64".
-        chunk: most network inputs in memory at once; None: all. It changes time and memory, not the result.
+        chunk: most network inputs in memory at once, but at least those of one path; None: all. It changes
+            time and memory, not the result.
         seed: of starting weights and paths.
         device: "auto", "cpu", "cuda" or "cuda:1".
         devices: processes, one device each.
@@ -135,7 +142,8 @@ class SolveOptions:
         if self.chunk is not None:
             whole("chunk", self.chunk, 1)
         number("lr", self.lr, above=0.0)
-        number("ahead", self.ahead, above=0.0)
+        if number("ahead", self.ahead, above=0.0) > 1:
+            raise InputError(f"ahead is a part of a time step, above 0 and at most 1; got {self.ahead}")
         number("ema_decay", self.ema_decay, least=0.0, below=1.0)
         for name in ("max_seconds", "clip_norm", "checkpoint_seconds"):
             if getattr(self, name) is not None:
@@ -211,38 +219,58 @@ class SolveOptions:
             >>> SolveOptions().make_model(BlackScholesBarenblatt(3)).terminal
             'smoothed'
         """
-        chosen = self.settled(problem)
-        if chosen.loss == "deep-bsde":
+        if self.loss == "deep-bsde":
             if network is not None:
                 raise InputError("the loss 'deep-bsde' makes its own networks; leave network out")
             return DeepBSDE(problem, self.time_steps).to(self.torch_dtype)
         made = self.make_network(problem.dim) if network is None else network
-        return Ansatz(made.to(self.torch_dtype), problem, chosen.terminal)
+        return Ansatz(made.to(self.torch_dtype), problem, self._terminal(problem))
 
-    def settled(self, problem: Problem) -> Self:
+    def settled(self, problem: Problem, *, loss: str | None = None) -> Self:
         """The options with every "auto" of loss and terminal condition replaced by what it means here.
 
+        Args:
+            problem: the equation.
+            loss: "own" for a loss that these options do not name. Theirs is then not asked whether it goes
+                with the rest and becomes "auto"; "deep-bsde" stays, since it says what is trained.
+
         Raises:
-            InputError: loss and problem, or loss and terminal condition, do not go together.
+            InputError: loss and problem, loss and terminal condition, or loss and network do not go together.
 
         Example:
             >>> from tnml.pde import BlackScholesBarenblatt
             >>> SolveOptions().settled(BlackScholesBarenblatt(3)).loss
             'unbiased'
         """
-        loss, terminal = self.loss, self.terminal
-        if loss == "auto":
-            loss = "euler" if problem.coupled else "unbiased"
-        elif problem.coupled and loss != "euler":
+        terminal = self._terminal(problem)
+        if loss == "own" and self.loss != "deep-bsde":
+            return dataclasses.replace(self, loss="auto", terminal=terminal)
+        chosen = self.loss
+        if chosen == "auto":
+            chosen = "euler" if problem.coupled else "unbiased"
+        elif problem.coupled and chosen != "euler":
             raise InputError(f"{problem.name!r} is coupled: its paths need the solution; use loss='euler'")
-        if terminal == "auto":
-            terminal = "soft" if problem.coupled else "smoothed"
-        if loss == "unbiased" and terminal == "soft":
+        if chosen == "deep-bsde":
+            self._check_deep_bsde()
+            return self
+        if chosen == "unbiased" and terminal == "soft":
             raise InputError(
                 "the loss 'unbiased' does not look at the horizon: take a hard terminal condition, "
                 f"{', '.join(name for name in TERMINALS if name != 'soft')}, or loss='euler'"
             )
-        return dataclasses.replace(self, loss=loss, terminal=terminal)
+        return dataclasses.replace(self, loss=chosen, terminal=terminal)
+
+    def _terminal(self, problem: Problem) -> str:
+        return self.terminal if self.terminal != "auto" else "soft" if problem.coupled else "smoothed"
+
+    def _check_deep_bsde(self) -> None:
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in _OF_U:
+            if getattr(self, name) != defaults[name]:
+                raise InputError(
+                    f"{name}={getattr(self, name)!r} has no meaning for the loss 'deep-bsde', which makes "
+                    f"its own networks and steps to the horizon; leave it at {defaults[name]!r}"
+                )
 
     def record(self) -> dict[str, Any]:
         """The options as a flat dictionary of numbers, strings and None.
@@ -260,11 +288,10 @@ class SolveOptions:
             >>> "device" in SolveOptions().identity()
             False
         """
-        left = _FREE | ({"iterations"} if self.max_seconds is not None else set())
         return {
             name: value if isinstance(value, str | int | float) else str(value)
             for name, value in self.record().items()
-            if name not in left
+            if name not in _FREE
         }
 
 
@@ -288,21 +315,28 @@ _RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 def preset(problem: Problem | str, **changes: Any) -> SolveOptions:
-    """The options that suit a named problem; the defaults for any other.
+    """The options that suit a named problem; the defaults for any other, and for problems of one's own.
 
     Args:
         problem: a problem or its name.
         changes: options to set otherwise.
 
     Raises:
-        InputError: an option is unknown, or its value out of range.
+        InputError: an option or the name is unknown, or a value out of range.
 
     Example:
         >>> preset("bsb", iterations=10).terminal
         'multiplicative'
     """
-    name = problem if isinstance(problem, str) else problem.name
+    if isinstance(problem, str):
+        choose("problem", problem, PROBLEMS)
+        name = problem
+    else:
+        name = problem.name if problem.options is not None else ""
     known = {field.name: field.name for field in dataclasses.fields(SolveOptions)}
     for change in changes:
         choose("option", change, known)
-    return SolveOptions(**{**_RECIPES.get(name, {}), **changes})
+    recipe = _RECIPES.get(name, {})
+    if changes.get("loss") == "deep-bsde":
+        recipe = {option: value for option, value in recipe.items() if option not in _OF_U}
+    return SolveOptions(**{**recipe, **changes})

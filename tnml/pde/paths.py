@@ -87,7 +87,7 @@ def euler_maruyama(
         steps: "euler"; "exact" where the problem is a geometric Brownian motion, whose steps are known;
             "auto": exact where they are known.
         solution: u(t, x), which coupled problems need to be stepped; their drift takes u and Du from it,
-            and gradients flow through both.
+            and gradients flow through both. It is asked at `problem.inside` of the states.
         fresh: handed on, see `Paths`.
 
     Raises:
@@ -121,7 +121,7 @@ def euler_maruyama(
         t = times[k].expand(m, 1)
         sdw = problem.sigma(t, x, dw[:, k])
         if solution is not None and problem.coupled:
-            y, z = value_and_gradient(solution, t, x)
+            y, z = value_and_gradient(solution, t, inside(x))
             x = x + problem.mu(t, x, y, z) * dt + sdw
         elif problem.log_normal is not None and steps != "euler":
             x = problem.step(t, x, dt, dw[:, k])

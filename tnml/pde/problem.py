@@ -86,11 +86,14 @@ class Problem:
         smoothed_terminal: `(t, x) -> [m, 1]`, equal to g at T and near the mean of g(X_T) given X_t = x
             before, in closed form.
         discount: r of a driver `r y` (+ other terms), with which `trivial` discounts.
-        options: what the maker of a named problem was called with; None for a problem of one's own.
+        options: what the maker of a named problem was called with; None for a problem of one's own. A saved
+            solution names the problem by it, so whoever changes a named problem with `dataclasses.replace`
+            must set `options=None` there: the record cannot see that it no longer is the named one.
 
     Raises:
-        InputError: a value is out of range, a function gives a wrong shape or no finite number at (0, x0), or
-            two ways of saying the same thing are given.
+        InputError: a value is out of range, a function fails or gives a wrong shape or no finite number at
+            (0, x0) (where drift or driver has none at y = g(x0), y = |g(x0)| + 1 is tried too), or two ways
+            of saying the same thing are given.
 
     Example:
         >>> def square(x):
@@ -122,7 +125,7 @@ class Problem:
     options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        check_dim(self.dim)
+        object.__setattr__(self, "dim", check_dim(self.dim))
         check_positive(horizon=self.horizon)
         object.__setattr__(self, "x0", _starting_point(self.x0, self.dim))
         self._check_combination()
@@ -297,19 +300,25 @@ class Problem:
         rows = 3 if self.dim != 3 else 4  # not d, so that a swap of the axes shows
         x = self.start(torch.float64).expand(rows, -1).clone()
         t = x.new_zeros(rows, 1)
-        y = _checked("terminal", self.terminal(x), (rows, 1))
-        z = _checked("the gradient of terminal", self.g_gradient(x), (rows, self.dim))
-        _checked("the drift", self.mu(t, x, y, z), (rows, self.dim))
-        _checked("diffusion", self.sigma(t, x, torch.ones_like(x)), (rows, self.dim))
-        if self.driver_value is not None:
-            _checked("driver_value", self.driver_value(t, x, y), (rows, 1))
+        one, all_ = (rows, 1), (rows, self.dim)
+        g = _checked("terminal", one, self.terminal, x)
+        z = _checked("the gradient of terminal", all_, self.g_gradient, x)
+        _checked("diffusion", all_, self.sigma, t, x, torch.ones_like(x))
         if self.driver_direction is not None:
-            _checked("driver_direction", self.driver_direction(t, x), (rows, self.dim))
-        phi = _checked("driver", self.phi(t, x, y, z), (rows, 1))
+            _checked("driver_direction", all_, self.driver_direction, t, x)
+        for y in (g, g.abs() + 1):  # a call's g is 0 at the strike, where u is not: y ln y is a fair driver
+            found = {"the drift": _shaped("the drift", all_, self.mu, t, x, y, z)}
+            if self.driver_value is not None:
+                found["driver_value"] = _shaped("driver_value", one, self.driver_value, t, x, y)
+            phi = found["driver"] = _shaped("driver", one, self.phi, t, x, y, z)
+            if all(bool(value.isfinite().all()) for value in found.values()):
+                break
+        for name, value in found.items():
+            _check_finite(name, value)
         for name in ("exact", "smoothed_terminal"):
             function = getattr(self, name)
             if function is not None:
-                _checked(name, function(t, x), (rows, 1))
+                _checked(name, one, function, t, x)
         if self.discount:
             slope = float((self.phi(t, x, y + 1, z) - phi).mean())
             if not math.isclose(slope, self.discount, rel_tol=1e-6, abs_tol=1e-9):
@@ -341,14 +350,34 @@ def _check_factor(what: str, factor: object, dim: int, *, matrix: bool = True) -
         raise InputError(f"{what} must be a function, a number or a tensor, got {type(factor).__name__}")
 
 
-def _checked(what: str, value: object, shape: tuple[int, int]) -> Tensor:
-    """What a function returned for a batch of starting points, if it has the shape and is finite."""
+def _shaped(what: str, shape: tuple[int, int], function: Callable[..., object], *inputs: Tensor) -> Tensor:
+    """What a function returns for a batch of starting points, if it has the shape."""
+    try:
+        value = function(*inputs)
+    except (RuntimeError, TypeError, IndexError) as error:
+        text = str(error).partition("\n")[0]
+        took = ", ".join(str(list(part.shape)) for part in inputs)
+        hint = "its arguments and shapes are those of the docstring of Problem"
+        if "dtype" in text:
+            hint = "let its constants take the dtype of x, as in `A.to(x)`"
+        kind = type(error).__name__
+        raise InputError(f"{what} fails for float64 inputs {took} ({kind}: {text}); {hint}") from error
     if not isinstance(value, Tensor) or tuple(value.shape) != shape:
         came = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        hint = "; sum with keepdim=True" if shape[1] == 1 else ""
-        raise InputError(f"{what} must return {list(shape)} for {shape[0]} points, got {came}{hint}")
+        advice = "; sum with keepdim=True" if shape[1] == 1 else ""
+        raise InputError(f"{what} must return {list(shape)} for {shape[0]} points, got {came}{advice}")
+    return value
+
+
+def _check_finite(what: str, value: Tensor) -> None:
     if not bool(value.isfinite().all()):
         raise InputError(f"{what} is not finite at (0, x0); check the formula and x0")
+
+
+def _checked(what: str, shape: tuple[int, int], function: Callable[..., object], *inputs: Tensor) -> Tensor:
+    """What a function returns for a batch of starting points, if it has the shape and is finite."""
+    value = _shaped(what, shape, function, *inputs)
+    _check_finite(what, value)
     return value
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from tnml.errors import choose
 from tnml.pde import references
 from tnml.pde.checks import check_dim, check_positive
-from tnml.pde.option_problems import ArithmeticBasketCall, GeometricBasketCall, HestonCall
+from tnml.pde.option_problems import ArithmeticBasketCall, GeometricBasketCall, HestonCall, times_y
 from tnml.pde.problem import LogNormal, Problem
 
 
@@ -41,7 +41,7 @@ def BlackScholesBarenblatt(  # noqa: N802 - problems are named like the equation
         >>> BlackScholesBarenblatt(10).true_value().value
         7.7104878747...
     """
-    check_dim(dim)
+    dim = check_dim(dim)
     check_positive(sigma=sigma)
     return Problem(
         name="bsb",
@@ -51,7 +51,7 @@ def BlackScholesBarenblatt(  # noqa: N802 - problems are named like the equation
         terminal=_square,
         terminal_gradient=_twice,
         log_normal=LogNormal(0.0, sigma),
-        driver_value=partial(_times_y, rate=rate),
+        driver_value=partial(times_y, rate=rate),
         driver_direction=partial(_times_x, factor=-rate),
         exact=partial(references.black_scholes_barenblatt, sigma=sigma, rate=rate, horizon=horizon),
         options={"dim": dim, "sigma": sigma, "rate": rate, "horizon": horizon},
@@ -81,6 +81,7 @@ def HamiltonJacobiBellman(  # noqa: N802
         >>> HamiltonJacobiBellman(100).true_value().value
         4.5901617246...
     """
+    dim = check_dim(dim)
     return Problem(
         name="hjb",
         dim=dim,
@@ -117,7 +118,7 @@ def AllenCahn(  # noqa: N802
         >>> [round(AllenCahn(20, convention=name).true_value().value, 7) for name in ("raissi", "han")]
         [0.3086985, 0.2063548]
     """
-    check_dim(dim)
+    dim = check_dim(dim)
     check_positive(horizon=horizon)
     sigma2 = choose("convention", convention, {"raissi": 1.0, "han": 2.0})
     return Problem(
@@ -154,6 +155,7 @@ def HeatEquation(  # noqa: N802
         >>> round(HeatEquation(100).true_value().value, 9)
         200.0
     """
+    dim = check_dim(dim)
     check_positive(sigma=sigma)
     return Problem(
         name="heat",
@@ -212,10 +214,6 @@ def _square(x: Tensor) -> Tensor:
 
 def _twice(x: Tensor) -> Tensor:
     return 2 * x
-
-
-def _times_y(t: Tensor, x: Tensor, y: Tensor, *, rate: float) -> Tensor:
-    return rate * y
 
 
 def _times_x(t: Tensor, x: Tensor, *, factor: float) -> Tensor:

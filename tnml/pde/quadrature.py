@@ -1,8 +1,9 @@
-"""One rule for integrals over the half line."""
+"""Rules for integrals over the half line."""
 
 import functools
 
 import torch
+from jaxtyping import Float
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
@@ -22,3 +23,27 @@ def half_line(nodes: int = 256) -> tuple[Tensor, Tensor]:
     points, weights = (torch.from_numpy(part) for part in _legendre(nodes))
     v = (points + 1) / 2
     return v / (1 - v), weights / 2 / (1 - v).square()
+
+
+def stretched(
+    scale: Float[Tensor, "m 1"], end: Float[Tensor, "m 1"], nodes: int
+) -> tuple[Float[Tensor, "m n"], Float[Tensor, "m n"]]:
+    """Nodes r and weights of integrals over (0, end): Gauss-Legendre in q with `r = scale sinh(q)`.
+
+    The nodes are even up to `scale` and grow as powers beyond, for integrands with a far tail.
+
+    Args:
+        scale: up to where the integrand varies most; float64.
+        end: where it has ended.
+        nodes: of the rule.
+
+    Example:
+        >>> one = torch.ones(1, 1, dtype=torch.float64)
+        >>> r, weights = stretched(one, 1e4 * one, 64)
+        >>> float((weights / (1 + r) ** 2).sum())
+        0.99990000999...
+    """
+    points, weights = (torch.from_numpy(part).to(end.device) for part in _legendre(nodes))
+    most = torch.asinh(end / scale)
+    q = (points + 1) / 2 * most
+    return scale * torch.sinh(q), weights / 2 * most * scale * torch.cosh(q)

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -15,16 +16,24 @@ from tnml.errors import InputError
 
 Matrix = NDArray[np.float64]
 
-_SPACE, _TIME = 32, 16  # polynomials in space, and in time within one panel
-_FLAT = 5.0  # 1 / (2 + .4 rho) has its pole at rho = -5: what sets the scales of time and space
+_SPACE, _TIME = 48, 16  # polynomials in space, and in time within one panel
+_FLAT = 5.0  # 1 / (2 + .4 rho) has its pole at rho = -5: what sets the first scales of time and space
+_LONGEST_PANEL = 0.5  # the reaction's own time is 1
+_LONGEST_HORIZON = 100.0
+_NEWTON = 20  # steps of Newton's method, at most; it takes four to six
+_TAIL = 2e-9  # the last coefficients of a panel, at most; the error was up to 5 times this
 
 
 class Panel(NamedTuple):
-    """Chebyshev coefficients `[time, space]` of the solution for times to go from `begin` to `end`."""
+    """Chebyshev coefficients `[time, space]` of `w = u / (1 - s)` for times to go from `begin` to `end`.
+
+    The coordinate of space is `s = rho / (rho + scale)`.
+    """
 
     begin: float
     end: float
-    coefficients: Tensor
+    scale: float
+    coefficients: Matrix
 
 
 def allen_cahn(
@@ -33,78 +42,134 @@ def allen_cahn(
     """The solution with `phi = -y + y^3`, `sigma = sqrt(sigma2)` and the terminal value `1 / (2 + .4 |x|^2)`.
 
     The solution depends on `rho = |x|^2` and the time to go only; it is solved for once per dimension,
-    diffusion and horizon, to about ten digits, and evaluated as a polynomial.
+    diffusion and horizon, to about ten digits (eight at horizons above 5), and evaluated as a polynomial.
 
     Args:
         t: times up to the horizon; later ones are taken as the horizon.
         x: points.
         sigma2: squared diffusion coefficient: 1 in Raissi's convention, 2 in that of Han, Jentzen and E.
-        horizon: final time.
+        horizon: final time, at most 100.
 
-    Cost: a second or less for the solution, then some hundred multiplications per point.
+    Raises:
+        InputError: the horizon or sigma2 is out of range, or eight digits are out of reach.
+
+    Cost: a second for the solution, some more at horizons above 10; then some hundred multiplications per
+    point.
 
     Example:
         >>> round(float(allen_cahn(torch.zeros(1, 1), torch.zeros(1, 20))), 7)
         0.3086985
     """
     t, x = t.double(), x.double()
-    d = x.shape[1]
     left = (horizon - t).clamp(min=0)  # float32's 0.3 lies beyond 0.3
     rho = x.square().sum(1, keepdim=True)
-    scale, panels = _solved(d, float(sigma2), float(horizon))
-    space = _chebyshev(2 * rho / (rho + scale) - 1, _SPACE)
+    panels = _solved(x.shape[1], float(sigma2), float(horizon))
+    ends = torch.tensor([panel.end for panel in panels[:-1]], dtype=torch.float64, device=x.device)
+    places = torch.bucketize(left.detach()[:, 0], ends)
     value = torch.zeros_like(rho)
-    for panel in panels:
-        time = _chebyshev(2 * (left - panel.begin) / (panel.end - panel.begin) - 1, _TIME)
-        here = (time @ panel.coefficients.to(x.device) * space).sum(1, keepdim=True)
-        value = torch.where(left >= panel.begin, here, value)
+    for place in places.unique().tolist():
+        rows = (places == place).nonzero()[:, 0]
+        value = value.index_put((rows,), _evaluated(panels[place], left[rows], rho[rows]))
     return value
 
 
-@functools.lru_cache(maxsize=16)
-def _solved(d: int, sigma2: float, horizon: float) -> tuple[float, tuple[Panel, ...]]:
-    """The scale L of the coordinate `s = rho / (rho + L)` and the solution, panel after panel in time to go.
+def _evaluated(panel: Panel, left: Float[Tensor, "m 1"], rho: Float[Tensor, "m 1"]) -> Float[Tensor, "m 1"]:
+    """The solution within one panel."""
+    space = _chebyshev(2 * rho / (rho + panel.scale) - 1, _SPACE)
+    time = _chebyshev(2 * (left - panel.begin) / (panel.end - panel.begin) - 1, _TIME)
+    coefficients = torch.from_numpy(panel.coefficients).to(rho.device)
+    return panel.scale / (rho + panel.scale) * (time @ coefficients * space).sum(1, keepdim=True)
 
-    In time to go the equation is `u' = sigma2 / 2 (4 rho u_rr + 2 d u_r) + u - u^3`, derivatives by rho. In s
-    the half line becomes [0, 1]; both ends are singular points of the operator, so no boundary condition is
-    set. Panels double in length, as what the diffusion smooths varies over longer and longer times.
+
+@functools.lru_cache(maxsize=16)
+def _solved(d: int, sigma2: float, horizon: float) -> tuple[Panel, ...]:
+    """The solution, panel after panel in time to go.
+
+    In time to go the equation is `u' = sigma2 / 2 (4 rho u_rr + 2 d u_r) + u - u^3`, derivatives by rho. In
+    `s = rho / (rho + L)` the half line becomes [0, 1]; both ends are singular points of the operator, so no
+    boundary condition is set. Solved for is `w = u / (1 - s)`: far out u falls as 1 / rho and grows as
+    exp(t), so an error of u there would grow with it, while L, and with it w, follows. Panels grow in length
+    up to that of the reaction's time, as what the diffusion smooths varies over longer and longer times.
+
+    Raises:
+        InputError: a value is out of range, or the last coefficients say that digits are lost.
     """
-    if not horizon > 0 or not sigma2 > 0:
-        raise InputError(f"horizon and sigma2 must be positive, got {horizon} and {sigma2}")
-    scale = math.sqrt(_FLAT * (_FLAT + d * sigma2 * horizon))
+    if not 0 < horizon <= _LONGEST_HORIZON or not 0 < sigma2 < math.inf:
+        raise InputError(
+            f"horizon must be positive and at most {_LONGEST_HORIZON:g} and sigma2 positive, "
+            f"got {horizon} and {sigma2}"
+        )
+    nodes, _ = _collocation(_SPACE)
+    s = (nodes + 1) / 2
+    panels: list[Panel] = []
+    for begin, end in pairwise(_ends(d, sigma2, horizon)):
+        scale = math.sqrt(_width(begin, d, sigma2) * _width(end, d, sigma2))
+        value = 1 / (2 * (1 - s) + 0.4 * scale * s)
+        if panels:
+            before = panels[-1]
+            joint = scale * s + before.scale * (1 - s)
+            value = chebvander(2 * scale * s / joint - 1, _SPACE - 1) @ before.coefficients.sum(0)
+            value *= before.scale / joint
+        values = _advanced(value, _operator(d, sigma2, scale), 1 - s, end - begin)
+        coefficients = np.linalg.solve(chebvander(_collocation(_TIME)[0], _TIME - 1), values)
+        coefficients = np.linalg.solve(chebvander(nodes, _SPACE - 1), coefficients.T).T
+        tail = max(np.abs(coefficients[-2:]).max(), np.abs(coefficients[:, -2:]).max())
+        if not tail < _TAIL:
+            raise InputError(
+                f"the Allen-Cahn equation with d = {d}, sigma2 = {sigma2:g} and horizon = {horizon:g} cannot "
+                f"be solved to eight digits (polynomials end at {tail:.1g}); use a shorter horizon"
+            )
+        panels.append(Panel(begin, end, scale, np.ascontiguousarray(coefficients)))
+    return tuple(panels)
+
+
+def _ends(d: int, sigma2: float, horizon: float) -> list[float]:
+    """Where panels end, from 0 to the horizon."""
+    length = min(_LONGEST_PANEL, _FLAT / ((d + 4) * sigma2))
+    found = [0.0]
+    while found[-1] + length < horizon * (1 - 1e-9):
+        found.append(found[-1] + length)
+        length = min(_LONGEST_PANEL, found[-1])
+    return [*found, horizon]
+
+
+def _width(left: float, d: int, sigma2: float) -> float:
+    """The rho over which u varies: the pole moves away by diffusion; u = 1 spreads as the tail grows."""
+    return max(_FLAT + d * sigma2 * left, _FLAT / 2 * math.exp(left))
+
+
+def _operator(d: int, sigma2: float, scale: float) -> Matrix:
+    """The diffusion of w, from values at the nodes of space to values there."""
     nodes, slope = _collocation(_SPACE)
     s = (nodes + 1) / 2
     first, second = 2 * slope, 4 * slope @ slope
-    keep = (1 - s)[:, None]
-    curved = 4 * s[:, None] * keep**2 * (keep * second - 2 * first)
-    operator = sigma2 / (2 * scale) * (curved + 2 * d * keep**2 * first)
-    value = (1 - s) / (2 * (1 - s) + 0.4 * scale * s)
-    doublings = max(0, math.ceil(math.log2(max(1.0, horizon * d * sigma2 / _FLAT))))
-    ends = [horizon * 2.0 ** (k - doublings) for k in range(doublings + 1)]
-    panels = []
-    for begin, end in zip([0.0, *ends[:-1]], ends, strict=True):
-        values = _advanced(value, operator, end - begin)
-        coefficients = np.linalg.solve(chebvander(_collocation(_TIME)[0], _TIME - 1), values)
-        coefficients = np.linalg.solve(chebvander(nodes, _SPACE - 1), coefficients.T).T
-        panels.append(Panel(begin, end, torch.from_numpy(np.ascontiguousarray(coefficients))))
-        value = values[-1]
-    return scale, tuple(panels)
+    s, keep = s[:, None], 1 - s[:, None]
+    curved = keep**2 * second - 4 * keep * first + 2 * np.eye(_SPACE)
+    found: Matrix = sigma2 / (2 * scale) * keep * (4 * s * curved + 2 * d * (keep * first - np.eye(_SPACE)))
+    return found
 
 
-def _advanced(start: Matrix, operator: Matrix, length: float) -> Matrix:
-    """Values `[time, space]` over one panel: Newton's method for all its times at once."""
+def _advanced(start: Matrix, operator: Matrix, keep: Matrix, length: float) -> Matrix:
+    """Values `[time, space]` of w over one panel: Newton's method for all its times at once; keep is 1 - s.
+
+    Raises:
+        InputError: it does not converge.
+    """
     slope = _collocation(_TIME)[1] * (2 / length)
     size = start.size
     linear = np.kron(slope[1:, 1:], np.eye(size)) - np.kron(np.eye(_TIME - 1), operator)
     fixed = np.kron(slope[1:, :1], start[:, None])[:, 0]
-    values = np.tile(start, _TIME - 1)
-    for _ in range(20):
-        residual = linear @ values + fixed - values + values**3
-        change = np.linalg.solve(linear + np.diag(3 * values**2 - 1), residual)
+    values, cubes = np.tile(start, _TIME - 1), np.tile(keep**2, _TIME - 1)
+    for _ in range(_NEWTON):
+        residual = linear @ values + fixed - values + cubes * values**3
+        change = np.linalg.solve(linear + np.diag(3 * cubes * values**2 - 1), residual)
         values = values - change
-        if np.abs(change).max() < 1e-13:
-            break
-    return np.vstack([start, values.reshape(_TIME - 1, size)])
+        if np.abs(change).max() < 1e-11:
+            return np.vstack([start, values.reshape(_TIME - 1, size)])
+    raise InputError(
+        f"the Allen-Cahn equation is not solved within a panel of length {length:g}: Newton's method still "
+        f"moves by {np.abs(change).max():.1g}; use a shorter horizon"
+    )
 
 
 @functools.cache

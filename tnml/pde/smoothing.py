@@ -40,6 +40,29 @@ def sample_paths(problem: Problem, seed: int = 0) -> Paths:
     return paths
 
 
+def terminal_values(problem: Problem, paths: Paths) -> Float[Tensor, "m 1"]:
+    """The terminal value at the ends of these paths.
+
+    Raises:
+        InputError: one is not finite.
+
+    Example:
+        >>> from tnml.pde import HeatEquation
+        >>> problem = HeatEquation(3)
+        >>> terminal_values(problem, sample_paths(problem)).shape
+        torch.Size([256, 1])
+    """
+    ends = paths.x[:, -1]
+    found = problem.g(ends)
+    bad = ~found.isfinite()[:, 0]
+    if bool(bad.any()):
+        raise InputError(
+            f"terminal is not finite at t = {problem.horizon:g}, |x| = {float(ends[bad][0].norm()):.4g}, "
+            "where a path from x0 ends; correct the problem's function"
+        )
+    return found
+
+
 def smoothing_nodes(problem: Problem, count: int, paths: Paths, seed: int = 0) -> Float[Tensor, "k d"]:
     """`count` fixed vectors, antithetic, that stand for a standard normal vector in means of g.
 

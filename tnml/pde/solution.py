@@ -25,6 +25,8 @@ from tnml.training.seeds import forked_rng
 
 KIND = "pde-solution"
 _POINTS = 2**14  # points evaluated at once
+_ROUNDING = 1e-6  # of the horizon, by which times in float32 may miss it
+_TRIED = 2**12  # paths behind the trivial answer where there is no truth
 
 Values = npt.ArrayLike | Tensor
 
@@ -43,6 +45,8 @@ class Solution:
         seconds: of training.
         iterations: optimisation steps done.
         own_network: whether the network is the user's and not one that the options describe.
+        loss: the name of the loss: "euler", "unbiased", "deep-bsde", or "own" for one that the options do not
+            name. None: that of the options.
 
     Example:
         >>> from tnml.pde import BlackScholesBarenblatt
@@ -61,6 +65,7 @@ class Solution:
     seconds: float = 0.0
     iterations: int = 0
     own_network: bool = False
+    loss: str | None = None
 
     def u(self, t: Values, x: Values) -> npt.NDArray[np.floating[Any]]:
         """The solution at any points.
@@ -73,7 +78,7 @@ class Solution:
             `[...]`: one number for each point.
 
         Raises:
-            InputError: shapes do not fit, or a number is not finite.
+            InputError: shapes do not fit, a number is not finite, or a time is outside [0, T].
         """
         ansatz = self.ansatz
         return self._mapped(lambda t, x: ansatz(t, x)[:, 0], t, x).numpy()
@@ -82,7 +87,7 @@ class Solution:
         """Du at any points: the arguments of `u`, the result `[..., d]`.
 
         Raises:
-            InputError: shapes do not fit, or a number is not finite.
+            InputError: shapes do not fit, a number is not finite, or a time is outside [0, T].
         """
         ansatz = self.ansatz
         return self._mapped(lambda t, x: ansatz.value_and_gradient(t, x)[1], t, x).numpy()
@@ -143,6 +148,7 @@ class Solution:
             solution=whole,
         )
 
+    @torch.no_grad()
     def along_paths(self, paths: int = 5, seed: int = 0) -> Along:
         """The solution along a few fresh paths, beside the truth where it is known.
 
@@ -163,6 +169,8 @@ class Solution:
     def summary(self, errors: PathErrors | None = None) -> list[tuple[str, str]]:
         """Names and values for a person: u(0, x0), the truth, errors, parameters, time.
 
+        Where the truth is not known the trivial answer is there to compare with, see `Problem.trivial`.
+
         Args:
             errors: of `relative_error`; None measures them.
         """
@@ -170,6 +178,9 @@ class Solution:
         rows = [("u(0, x0)", f"{self.value:.8g}")]
         if truth is None:
             rows.append(("truth", "not known"))
+            if not self.problem.coupled:
+                trivial = self.problem.trivial(_TRIED)
+                rows.append(("trivial answer", f"{trivial.value:.6g} +- {trivial.error:.1g}"))
         else:
             bar = f" +- {truth.error:.1g}" if truth.error else ""
             rows.append(("truth", f"{truth.value:.10g}{bar} ({truth.source})"))
@@ -178,9 +189,9 @@ class Solution:
             "path error, mean": found.path_mean,
             "path error, spread of sets": found.spread,
             "path error, max": found.path_max,
-            "trivial answer": found.trivial,
-            "terminal value alone, at (0, x0)": found.terminal_at_start,
-            "terminal value alone, mean": found.terminal_mean,
+            "error of the trivial answer": found.trivial,
+            "error of the terminal value alone, at (0, x0)": found.terminal_at_start,
+            "error of the terminal value alone, mean": found.terminal_mean,
         }
         rows += [(name, percent(value)) for name, value in named.items() if value is not None]
         rows.append(("parameters", f"{self.n_parameters:,}"))
@@ -209,6 +220,7 @@ class Solution:
                 "options": None if own else dict(self.problem.options or {}),
             },
             "own_network": self.own_network,
+            "loss": self.loss,
             "options": self.options.record(),
             "history": list(self.history),
             "seconds": self.seconds,
@@ -272,6 +284,7 @@ class Solution:
                 seconds=float(metadata["seconds"]),
                 iterations=int(metadata["iterations"]),
                 own_network=bool(metadata["own_network"]),
+                loss=metadata.get("loss"),
             )
         except InputError:
             raise
@@ -306,6 +319,13 @@ class Solution:
             ) from error
         if not bool(points.isfinite().all()) or not bool(times.isfinite().all()):
             raise InputError("t and x must be finite")
+        horizon = self.problem.horizon
+        outside = times[(times < -_ROUNDING * horizon) | (times > (1 + _ROUNDING) * horizon)]
+        if len(outside):
+            raise InputError(
+                f"t must lie in [0, {horizon:g}], from the start to the horizon, got {float(outside[0]):g}; "
+                "the equation says nothing about other times"
+            )
         rows = points.expand((*shape, -1)).reshape(-1, self.problem.dim)
         column = times.expand(shape).reshape(-1, 1)
         with torch.no_grad():

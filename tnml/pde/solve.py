@@ -1,10 +1,9 @@
 """Solving a parabolic equation: a network, a loss along random paths, and the one loop."""
 
-import copy
 import dataclasses
 import os
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,13 @@ from torch import Tensor, nn
 
 from tnml.errors import InputError, choose
 from tnml.pde.accuracy import exact_along, fresh_paths, relative_l2, values_along
-from tnml.pde.ansatz import Ansatz
+from tnml.pde.budget import iterations_of, seconds_per_iteration
 from tnml.pde.deep_bsde import DeepBSDE, DeepBSDELoss
+from tnml.pde.examine import examine, explained
+from tnml.pde.identity import check_same, identity_of
 from tnml.pde.losses import EulerLoss, UnbiasedLoss
 from tnml.pde.noise import increments, sign_design
-from tnml.pde.options import NETWORKS, SolveOptions, preset
+from tnml.pde.options import LOSS_NAMES, NETWORKS, SolveOptions, preset
 from tnml.pde.paths import Paths, euler_maruyama
 from tnml.pde.problem import Problem
 from tnml.pde.solution import Solution
@@ -25,20 +26,20 @@ from tnml.training.checkpoint import load as load_checkpoint
 from tnml.training.engine import CHECKPOINT
 from tnml.training.job import Reporter
 from tnml.training.loop import run
-from tnml.training.outcomes import Row
-from tnml.training.processes import device_of, started_outside
+from tnml.training.outcomes import Row, TrainingDiverged
 from tnml.training.seeds import forked_rng, step_seed
 
-Model = Ansatz | DeepBSDE
 Loss = Callable[[Any, Problem, Paths], Tensor]  # (model, problem, paths) -> mean over the paths
 
 _NAMED = {name: name for name in NETWORKS}
+_LOSSES = {name: name for name in LOSS_NAMES}
 _WEIGHTS = 7  # stream of seeds of the starting weights
 _FRESH = 1  # stream of noise of the losses that look ahead from every point
 _WATCH_SET = 1000  # number of the set of paths behind the error in the history
 _WATCHED = 64  # paths that the error in the history is measured on
 _CHECKED = 8  # paths that the problem's functions are tried on before training
-_PROBED = (2, 8, 1.0)  # iterations to warm up, the most to time, seconds to time
+_KINDS = {"euler": EulerLoss, "unbiased": UnbiasedLoss, "deep-bsde": DeepBSDELoss}
+_OWN = "own"  # name of any other loss
 
 
 def solve(
@@ -61,17 +62,20 @@ def solve(
         problem: the equation.
         network: `[m, d + 1] -> [m, 1]`, trained in place in the dtype of the options; or "dense" or "tnn";
             None: what the options say.
-        loss: instead of the options' one: a name, or any `loss(ansatz, problem, paths) -> mean over paths`;
-            its `fresh_increments`, if it has any, says how many `paths.fresh` holds at every point.
+        loss: instead of the options' one: a name; an object such as `EulerLoss(terminal_weight=3.0)`; or any
+            `loss(ansatz, problem, paths) -> mean over paths`, whose `fresh_increments`, if it has any, says
+            how many `paths.fresh` holds at every point. An object is used as it is: `group`, `ahead`,
+            `relative` and `chunk` of the options are for losses that go by a name. The design of
+            `group_noise` goes to losses with `groups = 1`, the others get signs in its place.
         options: see `SolveOptions`; None: `preset(problem)`.
         run_dir: folder of the run; None writes nothing.
         resume: continue what is in `run_dir`.
         reporter: who is told, for example `tnml.training.ProgressReporter()`; None is silence.
 
     Raises:
-        InputError: the network, the loss or the options do not suit the problem, or a function of the problem
-            is not finite on paths; `run_dir` holds another run.
-        TrainingDiverged: the loss became NaN or infinite.
+        InputError: the network, the loss or the options do not suit the problem; a function of the problem is
+            not finite on paths, before training or where it breaks off; `run_dir` holds another run.
+        TrainingDiverged: the loss became NaN or infinite, and no function of the problem is seen to be why.
         TrainingInterrupted: after Ctrl-C.
 
     Example:
@@ -82,34 +86,49 @@ def solve(
         >>> abs(solution.value / solution.true_value.value - 1) < 0.05
         True
     """
-    options = options or preset(problem)
     if network is not None and not isinstance(network, nn.Module | str):
         raise InputError(f"network must be a torch.nn.Module or a name, got {type(network).__name__}")
+    name = _name_of(loss)
+    if options is None:
+        options = preset(problem) if name in (None, _OWN) else preset(problem, loss=name)
     if isinstance(network, str):
         options, network = dataclasses.replace(options, network=choose("network", network, _NAMED)), None
-    if isinstance(loss, str):
-        options = dataclasses.replace(options, loss=loss)
-    options = options.settled(problem)
+    if name is not None and name != _OWN:
+        options = dataclasses.replace(options, loss=name)
+    options = options.settled(problem, loss=name)
     chosen = loss_of(options, problem.dim) if loss is None or isinstance(loss, str) else loss
     with forked_rng(torch.device("cpu")):
         torch.manual_seed(step_seed(options.seed, 0, stream=_WEIGHTS))
         model = options.make_model(problem, network)
-    on_paths = OnPaths(problem, options, chosen)
-    _check_on_paths(model, on_paths.draw(0, min(_CHECKED, options.paths), 0))
+        start = {name: value.clone() for name, value in model.state_dict().items()}
+        on_paths = OnPaths(problem, options, chosen)
+        draw = partial(on_paths.draw, device=next(model.parameters()).device)
+        examine(model, draw(0, min(_CHECKED, options.paths), 0))
     folder = None if run_dir is None else Path(run_dir)
-    total = _iterations(model, on_paths, folder, resume=resume)
-    loop, steps = options.loop(total)
-    result = run(
-        model,
-        on_paths,
-        PathBatches(options.paths, steps),
-        loop,
-        evaluate=Watch(problem, options.time_steps, options.torch_dtype),
-        reporter=reporter,
-        run_dir=folder,
-        resume=resume,
-        identity=_identity(problem, options, chosen, model),
-    )
+    identity = {**identity_of(problem, chosen, model), **options.identity()}
+    stored = None
+    if resume and folder is not None and (folder / CHECKPOINT).exists():
+        stored = load_checkpoint(folder / CHECKPOINT)
+        check_same(stored, identity, folder / CHECKPOINT)
+    seconds = partial(seconds_per_iteration, model, on_paths, options)
+    loop, steps = options.loop(iterations_of(options, seconds, stored))
+    try:
+        result = run(
+            model,
+            on_paths,
+            PathBatches(options.paths, steps),
+            loop,
+            evaluate=Watch(problem, options.time_steps, options.torch_dtype),
+            reporter=reporter,
+            run_dir=folder,
+            resume=resume,
+            identity=identity,
+        )
+    except TrainingDiverged as error:
+        found = explained(error, model, start, draw, options.paths)
+        if found is error:
+            raise
+        raise found from error
     return Solution(
         problem=problem,
         model=model.eval(),
@@ -118,6 +137,7 @@ def solve(
         seconds=result.seconds,
         iterations=loop.epochs * steps,
         own_network=network is not None,
+        loss=_OWN if name == _OWN else options.loss,
     )
 
 
@@ -177,13 +197,14 @@ class OnPaths:
         each = getattr(self.loss, "fresh_increments", 0)
         if not each:
             return euler_maruyama(problem, dw)
-        design = options.group_noise == "design"
+        named = options.group_noise == "design"
+        design = named and getattr(self.loss, "groups", None) == 1
         drawn = increments(
             count,
             n if design else n * each,
             d,
             dt,
-            method="signs" if design else options.group_noise,
+            method="signs" if named else options.group_noise,
             first=first,
             stream=_FRESH,
             **shared,  # type: ignore[arg-type]
@@ -270,78 +291,20 @@ def loss_of(options: SolveOptions, dim: int) -> Loss:
     return made[options.loss]()
 
 
-def _identity(
-    problem: Problem, options: SolveOptions, loss: Loss, model: nn.Module
-) -> dict[str, str | int | float]:
-    """What has to be the same when a run is resumed, beyond the options of the loop."""
-    about: dict[str, str | int | float] = {
-        "problem": problem.name,
-        "dim": problem.dim,
-        "horizon": problem.horizon,
-        "model": repr(model),
-    }
-    about |= {"problem options": repr(dict(problem.options or {})), "loss object": type(loss).__name__}
-    return {**about, **options.identity()}
+def _name_of(loss: object) -> str | None:
+    """The name of a loss given to `solve`, that of its kind for an object; None where none is given.
 
-
-@torch.no_grad()
-def _check_on_paths(model: nn.Module, paths: Paths) -> None:
-    """Raises where a function of the problem is not finite somewhere on paths, and says which and where."""
-    problem: Any = model.problem
-    if problem.coupled:
-        return
-    _check_finite("x, from the drift and the diffusion,", paths.x.flatten(0, 1), paths)
-    t, x = paths.points(0, paths.steps + 1)
-    y, z = problem.g(x), problem.g_gradient(x)
-    _check_finite("terminal", y, paths)
-    _check_finite("the gradient of terminal", z, paths)
-    _check_finite("the driver", problem.phi(t, x, y, z), paths)
-
-
-def _check_finite(what: str, values: Tensor, paths: Paths) -> None:
-    bad = ~values.isfinite().all(1).view(-1, paths.steps + 1)
-    if bool(bad.any()):
-        path, step = (int(i) for i in bad.nonzero()[0])
+    Raises:
+        InputError: it is no loss, or no name of one.
+    """
+    if loss is None:
+        return None
+    if isinstance(loss, str):
+        return choose("loss", loss, _LOSSES)
+    if isinstance(loss, type) or not callable(loss):
+        came = f"the class {loss.__name__}" if isinstance(loss, type) else type(loss).__name__
         raise InputError(
-            f"{what} is not finite at t = {float(paths.times[step]):g} on a path from x0 (|x| = "
-            f"{float(paths.x[path, step].norm()):.4g}, with g for y); correct the problem's function"
+            f"loss must be a name ({', '.join(LOSS_NAMES)}) or a function loss(ansatz, problem, paths), such "
+            f"as the object EulerLoss(); got {came}"
         )
-
-
-def _iterations(model: Model, on_paths: OnPaths, folder: Path | None, *, resume: bool) -> int:
-    """How many iterations the run has: those of the options, or as many as fit into `max_seconds`."""
-    options = on_paths.options
-    if options.max_seconds is None:
-        return options.iterations
-    if started_outside():
-        raise InputError("max_seconds goes with processes that tnml starts; under torchrun give iterations")
-    if resume and folder is not None and (folder / CHECKPOINT).exists():
-        stored = load_checkpoint(folder / CHECKPOINT)
-        return int(stored["options"]["epochs"]) * int(stored["identity"]["steps_per_epoch"])
-    fit = int(options.max_seconds / _seconds_per_iteration(model, on_paths))
-    return max(1, min(options.iterations, fit))
-
-
-def _seconds_per_iteration(model: Model, on_paths: OnPaths) -> float:
-    """The time of one iteration on a copy of the model, the share of one process where there are several."""
-    options = on_paths.options
-    device = device_of(options.device)
-    count = -(-options.paths // options.devices)
-    twin = copy.deepcopy(model).to(device).train()
-    parameters = [p for p in twin.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=0.0, fused=True)
-    warm, most, longest = _PROBED
-    index = torch.arange(count, device=device)
-    times: list[float] = []
-    for number in range(warm + most):
-        begin = time.perf_counter()
-        optimizer.zero_grad()
-        loss = on_paths(twin, index, torch.full_like(index, number))
-        loss.backward()
-        optimizer.step()
-        loss.item()  # waits for the device
-        if number >= warm:
-            times.append(time.perf_counter() - begin)
-        if sum(times) > longest:
-            break
-    return sum(times) / len(times)
+    return next((name for name, kind in _KINDS.items() if isinstance(loss, kind)), _OWN)

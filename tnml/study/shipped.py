@@ -58,8 +58,8 @@ _SHIPPED = (
         name="double-descent",
         about="Least squares by sweeps: error peaks where the largest core has as many numbers as samples",
         grid={
-            "n_train": [100, 300, 1000],
-            "bond_dim": [2, 4, 6, 7, 8, 10, 12, 14, 16, 20, 22, 24, 28, 32],
+            "n_train": [1000, 300, 100],
+            "bond_dim": [2, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32],
             "seed": list(range(3)),
         },
         fixed={

@@ -1,0 +1,120 @@
+"""How many iterations a run has: those asked for, those a time limit leaves, or those it began with."""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tnml.errors import InputError
+from tnml.pde.options import SolveOptions
+from tnml.training.processes import device_of, started_outside
+
+_WARM = 2  # iterations before the clock counts
+_STAGE = 1.0  # seconds of measuring, twice that where they are noisy
+_NOISY = 0.1  # relative difference of the means of two halves
+
+
+def iterations_of(
+    options: SolveOptions, seconds: Callable[[float], float], checkpoint: Mapping[str, Any] | None = None
+) -> int:
+    """How many iterations a run has, so that the schedule ends with it.
+
+    Args:
+        options: with `iterations`, `reports` and `max_seconds`.
+        seconds: the time of one iteration, measured for about as long as it is told.
+        checkpoint: of the run that is resumed, whose number stays what it was.
+
+    Raises:
+        InputError: a time limit for a new run whose processes were started from outside, which would each
+            find another number.
+
+    Example:
+        >>> iterations_of(SolveOptions(iterations=1000, max_seconds=10.0), lambda longest: 0.25)
+        40
+        >>> iterations_of(SolveOptions(iterations=30, max_seconds=9.75), lambda longest: 0.25)
+        20
+    """
+    if checkpoint is not None:
+        try:
+            return int(checkpoint["options"]["epochs"]) * int(checkpoint["identity"]["steps_per_epoch"])
+        except (KeyError, TypeError, ValueError):
+            return options.iterations  # of another kind of training; the loop says so
+    if options.max_seconds is None:
+        return options.iterations
+    if started_outside():
+        raise InputError("max_seconds goes with processes that tnml starts; under torchrun give iterations")
+    loop, steps = options.loop()
+    fit = max(1, int(options.max_seconds / seconds(min(_STAGE, options.max_seconds))))
+    if fit >= loop.epochs * steps:
+        return options.iterations
+    return fit - fit % min(options.reports, fit)
+
+
+def seconds_per_iteration(
+    model: nn.Module,
+    loss: Callable[[nn.Module, Tensor, Tensor], Tensor],
+    options: SolveOptions,
+    longest: float = _STAGE,
+) -> float:
+    """The time of one iteration on a copy of the model, the share of one process where there are several.
+
+    Args:
+        model: left as it is.
+        loss: of the model, the numbers of the paths and that of the step, as `tnml.pde.solve.OnPaths`.
+        options: paths, device and devices.
+        longest: seconds to measure; twice as long where they are noisy.
+    """
+    device = device_of(options.device)
+    index = torch.arange(-(-options.paths // options.devices), device=device)
+    twin = copy.deepcopy(model).to(device).train()
+    parameters = [p for p in twin.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=0.0, fused=True)
+
+    def iteration(number: int) -> None:
+        optimizer.zero_grad()
+        value = loss(twin, index, torch.full_like(index, number))
+        value.backward()
+        optimizer.step()
+        value.item()  # waits for the device
+
+    return mean_time(iteration, longest)
+
+
+def mean_time(
+    act: Callable[[int], object], longest: float, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """The mean time of an act, measured for `longest` seconds, or twice that where its halves disagree.
+
+    Args:
+        act: called with 0, 1, 2, ..; the first two times do not count.
+        longest: seconds.
+        clock: gives the time.
+
+    Example:
+        >>> mean_time(lambda number: None, 1e-3) < 1
+        True
+    """
+    for number in range(_WARM):
+        act(number)
+    times: list[float] = []
+    spent, limit = 0.0, longest
+    while spent < limit:
+        begin = clock()
+        act(_WARM + len(times))
+        times.append(max(clock() - begin, 1e-9))
+        spent += times[-1]
+        if spent >= limit == longest and _noisy(times):
+            limit = 2 * longest
+    return spent / len(times)
+
+
+def _noisy(times: list[float]) -> bool:
+    half = len(times) // 2
+    if not half:
+        return True
+    means = statistics.fmean(times[:half]), statistics.fmean(times[half:])
+    return abs(means[0] - means[1]) > _NOISY * min(means)

@@ -1,0 +1,149 @@
+"""What makes two runs the same: marks of functions, numbers and tensors that are alike in every process."""
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import CodeType, FunctionType, MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tnml.errors import InputError
+from tnml.pde.problem import Problem
+from tnml.training.options import differences
+
+_DEEP = 6  # functions within functions, at most so many
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
+_FREE_OF_LOSS = frozenset({"chunk"})  # changes time and memory only
+# What the paths and the losses take from a problem; `exact` and `reference` are only compared with.
+_OF_PROBLEM = (
+    *("terminal", "diffusion", "drift", "driver", "driver_value", "driver_direction", "terminal_gradient"),
+    *("coupled_drift", "log_normal", "inside", "smoothed_terminal", "discount"),
+)
+
+
+def mark(value: object, depth: int = 0) -> str:
+    """A short text that tells this number, tensor or function from others, and is the same elsewhere.
+
+    Of a function it is the name with a hash of its code, of the values it closes over, of its defaults and
+    of the plain numbers and texts of its module that it names. What it calls is not looked into.
+
+    Args:
+        value: anything.
+        depth: how far inside another value it is.
+
+    Example:
+        >>> mark(0.5), mark(torch.ones(2)) == mark(torch.ones(2)) != mark(torch.zeros(2))
+        ('0.5', True)
+        >>> mark(lambda x: x + 1) == mark(lambda x: x + 2)
+        False
+    """
+    if isinstance(value, _PLAIN):
+        return repr(value)
+    if depth > _DEEP:
+        return type(value).__qualname__
+    deeper = depth + 1
+    if isinstance(value, Tensor):
+        plain = value.detach().cpu().contiguous()
+        return f"tensor {list(plain.shape)} #{_hash(str(plain.dtype), repr(plain.tolist()))}"
+    if isinstance(value, functools.partial):
+        named = ", ".join(f"{name}={mark(part, deeper)}" for name, part in sorted(value.keywords.items()))
+        return f"partial({', '.join([mark(part, deeper) for part in (value.func, *value.args)])}, {named})"
+    if isinstance(value, MethodType):
+        return f"{mark(value.__func__, deeper)} of {mark(value.__self__, deeper)}"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name}: {mark(part, deeper)}' for name, part in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"({', '.join(mark(part, deeper) for part in value)})"
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(mark(part, deeper) for part in value))}}}"
+    code = getattr(value, "__code__", None)
+    if isinstance(code, CodeType):
+        return f"{_name(value)} #{_hash(*_of_code(code, deeper), *_around(value, code, deeper))}"
+    if isinstance(value, nn.Module):
+        return f"{_name(type(value))} #{_hash(repr(value), mark(value.state_dict(), deeper))}"
+    if isinstance(value, type) or hasattr(value, "__qualname__"):
+        return _name(value)
+    return f"{_name(type(value))} {mark(getattr(value, '__dict__', {}), deeper)}"
+
+
+def identity_of(problem: Problem, loss: object, model: nn.Module) -> dict[str, str | int | float]:
+    """What has to be the same when a run is resumed, beyond its options: equation, loss and network.
+
+    Example:
+        >>> from tnml.pde import EulerLoss, HeatEquation
+        >>> found = identity_of(HeatEquation(2), EulerLoss(terminal_weight=3.0), nn.Linear(3, 1))
+        >>> found["problem diffusion"], found["loss terminal_weight"]
+        ('1.4142135623730951', '3.0')
+    """
+    found: dict[str, str | int | float] = {
+        "problem": problem.name,
+        "dim": problem.dim,
+        "horizon": problem.horizon,
+        "problem x0": mark(problem.start(torch.float64)),
+        **{f"problem {name}": mark(getattr(problem, name)) for name in _OF_PROBLEM},
+    }
+    found |= {"problem options": repr(dict(problem.options or {})), "loss object": type(loss).__name__}
+    if isinstance(loss, FunctionType | MethodType | functools.partial) or not hasattr(loss, "__dict__"):
+        found["loss function"] = mark(loss)
+    else:
+        own = {name: part for name, part in vars(loss).items() if name not in _FREE_OF_LOSS}
+        found |= {f"loss {name}": mark(part) for name, part in own.items()}
+    return {**found, "model": repr(model)}
+
+
+def check_same(checkpoint: Mapping[str, Any], identity: Mapping[str, Any], source: Path) -> None:
+    """Raises if a checkpoint is that of another equation, loss or options; networks are left to the loop.
+
+    The text of two networks is long, and follows from the options where these describe them.
+
+    Raises:
+        InputError: with everything that differs.
+
+    Example:
+        >>> check_same({"identity": {"dim": 3, "model": "a"}}, {"dim": 3, "model": "b"}, Path("run"))
+        >>> check_same({"identity": {"dim": 3, "model": "a"}}, {"dim": 4, "model": "b"}, Path("run"))
+        Traceback (most recent call last):
+        tnml.errors.InputError: run belongs to another run: dim: 3 in the checkpoint, 4 now; use ...
+    """
+    stored = checkpoint.get("identity")
+    if not isinstance(stored, Mapping):
+        return  # of another kind of training; the loop says so
+    names = [name for name in identity if name != "model"]
+    other = differences(
+        {name: stored.get(name) for name in names}, {name: identity[name] for name in names}, free=()
+    )
+    if other:
+        raise InputError(f"{source} belongs to another run: {'; '.join(other)}; use the same or start anew")
+
+
+def _name(value: object) -> str:
+    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+
+
+def _hash(*parts: object) -> str:
+    text = b"\0".join(part if isinstance(part, bytes) else str(part).encode() for part in parts)
+    return hashlib.sha256(text).hexdigest()[:8]
+
+
+def _of_code(code: CodeType, depth: int) -> list[object]:
+    """What a function does, without the lines and files it is in."""
+    parts: list[object] = [code.co_code, code.co_names, code.co_varnames]
+    for constant in code.co_consts:
+        parts += _of_code(constant, depth) if isinstance(constant, CodeType) else [mark(constant, depth)]
+    return parts
+
+
+def _around(function: object, code: CodeType, depth: int) -> list[str]:
+    """What a function takes from outside: defaults, the values it closes over, numbers of its module."""
+    parts = [mark(getattr(function, name, None), depth) for name in ("__defaults__", "__kwdefaults__")]
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            parts.append(mark(cell.cell_contents, depth))
+        except ValueError:  # not filled yet
+            parts.append("empty")
+    known = getattr(function, "__globals__", {})
+    plain = (known[name] for name in code.co_names if isinstance(known.get(name), int | float | str))
+    return [*parts, *map(repr, plain)]
