@@ -111,6 +111,7 @@ def test_time_to_an_error() -> None:
     assert pde.seconds_to(history, 1e-3) is None
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "pde.json"
     assert program.main(["pde", "--smoke", "--out", str(out), "--figures", str(tmp_path)]) == 0

@@ -9,6 +9,7 @@ from benchmarks import __main__ as program
 from benchmarks import dmrg, double_descent
 
 
+@pytest.mark.slow
 def test_dmrg_smoke(tmp_path: Path) -> None:
     out = tmp_path / "dmrg.json"
     assert program.main(["dmrg", "--smoke", "--seeds", "0,1", "--out", str(out)]) == 0

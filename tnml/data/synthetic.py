@@ -149,7 +149,8 @@ def classification(
     """Samples of a target with class labels, without noise; `tnml.data.noise` adds it.
 
     A layer computes the boundary exactly: of "softmax" with the teacher's bond dimension, of "sign" with that
-    of `target.state(minus=...)`, which is the teacher's for threshold 0 and at most one more otherwise.
+    of `target.state(minus=...)`: the teacher's for threshold 0, and at most one more for others where the
+    features can make a constant (the trigonometric ones cannot).
 
     Args:
         target: the function; of one output for "sign", of several for "softmax".

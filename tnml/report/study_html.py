@@ -84,7 +84,7 @@ def page_data(study: StoredStudy, folder: str | os.PathLike[str]) -> dict[str, A
     Example:
         >>> row = {"bond_dim": 2, "test_error": 0.1}
         >>> from tnml.study import Study
-        >>> study = Study(name="mine", runner="my.runs:one")
+        >>> study = Study(name="mine", runner="my.runs:one", grid={"seed": [0]})
         >>> page_data(StoredStudy(study, [Run("a", {}, row, [])], {}, 0), "runs/mine")["columns"]
         ['bond_dim', 'test_error', 'run']
     """
