@@ -233,7 +233,7 @@ class _Keeper:
         for name, nanny in list(cluster.workers.items()):
             if nanny.status.name in ("closed", "failed") and cluster.worker_spec.pop(name, None):
                 self._given_up += 1
-        if self._given_up > self._workers * (50 if self._seen else 3):
+        if self._given_up > self._workers * (50 if self._seen else 12):
             raise InputError(
                 "the worker processes end while they start: put the call under `if __name__ == '__main__':`, "
                 "look at what they wrote, or do without them: workers=0 (--workers 0)"
