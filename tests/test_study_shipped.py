@@ -150,6 +150,19 @@ def test_regularisation_shrinks_the_fit(solver, tmp_path):
     assert held > 2 * free
 
 
+@pytest.mark.parametrize(
+    ("runner", "study", "changes"),
+    [(labels, "label-noise", {"epochs": 30}), (images, "mnist-bond-dimension", {"steps": 30})],
+)
+def test_regularisation_reaches_the_classifiers(runner, study, changes, tmp_path):
+    options = {**STUDIES[study].smoked().options()[0], **changes}
+    free, held = (
+        runner({**options, "regularisation": value}, tmp_path / str(value))["train_loss"]
+        for value in (0.0, 1.0)
+    )
+    assert held > free + 0.01
+
+
 def test_the_labels_have_a_boundary_that_the_chain_represents():
     """The sign of the teacher itself: an MPS of its bond dimension is right on every sample."""
     teacher = target("mps", **STUDIES["label-noise"].fixed["target_options"], seed=0)

@@ -76,21 +76,24 @@ def test_a_lock_ends_with_its_process(other_process: subprocess.Popen[str], tmp_
 
 
 def test_a_look_at_a_lock_does_not_stop_others(tmp_path: Path) -> None:
-    stop = threading.Event()
+    stop, seen, entered = threading.Event(), [], 0
 
     def look() -> None:
         while not stop.wait(0.002):
-            is_held(tmp_path / "lock")
+            seen.append(is_held(tmp_path / "lock"))
 
     looking = threading.Thread(target=look)
     looking.start()
     try:
-        for _ in range(20):
+        while entered < 20 or len(seen) < 5:
             with held(tmp_path / "lock", "x"):
-                pass
+                entered += 1
     finally:
         stop.set()
         looking.join()
+    assert entered >= 20, "nobody was refused"
+    assert len(seen) >= 5
+    assert not is_held(tmp_path / "lock")
 
 
 def test_what_lies_in_the_folder(store: Store) -> None:

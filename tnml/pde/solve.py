@@ -89,13 +89,7 @@ def solve(
     if network is not None and not isinstance(network, nn.Module | str):
         raise InputError(f"network must be a torch.nn.Module or a name, got {type(network).__name__}")
     name = _name_of(loss)
-    if options is None:
-        options = preset(problem) if name in (None, _OWN) else preset(problem, loss=name)
-    if isinstance(network, str):
-        options, network = dataclasses.replace(options, network=choose("network", network, _NAMED)), None
-    if name is not None and name != _OWN:
-        options = dataclasses.replace(options, loss=name)
-    options = options.settled(problem, loss=name)
+    options, network = _asked(problem, network, name, options)
     chosen = loss_of(options, problem.dim) if loss is None or isinstance(loss, str) else loss
     with forked_rng(torch.device("cpu")):
         torch.manual_seed(step_seed(options.seed, 0, stream=_WEIGHTS))
@@ -139,6 +133,19 @@ def solve(
         own_network=network is not None,
         loss=_OWN if name == _OWN else options.loss,
     )
+
+
+def _asked(
+    problem: Problem, network: nn.Module | str | None, name: str | None, options: SolveOptions | None
+) -> tuple[SolveOptions, nn.Module | None]:
+    """The options with what is asked for by name put in, and the network if it is a module."""
+    if options is None:
+        options = preset(problem) if name in (None, _OWN) else preset(problem, loss=name)
+    if isinstance(network, str):
+        options, network = dataclasses.replace(options, network=choose("network", network, _NAMED)), None
+    if name is not None and name != _OWN:
+        options = dataclasses.replace(options, loss=name)
+    return options.settled(problem, loss=name), network
 
 
 class PathBatches:

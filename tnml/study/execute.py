@@ -75,21 +75,9 @@ def run(
     """
     check_main_guard()
     found = find_study(study)
-    for name, value in (("workers", workers), ("retries", retries)):
-        if (name, value) != ("workers", None) and (
-            isinstance(value, bool) or not isinstance(value, int) or value < 0
-        ):
-            raise InputError(f"{name} must be a whole number, at least 0, got {value!r}")
-    if scheduler is not None and workers is not None:
-        raise InputError("workers are those of the scheduler; leave one of the two out")
-    check_replicas(replicas)
+    _check(workers, retries, scheduler, replicas)
     if smoke:
-        if not found.smoke:
-            raise InputError(
-                f"the study {found.name} does not say what a quick trial changes; give it smoke, such as "
-                "{'seed': [0]}"
-            )
-        found = found.smoked()
+        found = _quick(found)
         workers = 0 if workers is None and scheduler is None else workers
     function_of("runner", found.runner)
     if found.group_runner is not None:
@@ -113,6 +101,28 @@ def run(
             table = read_table(store)
             table.write(store.folder)
     return table
+
+
+def _check(workers: int | None, retries: int, scheduler: str | None, replicas: int | str) -> None:
+    """Raises where the numbers of a call cannot be used."""
+    for name, value in (("workers", workers), ("retries", retries)):
+        if (name, value) != ("workers", None) and (
+            isinstance(value, bool) or not isinstance(value, int) or value < 0
+        ):
+            raise InputError(f"{name} must be a whole number, at least 0, got {value!r}")
+    if scheduler is not None and workers is not None:
+        raise InputError("workers are those of the scheduler; leave one of the two out")
+    check_replicas(replicas)
+
+
+def _quick(study: Study) -> Study:
+    """The quick trial of a study that says what it is."""
+    if not study.smoke:
+        raise InputError(
+            f"the study {study.name} does not say what a quick trial changes; give it smoke, such as "
+            "{'seed': [0]}"
+        )
+    return study.smoked()
 
 
 @contextmanager
