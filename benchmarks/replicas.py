@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmarks.machine import header, in_words, summary
 from tnml.nn import MPSLayer
 from tnml.training import TrainOptions, TrainResult, train_regressor
-from tnml.training.replicas import train_replicas, worth_it
+from tnml.training.replicas.train import train_replicas, worth_it
 
 SITES, BONDS = (10, 32, 196), (2, 4, 8, 16, 32)
 REPLICAS, BATCH, STEPS, ALONE = 16, 64, 20, 4

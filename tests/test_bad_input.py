@@ -13,8 +13,9 @@ from tnml import InputError
 from tnml.contraction import chain
 from tnml.data import from_arrays, from_idx, from_npz, load
 from tnml.features import feature_map, site_order
+from tnml.loop import checkpoint
 from tnml.nn import MPSLayer
-from tnml.training import TrainOptions, checkpoint, train_classifier
+from tnml.training import TrainOptions, train_classifier
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # wrong shapes have to reach the errors of tnml
 

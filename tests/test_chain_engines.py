@@ -12,10 +12,10 @@ import torch
 from chain_cases import SHAPES, instance
 
 from tnml.contraction import ChainShape, chain_flat
-from tnml.contraction.reference import reference_chain
+from tnml.contraction.chain.reference import reference_chain
 from tnml.shapes import growing_bonds
 
-chain_module = importlib.import_module("tnml.contraction.chain")  # the package shows the function `chain`
+chain_module = importlib.import_module("tnml.contraction.chain.operator")
 
 
 @pytest.mark.parametrize("engine", ["torch", "native"])

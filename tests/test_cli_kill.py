@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from tnml.cli import main
 from tnml.files import read_model
-from tnml.training import checkpoint
+from tnml.loop import checkpoint
 
 EPOCHS = 12
 WORDS = ["toy.npz", "--train.epochs", str(EPOCHS), "--train.batch_size", "20", "--device", "cpu"]

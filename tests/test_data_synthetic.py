@@ -13,7 +13,7 @@ import torch
 from numpy.polynomial import legendre
 from oracles import dense_half
 
-from tnml.data.harder import TanhNetwork, grid_tensors, neighbours
+from tnml.data.hard_targets import TanhNetwork, grid_tensors, neighbours
 from tnml.data.inputs import INPUT_NAMES
 from tnml.data.synthetic import (
     TARGETS,

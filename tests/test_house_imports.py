@@ -11,8 +11,9 @@ import pytest
 # From the ground up. A room imports from itself and from the floors below it, not from its neighbours.
 FLOORS = [
     ["errors"],
-    ["files", "shapes"],
-    ["contraction", "features"],
+    ["checks"],
+    ["files", "randomness", "shapes"],
+    ["contraction", "features", "loop"],
     ["mps"],
     ["data", "nn"],
     ["diagnostics", "training"],
@@ -26,8 +27,8 @@ HEIGHT = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # The imports that wait inside a function: optional packages and slow ones, at the door of their room.
 LAZY = {
-    "tnml.contraction.chain": {"tnml.contraction.native"},
-    "tnml.contraction.replicas": {"tnml.contraction.native_replicas"},
+    "tnml.contraction.chain.operator": {"tnml.contraction.chain.native"},
+    "tnml.contraction.chain.replicas": {"tnml.contraction.chain.native_replicas"},
     "tnml.data.catalogue": {"sklearn.datasets"},
     "tnml.data.download": {"pooch"},
     "tnml.files": {"pooch"},
@@ -36,7 +37,7 @@ LAZY = {
     "tnml.study.pools": {"dask", "distributed"},
     "tnml.study.table": {"pandas", "pyarrow"},
     "tnml.report.study_html": {"plotly.offline"},
-    "tnml.training.records": {"torch.utils.tensorboard"},
+    "tnml.loop.records": {"torch.utils.tensorboard"},
 }
 
 

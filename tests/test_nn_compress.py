@@ -13,7 +13,7 @@ from torch.nn.utils import prune
 from tnml.contraction import TTShape
 from tnml.errors import InputError
 from tnml.nn import TTLinear, compress
-from tnml.nn.compression import flops_per_sample
+from tnml.nn.tt.compression import flops_per_sample
 
 
 @pytest.fixture(autouse=True)

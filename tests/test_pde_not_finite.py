@@ -5,7 +5,7 @@ import torch
 
 from tnml.errors import InputError
 from tnml.pde import EulerLoss, GeometricBasketCall, Paths, Problem, SolveOptions, solve
-from tnml.pde.examine import examine
+from tnml.pde.path_checks import examine
 from tnml.training import TrainingDiverged
 
 SMALL = {"iterations": 60, "reports": 3, "paths": 8, "time_steps": 8, "width": 8, "device": "cpu"}

@@ -4,7 +4,7 @@ import gc
 
 import torch
 
-from tnml.contraction.pool import ALIGNMENT, Pool
+from tnml.contraction.chain.pool import ALIGNMENT, Pool
 
 
 def test_a_block_comes_back_only_when_its_last_tensor_is_gone():
@@ -33,7 +33,7 @@ def test_blocks_of_quite_another_size_are_not_taken():
 
 
 def test_idle_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr("tnml.contraction.pool.KEEP_BYTES", 10_000)
+    monkeypatch.setattr("tnml.contraction.chain.pool.KEEP_BYTES", 10_000)
     pool = Pool()
     held = [pool.take(2000) for _ in range(5)]
     del held

@@ -15,7 +15,7 @@ from tnml.training import (
     train_classifier,
     train_regressor,
 )
-from tnml.training.replicas import train_replicas, worth_it
+from tnml.training.replicas.train import train_replicas, worth_it
 
 TIMES = {"seconds", "samples_per_second"}
 
@@ -113,7 +113,7 @@ def test_features_made_late_and_features_given(data, monkeypatch):
     x, y, _ = data
     late, given = layers_of(), layers_of()
     apart = copy.deepcopy(late)
-    monkeypatch.setattr("tnml.training.replica_stack._FEATURE_BYTES", 100)
+    monkeypatch.setattr("tnml.training.replicas.stack._FEATURE_BYTES", 100)
     found = train_replicas(late, x, y, options_of(), task="regression")
     features = late[0].features(torch.from_numpy(x))
     again = train_replicas(given, features, y, options_of(), task="regression")

@@ -12,8 +12,8 @@ import torch
 from tnml.errors import InputError
 from tnml.study import STUDIES, Study, find_study, run_id
 from tnml.study.grid import read_study_file
-from tnml.study.plain import canonical, plain
-from tnml.study.unit import after_failure, units
+from tnml.study.plain_values import canonical, plain
+from tnml.study.work_unit import after_failure, units
 
 GRID = {"bond_dim": [2, 4, 8], "seed": [0, 1]}
 

@@ -11,7 +11,7 @@ import pytest
 from tnml.errors import InputError
 from tnml.study import Store, Study, StudyProgress, Table, read_table, run, run_id
 from tnml.study.progress import StudyView
-from tnml.study.unit import Unit, perform
+from tnml.study.work_unit import Unit, perform
 
 STUDY = Study(
     name="a", runner="study_runs:one", grid={"x": [3, 1], "seed": [0, 1]}, fixed={"pause": 0.0, "log": None}

@@ -15,7 +15,7 @@ from torch import nn
 
 from tnml.errors import InputError
 from tnml.nn import TNN, TTLinear
-from tnml.nn.tnn import ACTIVATIONS, activation_moments, starting_scales
+from tnml.nn.tt.network import ACTIVATIONS, activation_moments, starting_scales
 
 FUNCTIONS = {
     "sin": np.sin,

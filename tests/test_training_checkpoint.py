@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tnml.errors import InputError
-from tnml.training import checkpoint
+from tnml.loop import checkpoint
 
 STATE = {
     "weight": torch.arange(2000.0),

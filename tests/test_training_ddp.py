@@ -14,12 +14,12 @@ from programs.training_job import SAMPLES, Batches, Net, OneBatch, losses, mean_
 from torch import nn
 
 from tnml.errors import InputError
+from tnml.loop.interrupt import StopRequest
+from tnml.loop.processes import Group
+from tnml.loop.step import Stepper
 from tnml.nn import MPSLayer, SiteDropout
-from tnml.nn.dropout import part_of_batch
+from tnml.randomness import part_of_batch
 from tnml.training import LoopOptions, ProgressReporter, TrainingDiverged, run
-from tnml.training.interrupt import StopRequest
-from tnml.training.processes import Group
-from tnml.training.step import Stepper
 
 PROGRAM = Path(__file__).parent / "programs" / "training_job.py"
 ADAM = {"epochs": 3, "lr": 0.05, "clip_norm": 0.5, "average": "ema"}

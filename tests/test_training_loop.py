@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from tnml.errors import InputError
+from tnml.loop.optim import clip_gradients
 from tnml.training import LoopOptions, TrainingDiverged, TrainingInterrupted, run
-from tnml.training.optim import clip_gradients
 
 
 class Fixed:

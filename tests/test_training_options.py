@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tnml.errors import InputError
+from tnml.loop.options import differences
+from tnml.loop.schedules import learning_rate
+from tnml.randomness import step_seed
 from tnml.training import LoopOptions, TrainOptions
-from tnml.training.options import differences
-from tnml.training.schedules import learning_rate
-from tnml.training.seeds import step_seed
 
 BAD = [
     ({"epochs": 0}, "epochs"),

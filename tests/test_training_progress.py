@@ -8,9 +8,9 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from tnml.loop import progress as progress_module
 from tnml.nn import MPSLayer
 from tnml.training import ProgressReporter, SweepOptions, TrainOptions, sweep_classifier, train_classifier
-from tnml.training import progress as progress_module
 
 
 def trained(reporter, epochs=3):

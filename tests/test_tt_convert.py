@@ -7,8 +7,8 @@ import tt_oracles
 
 from tnml.contraction import TTShape
 from tnml.errors import InputError
-from tnml.nn.tt_convert import cores_of_matrix, matrix_norm, relative_error, truncated_cores
-from tnml.nn.tt_factors import matrix_shape
+from tnml.nn.tt.convert import cores_of_matrix, matrix_norm, relative_error, truncated_cores
+from tnml.nn.tt.factors import matrix_shape
 
 SIZES = [(12, 8, 2), (13, 7, 2), (24, 30, 3), (23, 29, 3), (30, 17, 4), (9, 5, 1)]
 

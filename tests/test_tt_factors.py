@@ -8,7 +8,7 @@ import pytest
 import tt_oracles
 
 from tnml.errors import InputError
-from tnml.nn.tt_factors import equal_factors, factors_text, fitting_ranks, matrix_shape
+from tnml.nn.tt.factors import equal_factors, factors_text, fitting_ranks, matrix_shape
 
 
 def searched(size, count):

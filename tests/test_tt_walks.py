@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from tnml.contraction import PLANS, TTShape, tt_linear, tt_matrix
+from tnml.contraction.tt.core_by_core import Walk, step_matrices, walk_steps
 from tnml.contraction.tt.plans import choose_plan, list_plans
 from tnml.contraction.tt.rates import TYPICAL, rates_of
 from tnml.contraction.tt.slices import Slices, halves
-from tnml.contraction.tt.walk import Walk, step_matrices, walk_steps
 
 SHAPE = TTShape((2, 3, 4), (3, 2, 5), (1, 4, 3, 1))
 

@@ -1,8 +1,8 @@
 """Contraction of tensor networks in which a batch takes part."""
 
-from tnml.contraction.chain import ENGINES, ChainValue, chain, chain_flat
+from tnml.contraction.chain.operator import ENGINES, ChainValue, chain, chain_flat
+from tnml.contraction.chain.shape import ChainShape
 from tnml.contraction.einsum import einsum
-from tnml.contraction.shape import ChainShape
 from tnml.contraction.tt import PLANS, Plan, TTShape, tt_linear, tt_matrix, tt_plans
 
 __all__ = [

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from tnml.data import draws
+from tnml.data import random_table
 from tnml.errors import InputError, choose
 from tnml.features import FeatureMap
 
@@ -65,7 +65,7 @@ class Inputs:
 
     def __post_init__(self) -> None:
         choose("inputs", self.name, _DRAWS)
-        draws.whole("levels", self.levels, 2)
+        random_table.whole("levels", self.levels, 2)
         fits = isinstance(self.correlation, int | float) and not isinstance(self.correlation, bool)
         if not fits or not 0 <= self.correlation < 1:
             raise InputError(f"correlation must be a number in [0, 1), got {self.correlation!r}")
@@ -130,21 +130,21 @@ def _quadrature(name: str, features: FeatureMap) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(nodes), torch.from_numpy(weights / weights.sum())
 
 
-def _uniform(inputs: Inputs, n: int, n_sites: int, seed: int, first: int) -> draws.Numbers:
-    return draws.uniform(n, n_sites, seed=seed, stream=draws.INPUTS, first=first)
+def _uniform(inputs: Inputs, n: int, n_sites: int, seed: int, first: int) -> random_table.Numbers:
+    return random_table.uniform(n, n_sites, seed=seed, stream=random_table.INPUTS, first=first)
 
 
-def _normal(inputs: Inputs, n: int, n_sites: int, seed: int, first: int) -> draws.Numbers:
-    return 0.5 + SPREAD * draws.normal(n, n_sites, seed=seed, stream=draws.INPUTS, first=first)
+def _normal(inputs: Inputs, n: int, n_sites: int, seed: int, first: int) -> random_table.Numbers:
+    return 0.5 + SPREAD * random_table.normal(n, n_sites, seed=seed, stream=random_table.INPUTS, first=first)
 
 
-def _one_hot(inputs: Inputs, n: int, n_sites: int, seed: int, first: int) -> draws.Numbers:
-    drawn = draws.uniform(n, n_sites, seed=seed, stream=draws.INPUTS, first=first)
+def _one_hot(inputs: Inputs, n: int, n_sites: int, seed: int, first: int) -> random_table.Numbers:
+    drawn = random_table.uniform(n, n_sites, seed=seed, stream=random_table.INPUTS, first=first)
     return np.linspace(0, 1, inputs.levels)[np.floor(drawn * inputs.levels).astype(np.int64)]
 
 
-def _markov(inputs: Inputs, n: int, n_sites: int, seed: int, first: int) -> draws.Numbers:
-    drawn = draws.uniform(n, 2 * n_sites, seed=seed, stream=draws.INPUTS, first=first)
+def _markov(inputs: Inputs, n: int, n_sites: int, seed: int, first: int) -> random_table.Numbers:
+    drawn = random_table.uniform(n, 2 * n_sites, seed=seed, stream=random_table.INPUTS, first=first)
     fresh = np.floor(drawn[:, n_sites:] * inputs.levels).astype(np.int64)
     chosen = fresh.copy()
     for site in range(1, n_sites):

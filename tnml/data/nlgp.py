@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from tnml.data import draws
+from tnml.data import random_table
 from tnml.errors import InputError
 
 _JITTER = 1e-3
@@ -106,7 +106,7 @@ def gp_match(
         torch.Size([3, 12])
     """
     root = _root(nlgp_covariance(length, xi, gain, dim, periodic))
-    numbers = draws.normal(n, len(root), seed=seed, stream=draws.NOISE, first=first)
+    numbers = random_table.normal(n, len(root), seed=seed, stream=random_table.NOISE, first=first)
     return torch.from_numpy(np.ascontiguousarray(numbers)) @ root
 
 
@@ -135,7 +135,7 @@ def nlgp_covariance(
     """
     gamma = _gamma(gain)
     root = _root(_covariance_1d(length, xi, periodic))
-    draws.whole("dim", dim, 1)
+    random_table.whole("dim", dim, 1)
     if length**dim > _LARGEST:
         raise InputError(f"a covariance of {length}^{dim} sites is more than {_LARGEST}; take fewer")
     line = root @ root
@@ -181,7 +181,7 @@ def nlgp_mixture(
         >>> nlgp_mixture(6, 10, (1.0, 4.0), 3.0, seed=0).labels.dtype
         torch.int64
     """
-    coin = draws.uniform(n, 1, seed=seed, stream=draws.CLASSES, first=first)[:, 0]
+    coin = random_table.uniform(n, 1, seed=seed, stream=random_table.CLASSES, first=first)[:, 0]
     labels = torch.from_numpy((coin < 0.5).astype(np.int64))
     make = gp_match if gaussian else nlgp
     short, long = (make(n, length, xi, gain, seed, dim, periodic, first=first) for xi in xis)
@@ -194,7 +194,7 @@ def _gamma(gain: float) -> float:
 
 
 def _covariance_1d(length: int, xi: float, periodic: bool) -> Tensor:
-    draws.whole("length", length, 1)
+    random_table.whole("length", length, 1)
     _positive("xi", xi)
     if length > _LARGEST:
         raise InputError(f"length must be at most {_LARGEST}, got {length}")
@@ -214,9 +214,9 @@ def _root(covariance: Tensor) -> Tensor:
 
 def _field(n: int, root: Tensor, dim: int, seed: int, first: int) -> Tensor:
     """Gaussian samples `[n, length^dim]`, the root applied along every axis."""
-    draws.whole("dim", dim, 1)
+    random_table.whole("dim", dim, 1)
     length = len(root)
-    numbers = draws.normal(n, length**dim, seed=seed, stream=draws.INPUTS, first=first)
+    numbers = random_table.normal(n, length**dim, seed=seed, stream=random_table.INPUTS, first=first)
     field = torch.from_numpy(np.ascontiguousarray(numbers)).reshape(n, *[length] * dim)
     for axis in range(1, dim + 1):
         field = torch.tensordot(field, root, ([axis], [0])).movedim(-1, axis)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from tnml.data import draws
+from tnml.data import random_table
 from tnml.errors import InputError, choose
 
 _ROUNDING = 1e-9  # rows of a transition matrix add up to 1 within this
@@ -66,7 +66,7 @@ def symmetric(classes: int, rho: float, exclude_true: bool = True) -> Float64[Te
         >>> symmetric(3, 0.5).tolist()
         [[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.25, 0.25, 0.5]]
     """
-    count, share = draws.whole("classes", classes, 2), _share("rho", rho)
+    count, share = random_table.whole("classes", classes, 2), _share("rho", rho)
     eye = torch.eye(count, dtype=torch.float64)
     other = (1 - eye) / (count - 1) if exclude_true else torch.full_like(eye, 1 / count)
     return (1 - share) * eye + share * other
@@ -89,7 +89,7 @@ def pair(classes: int, rho: float) -> Float64[Tensor, "c c"]:
         >>> pair(3, 0.25)[2].tolist()
         [0.25, 0.0, 0.75]
     """
-    count, share = draws.whole("classes", classes, 2), _share("rho", rho)
+    count, share = random_table.whole("classes", classes, 2), _share("rho", rho)
     eye = torch.eye(count, dtype=torch.float64)
     return (1 - share) * eye + share * eye.roll(1, 1)
 
@@ -146,7 +146,9 @@ def corrupt(y: Int64[Tensor, " n"], T: Float64[Tensor, "c c"], *, seed: int, fir
     _check_transition(T)
     classes = len(T)
     true = _checked_labels(y, classes)
-    numbers = torch.from_numpy(draws.uniform(len(y), 1, seed=seed, stream=draws.FLIPS, first=first))
+    numbers = torch.from_numpy(
+        random_table.uniform(len(y), 1, seed=seed, stream=random_table.FLIPS, first=first)
+    )
     limits = T.cpu().double().cumsum(1)
     limits = limits / limits[:, -1:]  # so that no number lies beyond the last one
     drawn = (numbers >= limits[true]).sum(1)
@@ -178,8 +180,8 @@ class LabelResampler:
 
     def __init__(self, p: float, classes: int, seed: int = 0) -> None:
         self.p = _share("p", p)
-        self.classes = draws.whole("classes", classes, 2)
-        self.seed = draws.whole("seed", seed, 0)
+        self.classes = random_table.whole("classes", classes, 2)
+        self.seed = random_table.whole("seed", seed, 0)
 
     def __call__(self, labels: Int64[Tensor, " n"], step: int) -> Int64[Tensor, " n"]:
         """The labels of this step; `labels` stays as it is.
@@ -188,7 +190,7 @@ class LabelResampler:
             InputError: a label is out of range, or the step is negative.
         """
         true = _checked_labels(labels, self.classes)
-        random = draws.source(self.seed, draws.STEPS, draws.whole("step", step, 0))
+        random = random_table.source(self.seed, random_table.STEPS, random_table.whole("step", step, 0))
         chance, fresh = (torch.from_numpy(random.random_sample(len(true))) for _ in range(2))
         drawn = (fresh * self.classes).floor().to(torch.int64)
         return torch.where(chance < self.p, drawn, true).to(labels.device)

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tnml.data import draws
-from tnml.data.harder import grid_teacher, tanh_network
+from tnml.data import random_table
+from tnml.data.hard_targets import grid_teacher, tanh_network
 from tnml.data.nlgp import Mixture, gp_match, nlgp, nlgp_covariance, nlgp_mixture
 from tnml.data.targets import Target
 from tnml.data.teachers import mps_teacher, parity, permuted_teacher
@@ -133,7 +133,7 @@ def regression(target: Target, n: int, *, noise: float = 0.0, seed: int, first: 
         raise InputError(f"noise must be a finite number, at least 0, got {noise!r}")
     x = target.draw(n, seed=seed, first=first)
     clean = target(x)
-    drawn = draws.normal(n, target.outputs, seed=seed, stream=draws.NOISE, first=first)
+    drawn = random_table.normal(n, target.outputs, seed=seed, stream=random_table.NOISE, first=first)
     return Regression(x, clean + noise * torch.from_numpy(drawn).reshape(clean.shape), clean)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from tnml.contraction import ChainShape, chain_flat
-from tnml.data import draws
+from tnml.data import random_table
 from tnml.data.inputs import Inputs
 from tnml.data.moments import moments, unit_variance
 from tnml.errors import InputError
@@ -146,7 +146,7 @@ class Target:
 
         Its standard error is about 0.005 standard deviations for a normal distribution.
         """
-        return self(self.draw(_MEDIAN_SAMPLES, seed=draws.REFERENCE_SEED)).quantile(0.5, dim=0)
+        return self(self.draw(_MEDIAN_SAMPLES, seed=random_table.REFERENCE_SEED)).quantile(0.5, dim=0)
 
     def state(self, minus: float = 0.0) -> MatrixProductState:
         """The matrix product state that computes the target, its label core in the middle of the chain.

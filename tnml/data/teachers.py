@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from tnml.data import draws
+from tnml.data import random_table
 from tnml.data.inputs import Inputs
 from tnml.data.targets import FeatureName, Target, chain_target
 from tnml.errors import InputError
@@ -91,7 +91,7 @@ def permuted_teacher(
         raise InputError("a permuted teacher takes independent inputs, got 'markov'; take 'one-hot'")
     fmap = feature_map(features)
     state = _random_state(n_sites, bond_dim, fmap.dim, outputs, seed)
-    order = draws.source(seed, draws.PERMUTATION).permutation(n_sites)
+    order = random_table.source(seed, random_table.PERMUTATION).permutation(n_sites)
     found = distribution(inputs, fmap, levels)
     return chain_target(state, features, found, order=tuple(int(site) for site in order))
 
@@ -122,7 +122,7 @@ def parity(
         >>> function(torch.tensor([[0.9, 0.1, 0.8], [0.9, 0.1, 0.2]]))
         tensor([ 1., -1.], dtype=torch.float64)
     """
-    draws.whole("n_sites", n_sites, 1)
+    random_table.whole("n_sites", n_sites, 1)
     chosen = list(range(n_sites)) if sites is None else list(sites)
     fits = all(isinstance(site, int) and 0 <= site < n_sites for site in chosen)
     if not chosen or not fits or len(set(chosen)) < len(chosen):
@@ -153,14 +153,14 @@ def distribution(inputs: str, features: FeatureMap, levels: int | None, correlat
 
 def _random_state(n_sites: int, bond_dim: int, physical: int, outputs: int, seed: int) -> MatrixProductState:
     for what, value, least in (("n_sites", n_sites, 1), ("bond_dim", bond_dim, 1), ("outputs", outputs, 1)):
-        draws.whole(what, value, least)
-    draws.whole("seed", seed, 0)
+        random_table.whole(what, value, least)
+    random_table.whole("seed", seed, 0)
     state = MatrixProductState.random(n_sites, bond_dim, physical, seed=seed)
     place = n_sites // 2
     cores, middle = state.cores, state.bond_dims[place]
     label = torch.eye(middle, dtype=torch.float64)[:, None]
     if outputs > 1:
-        numbers = draws.source(seed, draws.WEIGHTS).standard_normal((middle, outputs, middle))
+        numbers = random_table.source(seed, random_table.WEIGHTS).standard_normal((middle, outputs, middle))
         label = torch.from_numpy(numbers / middle**0.5)
     cores.insert(place, label)
     return MatrixProductState(cores, log_scale=float(state.log_scale), label_site=place)

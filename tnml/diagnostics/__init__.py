@@ -1,13 +1,13 @@
 """Measurements of models that change nothing: spectra, complexity, memorisation, susceptibility."""
 
 from tnml.diagnostics.complexity import geometric_complexity, mps_geometric_complexity
+from tnml.diagnostics.input_moments import FeatureMoments, feature_moments
+from tnml.diagnostics.isolation import undisturbed
 from tnml.diagnostics.memorisation import memorised
-from tnml.diagnostics.moments import FeatureMoments, feature_moments
 from tnml.diagnostics.parameters import ParameterCounts, count_parameters, gauge_free_parameters
 from tnml.diagnostics.spectra import Schmidt, matrices, schmidt, singular_values
 from tnml.diagnostics.susceptibility import Susceptibility, select_models
 from tnml.diagnostics.tracker import Tracker
-from tnml.diagnostics.undisturbed import undisturbed
 
 __all__ = [
     "FeatureMoments",

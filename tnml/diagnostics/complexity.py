@@ -7,7 +7,7 @@ closed form for matrix product states is our own.
 import torch
 from torch import Tensor, nn
 
-from tnml.diagnostics.undisturbed import device_of, undisturbed
+from tnml.diagnostics.isolation import device_of, undisturbed
 from tnml.errors import InputError, choose
 from tnml.mps import MatrixProductState
 from tnml.mps.linalg import rescaled

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
-from tnml.diagnostics.undisturbed import device_of, undisturbed
+from tnml.diagnostics.isolation import device_of, undisturbed
 from tnml.errors import InputError
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tnml.errors import InputError
 from tnml.mps import MatrixProductState
 from tnml.nn import MPSLayer
-from tnml.nn.tt_module import TTModule
+from tnml.nn.tt.module import TTModule
 
 
 @dataclass(frozen=True, kw_only=True)

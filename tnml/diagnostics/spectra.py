@@ -10,7 +10,7 @@ from tnml.errors import InputError
 from tnml.mps import MatrixProductState
 from tnml.mps.canonical import entropies
 from tnml.nn import MPSLayer
-from tnml.nn.tt_module import TTModule
+from tnml.nn.tt.module import TTModule
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from tnml.diagnostics.undisturbed import device_of, seed_generators, untouched_generators
+from tnml.diagnostics.isolation import device_of, seed_generators, untouched_generators
 from tnml.errors import InputError
 
 LossFn = Callable[[Tensor, Tensor], Tensor]

@@ -18,16 +18,16 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from tnml import __version__
+from tnml.checks import whole
 from tnml.errors import InputError, choose
 from tnml.estimators.scaling import fit_range, scale
 from tnml.estimators.solvers import check_solver, sweep_options
 from tnml.features import FEATURE_NAMES, FeatureMap
 from tnml.files import FORMAT, write_model
+from tnml.loop.processes import device_of
+from tnml.loop.results import Row
 from tnml.nn import MPSLayer
 from tnml.training import LoopOptions, ProgressReporter, SweepOptions, TrainOptions, truncate_layer
-from tnml.training.options import whole
-from tnml.training.outcomes import Row
-from tnml.training.processes import device_of
 
 FLOATS = [np.float64, np.float32]
 BLOCK = 256  # samples predicted at a time; always as many, so that no sample's bits depend on the others

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from tnml.errors import InputError
 from tnml.estimators.base import FLOATS, MPSEstimator
+from tnml.loop.results import Row
 from tnml.nn import MPSLayer
 from tnml.training import SweepResult, TrainResult, sweep_classifier, train_classifier
-from tnml.training.outcomes import Row
 
 
 class MPSClassifier(ClassifierMixin, MPSEstimator):

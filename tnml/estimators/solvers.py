@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tnml.checks import whole
 from tnml.errors import InputError, choose
 from tnml.training import SweepOptions
-from tnml.training.options import whole
 
 # What only one solver uses, with the parameter of the other one that comes nearest.
 _OWN: Mapping[str, Mapping[str, str | None]] = {

@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from tnml.errors import InputError, choose
+from tnml.features.custom import map_of_function
 from tnml.features.maps import FeatureMap
 from tnml.features.named import BUILDERS, FEATURE_NAMES
-from tnml.features.own import map_of_function
 
 FeatureSpec = str | Mapping[str, Any] | Callable[[Tensor], Tensor] | FeatureMap
 """Whatever `feature_map` understands."""

@@ -1,13 +1,13 @@
 """PyTorch modules made of tensor networks."""
 
-from tnml.nn.compression import Compressed, compress
-from tnml.nn.compression_report import CompressReport
 from tnml.nn.dropout import BondDropout, SiteDropout
-from tnml.nn.mps_layer import MPSLayer
-from tnml.nn.tnn import TNN
-from tnml.nn.tt_convert import TTFit
-from tnml.nn.tt_embedding import TTEmbedding
-from tnml.nn.tt_linear import TTLinear
+from tnml.nn.mps.layer import MPSLayer
+from tnml.nn.tt.compression import Compressed, compress
+from tnml.nn.tt.compression_report import CompressReport
+from tnml.nn.tt.convert import TTFit
+from tnml.nn.tt.embedding import TTEmbedding
+from tnml.nn.tt.linear import TTLinear
+from tnml.nn.tt.network import TNN
 
 __all__ = [
     "TNN",

@@ -1,54 +1,10 @@
 """Dropout for matrix product states: of bond indices and of sites."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 import torch
 from torch import Tensor, nn
 
-from tnml.errors import InputError
-
-_PART: ContextVar[tuple[int, int, int] | None] = ContextVar("part of a batch", default=None)
-
-
-@contextmanager
-def part_of_batch(first: int, count: int, total: int) -> Iterator[None]:
-    """Inside, `SiteDropout` treats its samples as `first` to `first + count - 1` of a whole batch.
-
-    It draws the masks of all `total` samples, so processes with equal seeds that each take a part of a batch
-    drop together what one process drops, and their generators stay in step.
-
-    Args:
-        first: the part's first sample.
-        count: samples in the part; a tensor with another number of samples gets masks of its own.
-        total: samples in the whole batch.
-
-    Example:
-        >>> with part_of_batch(2, 1, 3):
-        ...     SiteDropout(0.5)(torch.zeros(1, 4, 2), torch.ones(2)).shape
-        torch.Size([1, 4, 2])
-    """
-    token = _PART.set((first, count, total))
-    try:
-        yield
-    finally:
-        _PART.reset(token)
-
-
-def check_probability(what: str, p: float) -> float:
-    """`p` if it lies in [0, 1).
-
-    Raises:
-        InputError: it does not.
-
-    Example:
-        >>> check_probability("bond_dropout", 0.1)
-        0.1
-    """
-    if not 0.0 <= p < 1.0:
-        raise InputError(f"{what} is a probability in [0, 1), got {p}")
-    return float(p)
+from tnml.checks import probability
+from tnml.randomness import batch_part
 
 
 class BondDropout(nn.Module):
@@ -73,7 +29,7 @@ class BondDropout(nn.Module):
 
     def __init__(self, p: float) -> None:
         super().__init__()
-        self.p = check_probability("bond_dropout", p)
+        self.p = probability("bond_dropout", p)
 
     def forward(self, bond_dim: int, like: Tensor, first: int = 1) -> Tensor:
         """The mask `[bond_dim]` in the dtype and on the device of `like`; indices below `first` are kept."""
@@ -106,14 +62,14 @@ class SiteDropout(nn.Module):
 
     def __init__(self, p: float) -> None:
         super().__init__()
-        self.p = check_probability("site_dropout", p)
+        self.p = probability("site_dropout", p)
 
     def forward(self, features: Tensor, neutral: Tensor) -> Tensor:
         """Features `[b, n, d]` where dropped sites hold `neutral [d]`."""
         if not self.training or self.p == 0:
             return features
         samples, sites = features.shape[:2]
-        part = _PART.get()
+        part = batch_part()
         if part is None or part[1] != samples:
             draws = torch.rand(samples, sites, device=features.device)
         else:

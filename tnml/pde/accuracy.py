@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tnml.checks import whole
 from tnml.errors import InputError
 from tnml.pde.derivatives import Function
 from tnml.pde.noise import increments
 from tnml.pde.paths import Paths, euler_maruyama
 from tnml.pde.problem import Problem
-from tnml.training.options import whole
 
 FRESH = 5  # stream of the noise that errors are measured with; a run's own noise has others
 _POINTS = 2**14  # points evaluated at once

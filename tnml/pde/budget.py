@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tnml.errors import InputError
+from tnml.loop.processes import device_of, started_outside
 from tnml.pde.options import SolveOptions
-from tnml.training.processes import device_of, started_outside
 
 _WARM = 2  # iterations before the clock counts
 _STAGE = 1.0  # seconds of measuring, twice that where they are noisy

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tnml.errors import InputError, choose
-from tnml.nn.tnn import ACTIVATIONS
+from tnml.nn.tt.network import ACTIVATIONS
 from tnml.pde.losses import PathLoss
 from tnml.pde.paths import Paths
 from tnml.pde.problem import Problem

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tnml.errors import InputError
+from tnml.loop.options import differences
 from tnml.pde.problem import Problem
-from tnml.training.options import differences
 
 _DEEP = 6  # functions within functions, at most so many
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from tnml.contraction import tt_linear
 from tnml.nn import TNN, TTLinear
-from tnml.nn.tnn import Elementwise, Sine
+from tnml.nn.tt.network import Elementwise, Sine
 from tnml.pde.derivatives import reverse_gradient
 
 Network = Callable[[Tensor], Tensor]  # [m, d + 1] -> [m, 1]

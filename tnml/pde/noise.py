@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tnml.errors import InputError, choose
-from tnml.training.seeds import generator
+from tnml.randomness import generator
 
 _BLOCK = 16  # paths drawn from one generator; even, so that a pair of antithetic paths is in one block
 _NORMAL, _SHIFT = 11, 12  # streams of seeds

@@ -9,14 +9,15 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from tnml.checks import number, whole
 from tnml.errors import InputError, choose
+from tnml.loop.options import AVERAGES, SCHEDULES, check_device
 from tnml.nn import TNN
 from tnml.pde.ansatz import TERMINALS, Ansatz, make_network
 from tnml.pde.deep_bsde import DeepBSDE
 from tnml.pde.problem import Problem
 from tnml.pde.problems import PROBLEMS
 from tnml.training import LoopOptions
-from tnml.training.options import AVERAGES, SCHEDULES, check_device, number, whole
 
 LOSS_NAMES = ("auto", "euler", "unbiased", "deep-bsde")
 NETWORKS = ("dense", "tnn")

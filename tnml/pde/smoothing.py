@@ -11,7 +11,7 @@ from tnml.errors import InputError
 from tnml.pde.noise import increments
 from tnml.pde.paths import Paths, euler_maruyama
 from tnml.pde.problem import Problem
-from tnml.training.seeds import generator
+from tnml.randomness import generator
 
 _PATHS, _STEPS = 256, 32  # of the simulation that constants are taken from
 _CLEAR = 0.5  # share of the mean in the mean square of the terminal's slope that makes a direction

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tnml import __version__
 from tnml.errors import InputError
 from tnml.files import FORMAT, read_model, write_model
+from tnml.loop.results import Row
 from tnml.pde.accuracy import Along, PathErrors, along, fresh_paths, path_errors, values_along
 from tnml.pde.ansatz import Ansatz
 from tnml.pde.deep_bsde import DeepBSDE
@@ -20,8 +21,7 @@ from tnml.pde.options import SolveOptions
 from tnml.pde.paths import Paths
 from tnml.pde.problem import Problem, Reference
 from tnml.pde.problems import problem as named_problem
-from tnml.training.outcomes import Row
-from tnml.training.seeds import forked_rng
+from tnml.randomness import forked_rng
 
 KIND = "pde-solution"
 _POINTS = 2**14  # points evaluated at once

@@ -11,23 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from tnml.errors import InputError, choose
+from tnml.loop.checkpoint import load as load_checkpoint
+from tnml.loop.entry import run
+from tnml.loop.loop import CHECKPOINT
+from tnml.loop.protocols import Reporter
+from tnml.loop.results import Row, TrainingDiverged
 from tnml.pde.accuracy import exact_along, fresh_paths, relative_l2, values_along
 from tnml.pde.budget import iterations_of, seconds_per_iteration
 from tnml.pde.deep_bsde import DeepBSDE, DeepBSDELoss
-from tnml.pde.examine import examine, explained
 from tnml.pde.identity import check_same, identity_of
 from tnml.pde.losses import EulerLoss, UnbiasedLoss
 from tnml.pde.noise import increments, sign_design
 from tnml.pde.options import LOSS_NAMES, NETWORKS, SolveOptions, preset
+from tnml.pde.path_checks import examine, explained
 from tnml.pde.paths import Paths, euler_maruyama
 from tnml.pde.problem import Problem
 from tnml.pde.solution import Solution
-from tnml.training.checkpoint import load as load_checkpoint
-from tnml.training.engine import CHECKPOINT
-from tnml.training.job import Reporter
-from tnml.training.loop import run
-from tnml.training.outcomes import Row, TrainingDiverged
-from tnml.training.seeds import forked_rng, step_seed
+from tnml.randomness import forked_rng, step_seed
 
 Loss = Callable[[Any, Problem, Paths], Tensor]  # (model, problem, paths) -> mean over the paths
 

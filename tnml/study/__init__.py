@@ -2,7 +2,7 @@
 
 from tnml.study.execute import default_folder, run
 from tnml.study.grid import Study
-from tnml.study.plain import run_id
+from tnml.study.plain_values import run_id
 from tnml.study.progress import StudyProgress, StudyReporter, StudyView
 from tnml.study.shipped import STUDIES, find_study
 from tnml.study.store import Store

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from tnml.errors import InputError
 from tnml.study.grid import Study, function_of
-from tnml.study.plain import run_id
+from tnml.study.plain_values import run_id
 from tnml.study.pools import Done, Here, Pool, check_main_guard, cluster_pool, scheduler_pool
 from tnml.study.progress import StudyReporter, StudyView
 from tnml.study.shipped import find_study
 from tnml.study.store import Store
 from tnml.study.table import Table, read_table
-from tnml.study.unit import Unit, after_failure, check_replicas, units
+from tnml.study.work_unit import Unit, after_failure, check_replicas, units
 
 
 def default_folder(study: Study, *, smoke: bool = False) -> Path:

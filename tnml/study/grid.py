@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from tnml.errors import InputError, choose
-from tnml.study.plain import canonical, plain, run_id
+from tnml.study.plain_values import canonical, plain, run_id
 
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")

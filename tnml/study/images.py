@@ -11,7 +11,7 @@ from tnml.data import load, stratified_split
 from tnml.diagnostics import gauge_free_parameters
 from tnml.files import write_text
 from tnml.nn import MPSLayer
-from tnml.study.plain import check_options
+from tnml.study.plain_values import check_options
 from tnml.training import StepView, TrainOptions, evaluate, train_classifier
 
 _CURVE = 20  # points of a learning curve, about

@@ -10,7 +10,7 @@ from tnml.data.noise import corrupt, symmetric
 from tnml.data.synthetic import classification, target
 from tnml.diagnostics import Susceptibility, gauge_free_parameters, geometric_complexity, memorised
 from tnml.nn import MPSLayer
-from tnml.study.plain import check_options
+from tnml.study.plain_values import check_options
 from tnml.training import StepView, TrainOptions, evaluate, train_classifier
 
 _PROBE = 64  # inputs of the susceptibility's batch, outside of the training set

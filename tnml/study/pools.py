@@ -12,8 +12,8 @@ from multiprocessing import resource_tracker
 from typing import Any, NamedTuple, Protocol
 
 from tnml.errors import InputError
-from tnml.study.unit import Unit, perform
-from tnml.training.quiet import quiet
+from tnml.loop.loggers import quiet
+from tnml.study.work_unit import Unit, perform
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 _POLL = 0.5  # seconds between two looks at the workers

@@ -12,7 +12,7 @@ from tnml.errors import InputError
 from tnml.files import write_text
 from tnml.study.grid import Study
 from tnml.study.locks import held, holder, is_held
-from tnml.study.plain import plain, run_id
+from tnml.study.plain_values import plain, run_id
 
 STUDY, RUNS, LOCK = "study.json", "runs", "lock"
 OPTIONS, RESULT, ERROR = "options.json", "result.json", "error.txt"

@@ -10,7 +10,7 @@ from typing import Any
 
 from tnml.errors import InputError
 from tnml.files import atomic_path, no_space, write_text
-from tnml.study.plain import flat, run_id
+from tnml.study.plain_values import flat, run_id
 from tnml.study.store import Store
 
 CSV, PARQUET = "table.csv", "table.parquet"

@@ -12,9 +12,9 @@ from tnml.data.targets import Target
 from tnml.diagnostics import count_parameters
 from tnml.errors import choose
 from tnml.nn import MPSLayer
-from tnml.study.plain import check_options
+from tnml.study.plain_values import check_options
 from tnml.training import SweepOptions, TrainOptions, TrainResult, sweep_regressor
-from tnml.training.replicas import train_replicas, worth_it
+from tnml.training.replicas.train import train_replicas, worth_it
 
 _SOLVERS = {"als": "als", "adam": "adam"}
 _FEATURES = "legendre"  # where no feature map is known to represent the target

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from tnml.errors import InputError
+from tnml.loop.options import LoopOptions
 from tnml.nn import MPSLayer
-from tnml.training.options import LoopOptions
 
 _LONGEST = 80  # characters of an entry that is kept as it is; of a longer one its checksum is kept
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss, one_hot
 
-from tnml.training.job import LossFn
+from tnml.loop.protocols import LossFn
 from tnml.training.options import TrainOptions
 
 Measured = tuple[Tensor, Mapping[str, Tensor]]

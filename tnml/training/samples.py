@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tnml.data import stratified_split
 from tnml.errors import InputError
-from tnml.training.seeds import generator
+from tnml.randomness import generator
 
 Array = npt.NDArray[Any] | Tensor
 

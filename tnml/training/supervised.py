@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from tnml.data import random_shift
 from tnml.errors import InputError
+from tnml.loop.entry import run
+from tnml.loop.protocols import LossFn, Reporter, StepView
+from tnml.loop.results import LoopResult, Row
+from tnml.randomness import generator
 from tnml.training.identity import model_identity
-from tnml.training.job import LossFn, Reporter, StepView
-from tnml.training.loop import run
 from tnml.training.losses import CrossEntropy, loss_of, measure
 from tnml.training.options import TrainOptions
-from tnml.training.outcomes import LoopResult, Row
 from tnml.training.samples import Array, Samples, labelled_samples, regression_samples
-from tnml.training.seeds import generator
 
 _ORDER, _SHIFT = 0, 1  # streams of seeds; 2 is dropout's, 3 the held-out part's
 

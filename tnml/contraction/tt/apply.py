@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tnml.contraction.transforms import transformed
+from tnml.contraction.tt.core_by_core import Walk, step_matrices, walk_plainly, walk_steps
 from tnml.contraction.tt.costs import NETWORKS, Plan
 from tnml.contraction.tt.matrix import multiply_cores
 from tnml.contraction.tt.network import contract_in_order
@@ -18,7 +19,6 @@ from tnml.contraction.tt.plans import choose_plan
 from tnml.contraction.tt.rates import rates_of
 from tnml.contraction.tt.shape import TTShape
 from tnml.contraction.tt.slices import Slices, halves, whole_matrix
-from tnml.contraction.tt.walk import Walk, step_matrices, walk_plainly, walk_steps
 from tnml.errors import InputError
 
 COMPILED_BATCH = (

@@ -4,10 +4,10 @@ import itertools
 import math
 from dataclasses import dataclass, replace
 
+from tnml.contraction.tt.core_by_core import copies_are_smaller, walk_steps
 from tnml.contraction.tt.network import Pair, contraction_order, products
 from tnml.contraction.tt.rates import Rates
 from tnml.contraction.tt.shape import TTShape
-from tnml.contraction.tt.walk import copies_are_smaller, walk_steps
 
 NETWORKS = ("middle", "path")
 LARGE = 32 * 2**20  # bytes beyond which the system hands out fresh memory at every allocation

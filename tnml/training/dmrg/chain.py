@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tnml.contraction import ChainShape
 from tnml.nn import MPSLayer
-from tnml.nn.layout import layout_of
+from tnml.nn.mps.layout import layout_of
 
 
 @dataclass

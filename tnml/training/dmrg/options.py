@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tnml.checks import number, whole
 from tnml.errors import InputError, choose
-from tnml.training.options import LOSSES, check_device, number, whole
+from tnml.loop.options import check_device
+from tnml.training.options import LOSSES
 
 SOLVERS = ("newton-cg", "cg", "lbfgs", "als")
 METRICS = ("data", "frobenius")

@@ -12,20 +12,20 @@ from torch import Tensor
 
 from tnml.data import random_shift
 from tnml.errors import InputError
+from tnml.loop import checkpoint
+from tnml.loop.interrupt import StopRequest
+from tnml.loop.loop import CHECKPOINT, METRICS, check_folder, remove_leftovers
+from tnml.loop.options import differences
+from tnml.loop.processes import device_of
+from tnml.loop.protocols import Reporter, StepView
+from tnml.loop.records import write_metrics
+from tnml.loop.results import Row, TrainingDiverged, TrainingInterrupted
 from tnml.nn import MPSLayer
-from tnml.training import checkpoint
+from tnml.randomness import generator
 from tnml.training.dmrg.chain import CenteredChain, chain_of, largest, put_into
 from tnml.training.dmrg.local import CrossEntropyOf, OutputLoss, SquaredErrorOf
 from tnml.training.dmrg.options import FREE, SweepOptions
 from tnml.training.dmrg.sweep import Batch, BondRow, Sweeper
-from tnml.training.engine import CHECKPOINT, METRICS, check_folder, remove_leftovers
-from tnml.training.interrupt import StopRequest
-from tnml.training.job import Reporter, StepView
-from tnml.training.options import differences
-from tnml.training.outcomes import Row, TrainingDiverged, TrainingInterrupted
-from tnml.training.processes import device_of
-from tnml.training.records import write_metrics
-from tnml.training.seeds import generator
 
 BONDS = "bonds.csv"
 _DRAW, _SHIFT = 0, 2  # streams of seeds

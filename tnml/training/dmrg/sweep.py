@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tnml.randomness import generator
 from tnml.training.dmrg.chain import CenteredChain, largest
 from tnml.training.dmrg.environments import Environments
 from tnml.training.dmrg.local import BondOutputs, Objective, OutputLoss
@@ -15,7 +16,6 @@ from tnml.training.dmrg.options import SweepOptions
 from tnml.training.dmrg.sides import Side
 from tnml.training.dmrg.solvers import SOLVE
 from tnml.training.dmrg.split import BondSplit, split_bond
-from tnml.training.seeds import generator
 
 BondRow = dict[str, float]
 Batch = tuple[Sequence[Tensor | None], Tensor]  # features [b, d] of every site of the chain, targets [b, c]

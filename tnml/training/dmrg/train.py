@@ -10,16 +10,16 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from tnml.errors import InputError
+from tnml.loop.checkpoint import plain_copy
+from tnml.loop.options import LoopOptions
+from tnml.loop.protocols import LossFn, Reporter
+from tnml.loop.results import Row
 from tnml.nn import MPSLayer
-from tnml.training.checkpoint import plain_copy
 from tnml.training.dmrg.options import SweepOptions
 from tnml.training.dmrg.run import SweepRun
 from tnml.training.dmrg.sweep import BondRow
 from tnml.training.identity import model_identity
-from tnml.training.job import LossFn, Reporter
 from tnml.training.losses import CrossEntropy, LabelSquaredError, SquaredError, measure
-from tnml.training.options import LoopOptions
-from tnml.training.outcomes import Row
 from tnml.training.samples import Array, Samples, labelled_samples, regression_samples
 from tnml.training.supervised import HeldOut
 

@@ -6,6 +6,7 @@ import math
 import torch
 from torch import Tensor
 
+from tnml.checks import number
 from tnml.errors import InputError
 from tnml.nn import MPSLayer
 from tnml.training.dmrg.chain import chain_of, put_into
@@ -13,7 +14,6 @@ from tnml.training.dmrg.local import SquaredErrorOf
 from tnml.training.dmrg.options import SweepOptions
 from tnml.training.dmrg.sweep import Sweeper
 from tnml.training.dmrg.train import check_layer
-from tnml.training.options import number
 from tnml.training.samples import Array, checked_inputs
 
 _MOST_SAMPLES = 2000  # second moments of so many are sharp enough, and their contractions fit

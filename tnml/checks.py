@@ -1,0 +1,121 @@
+"""The one place where numbers that a user gives are checked: one function and one wording for each kind."""
+
+import math
+import operator
+from collections.abc import Iterable
+from numbers import Real
+
+from tnml.errors import InputError, choose
+
+
+def whole(name: str, value: object, least: int = 0, most: int | None = None) -> int:
+    """`value` as an int if it is a whole number from `least` to `most`; NumPy's and torch's integers count.
+
+    Args:
+        name: what the error calls it.
+        value: what came. Booleans and floats are no whole numbers, 3.0 neither.
+        least: the smallest allowed.
+        most: the largest allowed; None sets no limit.
+
+    Raises:
+        InputError: it is not.
+
+    Example:
+        >>> import numpy as np
+        >>> whole("epochs", np.int64(3), 1)
+        3
+        >>> whole("epochs", 0, 1)
+        Traceback (most recent call last):
+        tnml.errors.InputError: epochs must be a whole number, at least 1, got 0
+    """
+    found = _index(value)
+    if found is None or found < least or (most is not None and found > most):
+        rule = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise InputError(f"{name} must be a whole number, {rule}, got {value!r}")
+    return found
+
+
+def number(
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float = math.inf,
+    most: float | None = None,
+) -> float:
+    """`value` as a float if it is a finite real number above `above`, at least `least`, below `below`.
+
+    Args:
+        name: what the error calls it.
+        value: what came; NumPy's numbers count, booleans do not.
+        above: it has to be larger.
+        least: it has to be as large.
+        below: it has to be smaller.
+        most: it must not be larger.
+
+    Raises:
+        InputError: it is not.
+
+    Example:
+        >>> number("warmup", 1.5, least=0.0, below=1.0)
+        Traceback (most recent call last):
+        tnml.errors.InputError: warmup must be a number, at least 0 and below 1, got 1.5
+    """
+    rules = []
+    if above is not None:
+        rules.append(f"above {above:g}")
+    if least is not None:
+        rules.append(f"at least {least:g}")
+    if below < math.inf:
+        rules.append(f"below {below:g}")
+    if most is not None:
+        rules.append(f"at most {most:g}")
+    found = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    good = (
+        math.isfinite(found)
+        and (above is None or found > above)
+        and (least is None or found >= least)
+        and found < below
+        and (most is None or found <= most)
+    )
+    if not good:
+        rule = f" {' and '.join(rules)}," if rules else ""
+        raise InputError(f"{name} must be a {'' if rules else 'finite '}number,{rule} got {value!r}")
+    return found
+
+
+def probability(name: str, value: object, *, one: bool = False) -> float:
+    """`value` as a float if it is a probability: at least 0 and below 1, or up to 1 where `one` allows it.
+
+    Raises:
+        InputError: it is not.
+
+    Example:
+        >>> probability("site_dropout", 0.5)
+        0.5
+    """
+    return number(name, value, least=0.0, most=1.0) if one else number(name, value, least=0.0, below=1.0)
+
+
+def one_of(name: str, value: str, known: Iterable[str]) -> str:
+    """`value` if it is one of the known names; otherwise the error gives the nearest and the whole list.
+
+    Raises:
+        InputError: it is not.
+
+    Example:
+        >>> one_of("loss", "mse", ("cross-entropy", "mse"))
+        'mse'
+    """
+    return choose(name, value, {option: option for option in known})
+
+
+def _index(value: object) -> int | None:
+    """The value of an integer of any kind; None for everything else, booleans too."""
+    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # what it refuses is caught
+    except TypeError:
+        return None

@@ -1,0 +1,297 @@
+"""The batched chain: one operator, two engines, hand-written adjoint.
+
+Everything that evaluates a matrix product state on a batch comes through `chain_flat`. It is registered with
+`torch.library` as `tnml::chain`, so `torch.compile` takes it whole; its adjoint is `tnml::chain_backward`.
+Double backward, `torch.func` transforms and forward-mode differentiation run the reference recurrence.
+"""
+
+import functools
+import importlib
+import logging
+import math
+import threading
+import warnings
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tnml.contraction.chain import fork, kernels_torch  # noqa: F401 (fork: its hook has to be there early)
+from tnml.contraction.chain.reference import reference_chain
+from tnml.contraction.chain.shape import ChainShape
+from tnml.contraction.transforms import transformed
+from tnml.errors import InputError, choose
+from tnml.shapes import check_cores
+
+ENGINES = ("auto", "torch", "native", "reference")
+ANNOUNCE_AFTER = 1.5  # seconds of compiling before a line says so
+
+
+class ChainValue(NamedTuple):
+    """What two half chains bring to the label site.
+
+    Attributes:
+        left: `[b, l]`, the left half's vectors, each near norm 1 by a power of two.
+        right: `[b, r]`, likewise.
+        exponent: `[2, b]`; the true vectors are `left * 2**exponent[0]` and `right * 2**exponent[1]`. It is
+            constant almost everywhere and carries no gradient.
+    """
+
+    left: Tensor
+    right: Tensor
+    exponent: Tensor
+
+    @property
+    def log_scale(self) -> Tensor:
+        """Natural logarithm `[b]` of the scale of left times right."""
+        return self.exponent.sum(0) * math.log(2)
+
+
+def chain(
+    features: Tensor, cores: Sequence[Tensor], *, label_site: int | None = None, engine: str = "auto"
+) -> ChainValue:
+    """The batch's half chains from both ends to the label site.
+
+        1 - A - .. - A - left     right - A - .. - A - 1
+            |        |                    |        |
+            f        f                    f        f
+
+    Args:
+        features: `[b, n, d]`.
+        cores: n cores `(l, d, r)`; the bonds on the two sides of the label site may differ (a label core
+            fits there).
+        label_site: number of cores left of the label site; None takes the middle.
+        engine: "auto" (the native engine for float32 on the CPU, else torch), "torch", "native", "reference".
+
+    Raises:
+        InputError: the cores do not fit each other or the features, or the engine cannot take them.
+
+    Cost: n d chi^2 multiply-adds a sample; with the gradient three times that. Memory: the vectors that
+    enter every site, n b chi numbers, when a gradient is asked for.
+
+    Example:
+        >>> cores = [torch.ones(1, 2, 2), torch.ones(2, 2, 2), torch.ones(2, 2, 2), torch.ones(2, 2, 1)]
+        >>> value = chain(torch.ones(3, 4, 2), cores)
+        >>> value.left[0], value.log_scale
+        (tensor([8., 8.]), tensor([0., 0., 0.]))
+    """
+    label = len(cores) // 2 if label_site is None else label_site
+    if not 0 <= label <= len(cores):
+        raise InputError(f"label_site must lie in 0 to {len(cores)} (the number of cores), got {label}")
+    if label:
+        check_cores(cores[:label], right=None)
+    if label < len(cores):
+        check_cores(cores[label:], left=None)
+    if not cores or cores[0].shape[1] != cores[-1].shape[1]:
+        raise InputError("expected cores of one physical dimension, at least one")
+    shape = ChainShape(
+        cores[0].shape[1],
+        (1, *(core.shape[2] for core in cores[:label])),
+        (*(core.shape[0] for core in cores[label:]), 1),
+    )
+    return chain_flat(features, shape.join([core.transpose(0, 1) for core in cores]), shape, engine)
+
+
+def chain_flat(features: Tensor, weight: Tensor, shape: ChainShape, engine: str = "auto") -> ChainValue:
+    """`chain` for cores that lie in one flat vector, as `MPSLayer` keeps them; no copy is made.
+
+    Args:
+        features: `[b, n, d]`, same dtype and device as `weight`.
+        weight: `[shape.n_weights]`.
+        shape: bonds and label site.
+        engine: see `chain`.
+
+    Raises:
+        InputError: shapes, dtypes or devices disagree, or the engine cannot take them.
+
+    Example:
+        >>> shape = ChainShape(2, (1, 2), (2, 1))
+        >>> chain_flat(torch.ones(3, 2, 2), torch.ones(8), shape).right.shape
+        torch.Size([3, 2])
+    """
+    _check(features, weight, shape, engine)
+    if engine == "reference" or transformed(features, weight):
+        return ChainValue(*reference_chain(features, weight, shape))
+    keep = 0
+    if torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad):
+        keep = 2 if features.requires_grad else 1
+    left, right, exponent, *_ = torch.ops.tnml.chain(features, weight, shape.key, engine, keep)
+    return ChainValue(left, right, exponent)
+
+
+def _check(features: Tensor, weight: Tensor, shape: ChainShape, engine: str) -> None:
+    if engine not in ENGINES:
+        choose("engine", engine, dict.fromkeys(ENGINES))
+    if engine == "native" and (weight.device.type != "cpu" or weight.dtype != torch.float32):
+        raise InputError(
+            f"the native engine takes float32 on the CPU, got {weight.dtype} on {weight.device}; "
+            'use engine="torch" or "auto"'
+        )
+    if features.dim() != 3 or tuple(features.shape[1:]) != (shape.n_sites, shape.physical):
+        raise InputError(
+            f"expected features [b, {shape.n_sites}, {shape.physical}] for this chain, "
+            f"got {list(features.shape)}"
+        )
+    if weight.shape != (shape.n_weights,):
+        raise InputError(f"expected {shape.n_weights} weights in one vector, got {list(weight.shape)}")
+    if features.dtype != weight.dtype or features.device != weight.device:
+        raise InputError(
+            f"features are {features.dtype} on {features.device}, weights {weight.dtype} on {weight.device}; "
+            "convert one of them"
+        )
+
+
+def _runs_native(engine: str, weight: Tensor) -> bool:
+    """Whether the native engine runs: asked for or fitting, and there."""
+    fits = weight.device.type == "cpu" and weight.dtype == torch.float32
+    return engine != "torch" and fits and native_engine() is not None
+
+
+@functools.cache
+def native_engine() -> ModuleType | None:
+    """The compiled native engine; None, after one warning, where numba cannot be used.
+
+    The first call of an installation compiles for some seconds and says so; numba keeps the result on disk.
+
+    Example:
+        >>> module = native_engine()
+        >>> module is None or module.__name__
+        'tnml.contraction.chain.native'
+    """
+    timer = threading.Timer(ANNOUNCE_AFTER, _announce)
+    timer.daemon = True
+    timer.start()
+    try:
+        return importlib.import_module("tnml.contraction.chain.native")
+    except Exception as error:  # noqa: BLE001 (numba and LLVM fail in many ways; the torch engine is left)
+        warnings.warn(
+            f"the native engine is not available ({type(error).__name__}: {error}); using the torch engine, "
+            "which is slower on the CPU. Is numba installed and its cache folder writable?",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    finally:
+        timer.cancel()
+
+
+def _announce() -> None:
+    logging.getLogger("tnml").warning("tnml: compiling the native engine, once, about 10 seconds")
+
+
+@torch.library.custom_op("tnml::chain", mutates_args=())
+def _chain_op(features: Tensor, weight: Tensor, key: str, engine: str, keep: int) -> list[Tensor]:
+    """`left, right, exponent`, what the backward needs (`keep` 0: nothing, 1: weights, 2: features too)."""
+    shape = ChainShape.from_key(key)
+    if _runs_native(engine, weight):
+        return list(_native().forward(features.detach(), weight.detach().contiguous(), shape, keep))
+    return list(kernels_torch.forward(features.detach(), weight.detach(), shape, keep > 0))
+
+
+@torch.library.custom_op("tnml::chain_backward", mutates_args=())
+def _backward_op(
+    gradients: list[Tensor],
+    features: Tensor,
+    weight: Tensor,
+    key: str,
+    engine: str,
+    state: list[Tensor],
+    both: bool,
+) -> list[Tensor]:
+    """Gradient of the weights and, if `both`, of the features."""
+    shape = ChainShape.from_key(key)
+    left, right = gradients
+    if _runs_native(engine, weight):
+        of_weight, of_features = _native().backward(
+            left, right, features, weight.contiguous(), shape, state, both
+        )
+    else:
+        of_weight, of_features = kernels_torch.backward(
+            (left, right), features, weight, shape, state[0], both
+        )
+    return [of_weight] if of_features is None else [of_weight, of_features]
+
+
+def _native() -> Any:
+    module = native_engine()
+    if module is None:
+        raise RuntimeError("the native engine was chosen but cannot be loaded")
+    return module
+
+
+@_chain_op.register_fake
+def _chain_fake(features: Tensor, weight: Tensor, key: str, engine: str, keep: int) -> list[Tensor]:
+    shape, batch = ChainShape.from_key(key), features.shape[0]
+    left, right = features.new_empty(batch, shape.left[-1]), features.new_empty(batch, shape.right[0])
+    exponent = torch.empty(2, batch, dtype=weight.real.dtype, device=weight.device)
+    if _runs_native(engine, weight):
+        sizes = _native().Sizes.of(shape, batch, keep)
+        state = [features.new_empty(size) for size in (sizes.packed, sizes.saved, sizes.factors)]
+    else:
+        state = [features.new_empty(kernels_torch.saved_size(shape, batch) if keep else 0)]
+    return [left, right, exponent, *state]
+
+
+@_backward_op.register_fake
+def _backward_fake(
+    gradients: list[Tensor],
+    features: Tensor,
+    weight: Tensor,
+    key: str,
+    engine: str,
+    state: list[Tensor],
+    both: bool,
+) -> list[Tensor]:
+    return [weight.new_empty(weight.shape)] + ([features.new_empty(features.shape)] if both else [])
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    features, weight, ctx.key, ctx.engine, _ = inputs
+    ctx.save_for_backward(features, weight, *output[2:])
+    ctx.mark_non_differentiable(*output[2:])
+    ctx.set_materialize_grads(False)  # else zeros as large as the saved vectors are made
+
+
+def _differentiate(
+    ctx: Any, gradients: list[Tensor]
+) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    features, weight, exponent, *state = ctx.saved_tensors
+    shape = ChainShape.from_key(ctx.key)
+    both = ctx.needs_input_grad[0]
+    batch = features.shape[0]
+    zeros = features.new_zeros(batch, shape.left[-1]), features.new_zeros(batch, shape.right[0])
+    incoming = [z if g is None else g for g, z in zip(gradients[:2], zeros, strict=True)]
+    if torch.is_grad_enabled() or transformed(*incoming):
+        wanted = ctx.needs_input_grad[:2]
+        of_both = _differentiable_backward(incoming, features, weight, exponent, shape, wanted)
+        return of_both[0], of_both[1], None, None, None
+    found = torch.ops.tnml.chain_backward(incoming, features, weight, ctx.key, ctx.engine, state, both)
+    return found[1] if both else None, found[0], None, None, None
+
+
+def _differentiable_backward(
+    gradients: list[Tensor],
+    features: Tensor,
+    weight: Tensor,
+    exponent: Tensor,
+    shape: ChainShape,
+    wanted: tuple[bool, bool],
+) -> list[Tensor | None]:
+    """The adjoint through the reference recurrence, so that it can be differentiated again."""
+    with torch.enable_grad():
+        left, right, own = reference_chain(features, weight, shape)
+        factor = torch.exp2(own - exponent).unsqueeze(-1).to(left.dtype)
+        outputs = [left * factor[0], right * factor[1]]
+        inputs = [t for t, want in zip((features, weight), wanted, strict=True) if want]
+        live = [(o, g) for o, g in zip(outputs, gradients, strict=True) if o.requires_grad]
+        found = iter(
+            torch.autograd.grad(
+                [o for o, _ in live], inputs, [g for _, g in live], create_graph=True, materialize_grads=True
+            )
+        )
+    return [next(found) if want else None for want in wanted]
+
+
+_chain_op.register_autograd(_differentiate, setup_context=_keep_for_backward)

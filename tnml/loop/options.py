@@ -1,0 +1,174 @@
+"""Everything that can be chosen about one optimisation, checked once when it is written down."""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tnml.checks import number, whole
+from tnml.errors import InputError, choose
+
+OPTIMIZERS = ("adam", "adamw", "sgd", "lbfgs")
+SCHEDULES = ("one-cycle", "cosine", "constant", "step")
+AVERAGES = ("none", "ema")
+PRECISIONS = ("auto", "32", "64", "bf16-mixed")
+
+_NAMED = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "average": AVERAGES, "precision": PRECISIONS}
+# These may change when a run is resumed: they move it to another machine or write more or less often.
+_FREE = frozenset({"device", "devices", "checkpoint_every", "checkpoint_seconds", "tensorboard"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """The options of one optimisation, for any loss; a wrong value raises when the object is made.
+
+    Args:
+        epochs: passes over the batches.
+        optimizer: "adam", "adamw", "sgd" or "lbfgs" (strong Wolfe line search on each batch).
+        lr: peak learning rate; for "lbfgs" the first step of the line search, by custom 1.
+        weight_decay: decoupled for "adamw", an L2 penalty for "adam" and "sgd"; "lbfgs" has none.
+        beta1: decay of the mean of the gradient, adam and adamw.
+        beta2: decay of the mean of the squared gradient, adam and adamw.
+        eps: added to the root of the latter.
+        momentum: of sgd.
+        lbfgs_iterations: inner iterations of "lbfgs" on each batch.
+        schedule: "one-cycle" (cosine rise from lr/25, cosine decay to lr/250,000), "cosine" (decay to 0),
+            "constant", or "step" (times `decay_factor` after every `decay_every` epochs).
+        warmup: fraction of all steps that "one-cycle" spends rising.
+        decay_every: epochs between the drops of "step".
+        decay_factor: what "step" multiplies with.
+        clip_norm: longest gradient (2-norm over all parameters); None clips nothing.
+        average: "ema" keeps an exponential moving average of the weights; it is what gets evaluated and
+            what the module holds at the end. "none" keeps none.
+        ema_decay: decay per step, reached after a warm-up: at step t it is min(ema_decay, (1+t)/(10+t)).
+        patience: epochs without a better `monitor` after which training stops and the best weights come
+            back; None always trains to the end and keeps the last weights.
+        monitor: the number `patience` watches, a key of what `evaluate` returns; a name with "accuracy"
+            in it is better when higher, any other when lower.
+        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
+        devices: processes, one device each; under torchrun leave it at 1 and torchrun's count is taken.
+        precision: "auto" (the module as it is), "32", "64", or "bf16-mixed".
+        seed: of everything random in the run.
+        checkpoint_every: epochs between checkpoints (the last epoch always writes one).
+        checkpoint_seconds: longest time without a checkpoint inside an epoch; None waits for the epoch.
+        tensorboard: also write TensorBoard event files to the run's folder.
+
+    Raises:
+        InputError: a value is out of its range or a name is unknown.
+
+    Example:
+        >>> LoopOptions(epochs=3, lr=1e-2).optimizer
+        'adam'
+        >>> LoopOptions(optimizer="adma")
+        Traceback (most recent call last):
+        tnml.errors.InputError: unknown optimizer 'adma'; did you mean ... Choose from: ...
+    """
+
+    epochs: int = 10
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    momentum: float = 0.9
+    lbfgs_iterations: int = 20
+    schedule: str = "one-cycle"
+    warmup: float = 0.1
+    decay_every: int = 10
+    decay_factor: float = 0.1
+    clip_norm: float | None = None
+    average: str = "none"
+    ema_decay: float = 0.999
+    patience: int | None = None
+    monitor: str = "val_loss"
+    device: str = "auto"
+    devices: int = 1
+    precision: str = "auto"
+    seed: int = 0
+    checkpoint_every: int = 1
+    checkpoint_seconds: float | None = 60.0
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name, known in _NAMED.items():
+            choose(name, getattr(self, name), dict.fromkeys(known))
+        for name in ("epochs", "lbfgs_iterations", "decay_every", "devices", "checkpoint_every"):
+            whole(name, getattr(self, name), 1)
+        whole("seed", self.seed, 0)
+        for name in ("lr", "eps", "decay_factor"):
+            number(name, getattr(self, name), above=0.0)
+        number("weight_decay", self.weight_decay, least=0.0)
+        for name in ("beta1", "beta2", "momentum", "ema_decay"):
+            number(name, getattr(self, name), least=0.0, below=1.0)
+        number("warmup", self.warmup, least=0.0, below=1.0)
+        if self.clip_norm is not None:
+            number("clip_norm", self.clip_norm, above=0.0)
+        if self.patience is not None:
+            whole("patience", self.patience, 1)
+        if self.checkpoint_seconds is not None:
+            number("checkpoint_seconds", self.checkpoint_seconds, above=0.0)
+        _check_lbfgs(self)
+        check_device(self.device)
+
+    def record(self) -> dict[str, Any]:
+        """The options as a flat dictionary of numbers, strings and None, as checkpoints keep them.
+
+        Example:
+            >>> LoopOptions(lr=0.5).record()["lr"]
+            0.5
+        """
+        return dataclasses.asdict(self)
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = _FREE) -> list[str]:
+    """What differs between the record of a stored run and a new one in a way that changes the result.
+
+    Where it runs and how often it writes may change. `epochs` may change where the learning rate does not
+    depend on it: under the schedules "constant" and "step".
+
+    Args:
+        saved: the record in the checkpoint.
+        now: that of the new run.
+        free: names that may change.
+
+    Returns:
+        One text per difference, "lr: 0.1 in the checkpoint, 0.2 now".
+
+    Example:
+        >>> differences({"lr": 0.1, "device": "cpu"}, {"lr": 0.2, "device": "cuda"})
+        ['lr: 0.1 in the checkpoint, 0.2 now']
+    """
+    free = set(free)
+    if now.get("schedule") in ("constant", "step"):
+        free.add("epochs")
+    names = [name for name in {**saved, **now} if name not in free]
+    return [
+        f"{name}: {saved.get(name)!r} in the checkpoint, {now.get(name)!r} now"
+        for name in names
+        if saved.get(name) != now.get(name)
+    ]
+
+
+def _check_lbfgs(options: LoopOptions) -> None:
+    if options.optimizer != "lbfgs":
+        return
+    if options.clip_norm is not None:
+        raise InputError("clip_norm would bend the line search of optimizer='lbfgs'; set clip_norm to None")
+    if options.weight_decay:
+        raise InputError("optimizer='lbfgs' has no weight decay; set weight_decay to 0")
+
+
+def check_device(device: object) -> None:
+    """Raises unless `device` is the name of one.
+
+    Raises:
+        InputError: it is not.
+
+    Example:
+        >>> check_device("cuda:1")
+    """
+    kind, colon, index = str(device).partition(":")
+    named = isinstance(device, str) and kind in ("auto", "cpu", "cuda")
+    if not named or (colon and (kind != "cuda" or not index.isdecimal())):
+        raise InputError(f"device must be 'auto', 'cpu', 'cuda' or like 'cuda:1', got {device!r}")

@@ -1,0 +1,1 @@
+"""The layer whose weights are a matrix product state."""

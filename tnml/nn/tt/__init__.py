@@ -1,0 +1,1 @@
+"""Layers whose weights are tensor-train matrices, and networks compressed to them."""

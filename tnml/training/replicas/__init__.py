@@ -1,0 +1,1 @@
+"""Many equal layers trained at once."""
