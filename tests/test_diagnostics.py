@@ -12,8 +12,8 @@ import tnml.diagnostics
 from tnml import diagnostics
 from tnml.nn import MPSLayer
 from tnml.training import TrainOptions, run, train_classifier
+from tnml.training.batches import ArrayBatches
 from tnml.training.losses import CrossEntropy
-from tnml.training.supervised import ArrayBatches
 
 
 def looked_at(model, optimizer, x, y):

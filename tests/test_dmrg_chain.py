@@ -8,8 +8,8 @@ import torch
 from tnml.nn import MPSLayer
 from tnml.training import SweepOptions
 from tnml.training.dmrg.chain import chain_of, put_into
-from tnml.training.dmrg.local import SquaredErrorOf
-from tnml.training.dmrg.sweep import Sweeper
+from tnml.training.dmrg.sweep import SweepBatch, Sweeper
+from tnml.training.losses import SquaredError
 
 
 def rand(*shape, seed=0):
@@ -66,7 +66,7 @@ def sweeper_of(layer, chain, x, targets=None, **options):
         features.insert(chain.label, None)
     targets = torch.zeros(len(x), layer.out_features).double() if targets is None else targets
     settings = SweepOptions(loss="mse", device="cpu", **{"max_bond": 100, **options})
-    return Sweeper(chain, lambda half: (features, targets), SquaredErrorOf(), settings)
+    return Sweeper(chain, lambda half: SweepBatch(features, targets), SquaredError(), settings)
 
 
 def features_beside(chain, features):

@@ -204,7 +204,7 @@ def test_global_randomness_is_left_alone(data):
         ({"options": [TrainOptions(batch_size=n) for n in (1, 2, 3)]}, "need one batch_size; layer 1 has 2"),
         ({"options": TrainOptions(optimizer="lbfgs")}, "optimizer='lbfgs' has no form"),
         ({"options": TrainOptions(max_shift=1)}, "max_shift=1 has no form"),
-        ({"options": TrainOptions(label_smoothing=0.1)}, "label_smoothing is for classifiers"),
+        ({"options": TrainOptions(label_smoothing=0.1)}, "label_smoothing are for classifiers"),
         ({"options": TrainOptions(patience=1, validation=0.1, monitor="val_accuracy")}, "is not measured"),
         ({"task": "clustering"}, "unknown task 'clustering'"),
         ({"diverged": "ignore"}, "unknown diverged 'ignore'"),

@@ -8,10 +8,11 @@ from torch import nn
 from tnml.errors import InputError
 from tnml.nn import MPSLayer
 from tnml.training import TrainingInterrupted, TrainOptions, evaluate, train_classifier, train_regressor
+from tnml.training.batches import ArrayBatches
 from tnml.training.identity import model_identity
 from tnml.training.losses import CrossEntropy, LabelSquaredError, measure
-from tnml.training.samples import labelled_samples
-from tnml.training.supervised import ArrayBatches
+from tnml.training.samples import samples_for
+from tnml.training.tasks import CLASSIFICATION
 
 
 @pytest.fixture
@@ -73,23 +74,21 @@ def test_patience_ends_a_hopeless_run(blobs):
 def test_batches_shuffle_every_epoch_and_cover_every_sample():
     x, y = torch.arange(23.0)[:, None], torch.arange(23)
     batches = ArrayBatches(x, y, TrainOptions(batch_size=5))
-    orders = [
-        torch.cat([batches(epoch, s)[1] for s in range(batches.steps_per_epoch)]) for epoch in (0, 1, 0)
-    ]
-    assert [len(batches(0, s)[0]) for s in range(batches.steps_per_epoch)] == [5, 5, 5, 5, 3]
+    orders = [torch.cat([batches(epoch, s).y for s in range(batches.steps_per_epoch)]) for epoch in (0, 1, 0)]
+    assert [len(batches(0, s).x) for s in range(batches.steps_per_epoch)] == [5, 5, 5, 5, 3]
     assert sorted(orders[0].tolist()) == sorted(orders[1].tolist()) == list(range(23))
     assert orders[0].tolist() != orders[1].tolist()
     assert orders[0].tolist() == orders[2].tolist()
-    assert torch.equal(batches(0, 1)[0][:, 0], batches(0, 1)[1].float())
+    assert torch.equal(batches(0, 1).x[:, 0], batches(0, 1).y.float())
     other = ArrayBatches(x, y, TrainOptions(batch_size=5, seed=1))
-    assert other(0, 0)[1].tolist() != batches(0, 0)[1].tolist()
+    assert other(0, 0).y.tolist() != batches(0, 0).y.tolist()
 
 
 def test_shifts_move_the_images_and_repeat_exactly():
     x = torch.zeros(6, 25)
     x[:, 12] = 1.0  # the middle pixel of 5 x 5
     options = TrainOptions(batch_size=6, max_shift=1)
-    moved = [ArrayBatches(x, torch.arange(6), options, (5, 5))(epoch, 0)[0] for epoch in (0, 1, 0)]
+    moved = [ArrayBatches(x, torch.arange(6), options, (5, 5))(epoch, 0).x for epoch in (0, 1, 0)]
     assert torch.equal(moved[0], moved[2])
     assert not torch.equal(moved[0], moved[1])
     places = torch.stack(moved).argmax(-1).flatten()
@@ -228,8 +227,8 @@ def test_inputs_are_not_changed_and_may_be_read_only(blobs):
 )
 def test_arrays_that_torch_does_not_share_are_copied(blobs, change):
     x, y = blobs
-    expected = labelled_samples(nn.Linear(4, 3), x, y, None, None)
-    found = labelled_samples(nn.Linear(4, 3), change(x), change(y), None, None)
+    expected = samples_for(CLASSIFICATION, nn.Linear(4, 3), x, y)
+    found = samples_for(CLASSIFICATION, nn.Linear(4, 3), change(x), change(y))
     assert torch.equal(found.x, expected.x)
     assert torch.equal(found.y, expected.y)
 
@@ -287,7 +286,8 @@ def test_a_batch_on_cuda_needs_no_copy_from_the_host(blobs):
     x, y = (torch.as_tensor(a) for a in blobs)
     batches = ArrayBatches(x, y, TrainOptions(batch_size=16))
     batches.to(torch.device("cuda"))
-    assert all(t.device.type == "cuda" for t in batches(0, 0))
+    batch = batches(0, 0)
+    assert all(t.device.type == "cuda" for t in (batch.x, batch.y, batch.index))
     layer = MPSLayer(4, 3, bond_dim=4)
     result = train_classifier(layer, x, y, quick(device="cuda", validation=0.2), x_test=x, y_test=y)
     assert result.test["accuracy"] >= 0.98

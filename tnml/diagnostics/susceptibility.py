@@ -4,7 +4,7 @@ Source: Forouzesh, Sedghi and Thiran, Leveraging unlabeled data to track memoriz
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ OptimizerOrMaker = torch.optim.Optimizer | Callable[[list[nn.Parameter]], torch.
 
 
 class Susceptibility:
-    """Measures phi and zeta once per epoch, before the epoch's training.
+    """Measures phi and zeta once per epoch; give it to `callbacks=` of a training, or call it yourself.
 
         phi_t = Phi(w_t) - Phi(w~_t),     zeta_t = mean of phi_1 .. phi_t
 
@@ -79,7 +79,10 @@ class Susceptibility:
         self.phi: list[float] = []
 
     def __call__(
-        self, model: nn.Module, optimizer: OptimizerOrMaker | None = None, loss_fn: LossFn = cross_entropy
+        self,
+        model: nn.Module,
+        optimizer: OptimizerOrMaker | None = None,
+        loss_fn: LossFn | Mapping[str, float] = cross_entropy,
     ) -> dict[str, float]:
         """One row: phi of this call, and zeta, the mean of all phi so far.
 
@@ -88,11 +91,13 @@ class Susceptibility:
             optimizer: that of the training. Or a function that makes one for given parameters, where the real
                 one is out of reach: the step then has no history, and phi is not that of the paper. None only
                 with `step_fn`.
-            loss_fn: mean loss of logits `[b, c]` and labels `[b]`.
+            loss_fn: mean loss of logits `[b, c]` and labels `[b]`. A row of the history, which callbacks get
+                here, stands for the cross-entropy.
 
         Raises:
             InputError: the optimiser is missing, or holds no parameter of the model.
         """
+        measured = cross_entropy if isinstance(loss_fn, Mapping) else loss_fn
         device = device_of(model, self.x)
         memo: dict[int, Any] = {}
         with untouched_generators(model), torch.inference_mode(False):
@@ -102,7 +107,7 @@ class Susceptibility:
 
             def loss_of(net: nn.Module) -> Tensor:
                 seed_generators(device, masks)
-                return loss_fn(net(x), labels)
+                return measured(net(x), labels)
 
             if self.step_fn is None:
                 stepper = _twin_optimizer(model, twin, optimizer, memo)
@@ -119,9 +124,17 @@ class Susceptibility:
     def on_epoch_end(
         self, model: nn.Module, optimizer: OptimizerOrMaker | None, epoch: int
     ) -> dict[str, float]:
-        """The same with the cross-entropy, in the form of a callback; `epoch` is not read."""
+        """The same with the cross-entropy; `epoch` is not read."""
         del epoch
         return self(model, optimizer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"phi": self.phi}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        self.phi = [float(value) for value in state["phi"]]
 
     def batch(self, call: int) -> tuple[Tensor, Tensor, int]:
         """Inputs `[b, ...]`, labels `[b]` and the seed of the dropout masks of call `call` (from 0)."""

@@ -1,5 +1,6 @@
 """Spectra and norms along a training, a row per epoch."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -13,9 +14,9 @@ class Tracker:
 
     A row has, for every layer (its name and a dot in front where the model is not the layer itself):
     "log_norm", "log_norm_growth" (since the first row), "entropy_mean", "entropy_max",
-    "effective_bond_mean" and "effective_bond_max" over the bonds. Give it as `evaluate` to
-    `tnml.training.run` and these numbers join the history, or call it from `on_epoch`. With several
-    processes only the rank that evaluates keeps rows, and a resumed run starts a new list.
+    "effective_bond_mean" and "effective_bond_max" over the bonds. Give it to `callbacks=` of any training and
+    these numbers join the history; a resumed run continues its list. With several processes only rank 0 keeps
+    rows.
 
     Args:
         spectra: also keep the Schmidt values themselves, in `history` only.
@@ -35,18 +36,35 @@ class Tracker:
         "schmidt" a list of Schmidt values for every bond."""
         self._first: dict[str, float] = {}
 
-    def __call__(self, model: nn.Module) -> dict[str, float]:
+    def __call__(
+        self, model: nn.Module, optimizer: object = None, row: Mapping[str, float] | None = None
+    ) -> dict[str, float]:
         """The row of the model as it is now.
+
+        Args:
+            model: with `MPSLayer`s.
+            optimizer: not read; callbacks get it.
+            row: of the history, whose "epoch" or "sweep" is taken down; None counts the calls.
 
         Cost: n d chi^3 for every layer.
 
         Raises:
             InputError: the model has no `MPSLayer`, or one is zero or not finite.
         """
-        return self.on_epoch_end(model, None, len(self.history) + 1)
+        count = len(self.history) + 1
+        row = row or {}
+        return self.on_epoch_end(model, optimizer, int(row.get("epoch", row.get("sweep", count))))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"history": self.history, "first": self._first}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        self.history, self._first = list(state["history"]), dict(state["first"])
 
     def on_epoch_end(self, model: nn.Module, optimizer: object, epoch: int) -> dict[str, float]:
-        """The same in the form of a callback; `optimizer` is not read."""
+        """The same for an epoch counted by the caller; `optimizer` is not read."""
         del optimizer
         layers = mps_layers(model)
         if not layers:

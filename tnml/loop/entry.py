@@ -1,7 +1,7 @@
 """The one optimisation loop: any module, any loss, any batches, on one device or several."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from tnml.loop.launch import launch
 from tnml.loop.loop import Loop, check_folder
 from tnml.loop.options import LoopOptions
 from tnml.loop.processes import open_fabric, started_outside
-from tnml.loop.protocols import Batches, Job, LossFn, Reporter, StepView
+from tnml.loop.protocols import Batches, Callback, Job, LossFn, Reporter, StepView
 from tnml.loop.results import LoopResult, Row
 
 
@@ -30,6 +30,7 @@ def run(
     run_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     identity: Mapping[str, str | int | float] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> LoopResult:
     """The history of training `module` in place, and its final weights.
 
@@ -44,17 +45,21 @@ def run(
 
     Args:
         module: trained in place; on return it holds the final weights, on the device it came from.
-        loss_fn: `loss_fn(module, *batch)`: the mean loss or one loss per sample; or (loss, metrics).
+        loss_fn: `loss_fn(module, *batch)`: the mean loss or one loss per sample; or (loss, metrics). Of a
+            `Batch` it gets x, y and what else it has parameters for: index, weight, epoch, step.
         batches: a pure function of (epoch, step), see `Batches`.
         options: see `LoopOptions`.
         evaluate: called with the module (averaged weights, eval mode, no gradients) after each epoch, on
             rank 0; its numbers join the epoch's row.
         on_epoch: called with each row of the history, on rank 0.
         on_step: called after each step with where the run is, on rank 0.
-        reporter: told of every step and epoch, on rank 0; see `Reporter`.
+        reporter: called after every step and epoch, on rank 0; see `Reporter`.
         run_dir: folder of the run, made if missing; None writes nothing.
         resume: continue what is in `run_dir`; starts from the beginning where it holds no checkpoint yet.
         identity: what else has to be the same when the run is resumed, such as a checksum of the data.
+        callbacks: functions of (module, optimizer, row), called after `evaluate` on rank 0 in the same way;
+            the numbers that they return join the row, `metrics.csv` and TensorBoard, and `monitor` may watch
+            them. One with `state_dict` and `load_state_dict` keeps its memory when the run is resumed.
 
     Raises:
         InputError: `run_dir` holds another run, or one with other options; the device is not there.
@@ -92,6 +97,7 @@ def run(
         run_dir=folder,
         resume=resume,
         identity=identity or {},
+        callbacks=tuple(callbacks),
     )
     if options.devices > 1 and not joined:
         result: LoopResult = launch(_joined, job, options.devices)

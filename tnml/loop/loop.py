@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from tnml.errors import InputError
 from tnml.loop import checkpoint
+from tnml.loop.callbacks import callback_states, called, restore_callbacks
 from tnml.loop.interrupt import StopRequest
 from tnml.loop.optim import copy_into
 from tnml.loop.options import differences
 from tnml.loop.processes import Group
-from tnml.loop.protocols import DeviceBatches, Job, StepView
+from tnml.loop.protocols import Batch, DeviceBatches, Job, StepView
 from tnml.loop.records import TensorBoard, write_metrics
 from tnml.loop.results import LoopResult, Row, TrainingDiverged, TrainingInterrupted
 from tnml.loop.step import Stepper
@@ -168,10 +170,7 @@ class Loop:
         module, batches, take = self.job.module, self.job.batches, self.stepper.take
         module.train()
         while self.step < self.steps:
-            batch = tuple(
-                t if t.device == self.device else t.to(self.device) for t in batches(self.epoch, self.step)
-            )
-            take(batch, self.epoch, self.step)
+            take(_on(self.device, batches(self.epoch, self.step)), self.epoch, self.step)
             self.step += 1
             self._tell_step()
             self._look_around()
@@ -232,7 +231,7 @@ class Loop:
         row: Row = {"epoch": self.epoch + 1, **means, "lr": self.stepper.rate, "seconds": self.epoch_seconds}
         row["samples_per_second"] = self.stepper.samples / spent
         with self._averaged():
-            row |= self._evaluate()
+            row |= self._evaluate(row)
             self.best.look(row, self.job.module)
         self.history.append(row)
         self.epoch, self.step, self.epoch_seconds = self.epoch + 1, 0, 0.0
@@ -271,15 +270,19 @@ class Loop:
         finally:
             copy_into(parameters, live)
 
-    def _evaluate(self) -> Row:
-        if self.job.evaluate is None:
+    def _evaluate(self, row: Row) -> Row:
+        """What the held-out part and the callbacks say, measured by rank 0."""
+        job = self.job
+        if job.evaluate is None and not job.callbacks:
             return {}
-        row: Row = {}
+        more: Row = {}
         if self._is_main:
-            self.job.module.eval()
+            job.module.eval()
             with torch.no_grad():
-                row = {name: float(value) for name, value in self.job.evaluate(self.job.module).items()}
-        return self.group.from_main(row)
+                if job.evaluate is not None:
+                    more = {name: float(value) for name, value in job.evaluate(job.module).items()}
+                more |= called(job.callbacks, job.module, self.stepper.optimizer, {**row, **more})
+        return self.group.from_main(more)
 
     def _end(self) -> None:
         """Puts the final weights into the module."""
@@ -322,6 +325,7 @@ class Loop:
             "history": self.history,
             "seconds": self.seconds,
             "epoch_seconds": self.epoch_seconds,
+            "callbacks": callback_states(self.job.callbacks),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -337,7 +341,9 @@ class Loop:
                 "resume that one, or choose another folder"
             )
         try:
-            other = differences(state["options"], self.options.record())
+            # a checkpoint of an earlier version lacks options that have come since; they had their defaults
+            stored = {**type(self.options)().record(), **state["options"]}
+            other = differences(stored, self.options.record())
             other += differences(state["identity"], self._identity())
             if other:
                 raise InputError(
@@ -348,7 +354,15 @@ class Loop:
             self.epoch, self.step = int(state["epoch"]), int(state["step"])
             self.history = [dict(row) for row in state["history"]]
             self.seconds, self.epoch_seconds = float(state["seconds"]), float(state["epoch_seconds"])
+            restore_callbacks(self.job.callbacks, state.get("callbacks", []))
         except InputError:
             raise
         except (KeyError, TypeError, RuntimeError, AttributeError, ValueError, IndexError) as error:
             raise InputError(f"{source} is not the checkpoint of this run ({error}); start anew") from error
+
+
+def _on(device: torch.device, batch: tuple[Tensor, ...] | Batch) -> tuple[Tensor, ...] | Batch:
+    """The batch on the device."""
+    if isinstance(batch, Batch):
+        return batch.to(device)
+    return tuple(t if t.device == device else t.to(device) for t in batch)

@@ -12,8 +12,15 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "lbfgs")
 SCHEDULES = ("one-cycle", "cosine", "constant", "step")
 AVERAGES = ("none", "ema")
 PRECISIONS = ("auto", "32", "64", "bf16-mixed")
+MONITOR_MODES = ("auto", "min", "max")
 
-_NAMED = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "average": AVERAGES, "precision": PRECISIONS}
+_NAMED = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "average": AVERAGES,
+    "precision": PRECISIONS,
+    "monitor_mode": MONITOR_MODES,
+}
 # These may change when a run is resumed: they move it to another machine or write more or less often.
 _FREE = frozenset({"device", "devices", "checkpoint_every", "checkpoint_seconds", "tensorboard"})
 
@@ -43,8 +50,10 @@ class LoopOptions:
         ema_decay: decay per step, reached after a warm-up: at step t it is min(ema_decay, (1+t)/(10+t)).
         patience: epochs without a better `monitor` after which training stops and the best weights come
             back; None always trains to the end and keeps the last weights.
-        monitor: the number `patience` watches, a key of what `evaluate` returns; a name with "accuracy"
-            in it is better when higher, any other when lower.
+        monitor: the number `patience` watches, any column of the history: what `evaluate` or a callback
+            measures, or the loss and its metrics.
+        monitor_mode: "min" where lower is better, "max" where higher is; "auto" takes "max" for names with
+            "accuracy" in them.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
         devices: processes, one device each; under torchrun leave it at 1 and torchrun's count is taken.
         precision: "auto" (the module as it is), "32", "64", or "bf16-mixed".
@@ -82,6 +91,7 @@ class LoopOptions:
     ema_decay: float = 0.999
     patience: int | None = None
     monitor: str = "val_loss"
+    monitor_mode: str = "auto"
     device: str = "auto"
     devices: int = 1
     precision: str = "auto"

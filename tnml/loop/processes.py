@@ -27,6 +27,7 @@ from torch import Tensor
 from tnml.errors import InputError
 from tnml.loop.loggers import quiet
 from tnml.loop.options import LoopOptions
+from tnml.loop.protocols import Batch
 from tnml.randomness import part_of_batch
 
 T = TypeVar("T")
@@ -139,18 +140,20 @@ class Group:
         self.size = fabric.world_size
         self._fabric = fabric
 
-    def part(self, batch: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], int, int]:
+    def part(self, batch: tuple[Tensor, ...] | Batch) -> tuple[tuple[Tensor, ...] | Batch, int, int]:
         """This process's samples of the batch, how many these are, and how many all processes have together.
 
         The first axis of every tensor is cut into contiguous parts that differ by at most one sample; the
         first process always has one. An empty batch counts as one sample in each process.
         """
-        if not batch:
+        if batch == ():
             return batch, 1, self.size
-        total = batch[0].shape[0]
+        total = (batch.x if isinstance(batch, Batch) else batch[0]).shape[0]
         if self.size == 1:
             return batch, total, total
         start, stop = self._first(self.rank, total), self._first(self.rank + 1, total)
+        if isinstance(batch, Batch):
+            return batch.each(lambda t: t[start:stop]), stop - start, total
         return tuple(t[start:stop] for t in batch), stop - start, total
 
     @contextmanager

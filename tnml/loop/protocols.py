@@ -1,9 +1,9 @@
-"""What the loop is given: a module, a loss, batches, and whom to tell."""
+"""What the loop is given: a module, a loss, batches, callbacks and a reporter."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,50 @@ from torch import Tensor, nn
 from tnml.loop.options import LoopOptions
 from tnml.loop.results import Row
 
-# loss_fn(module, *batch): a scalar (the mean over the batch) or one loss per sample, alone or with metrics,
-# each a scalar mean or one value per sample.
+# A function of the module, the optimiser (None in training by sweeps) and the epoch's row, called after each
+# epoch with the weights that count, in eval mode and without gradients; its numbers join the row.
+Callback = Callable[[nn.Module, torch.optim.Optimizer | None, Row], Mapping[str, float] | None]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch, and what a loss may want to know about it; all tensors have the samples on their first axis.
+
+    A loss function is called with module, `x` and `y`, and with those of the others that are among its
+    parameters, by their names.
+
+    Attributes:
+        x: `[b, ...]` inputs.
+        y: `[b]` labels or `[b, c]` targets.
+        index: `[b]` which samples these are, as rows of the training data.
+        weight: `[b]` how much each counts, of mean 1 over the training data; None: all alike.
+        epoch: from 0.
+        step: within the epoch, from 0.
+
+    Example:
+        >>> Batch(torch.ones(2, 3), torch.zeros(2), torch.arange(2)).to(torch.device("cpu")).weight is None
+        True
+    """
+
+    x: Tensor
+    y: Tensor
+    index: Tensor
+    weight: Tensor | None = None
+    epoch: int = 0
+    step: int = 0
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with every tensor changed."""
+        weight = None if self.weight is None else change(self.weight)
+        return Batch(change(self.x), change(self.y), change(self.index), weight, self.epoch, self.step)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device."""
+        return self if self.x.device == device else self.each(lambda t: t.to(device))
+
+
+# Called as loss_fn(module, *batch), with a `Batch` as loss_fn(module, x, y, ...): a scalar (the mean over the
+# batch) or one loss per sample, alone or with metrics, each a scalar mean or one value per sample.
 LossFn = Callable[..., Tensor | tuple[Tensor, Mapping[str, Tensor]]]
 
 
@@ -27,7 +69,7 @@ class Batches(Protocol):
     def steps_per_epoch(self) -> int:
         """Batches in one epoch, at least 1."""
 
-    def __call__(self, epoch: int, step: int) -> tuple[Tensor, ...]:
+    def __call__(self, epoch: int, step: int) -> tuple[Tensor, ...] | Batch:
         """The whole batch, for all processes together; both counts start at 0."""
 
 
@@ -37,6 +79,17 @@ class DeviceBatches(Protocol):
 
     def to(self, device: torch.device) -> None:
         """Moves the data; called once, before the first batch."""
+
+
+@runtime_checkable
+class StatefulCallback(Protocol):
+    """A callback that remembers: what it gives is kept in checkpoints, and comes back on resuming."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers, texts, lists and dictionaries."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
 
 
 @dataclass
@@ -66,7 +119,7 @@ class StepView:
 
 
 class Reporter(Protocol):
-    """Somebody to tell about a run: `tnml.training.ProgressReporter`, or your own; rank 0 speaks to it."""
+    """What reports on a run: `tnml.training.ProgressReporter`, or your own; called on rank 0."""
 
     def start(self) -> None:
         """Called before the first step, in the process that trains."""
@@ -96,3 +149,4 @@ class Job:
     run_dir: Path | None = None
     resume: bool = False
     identity: Mapping[str, str | int | float] = field(default_factory=dict)
+    callbacks: Sequence[Callback] = ()

@@ -1,5 +1,6 @@
 """One optimisation step, and the sums of what the steps of an epoch measured."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,10 +12,12 @@ from tnml.errors import InputError
 from tnml.loop.optim import WeightAverage, clip_gradients, copy_into, make_optimizer
 from tnml.loop.options import LoopOptions
 from tnml.loop.processes import Group
-from tnml.loop.protocols import LossFn
+from tnml.loop.protocols import Batch, LossFn
 from tnml.loop.results import Row
 from tnml.loop.schedules import learning_rate
 from tnml.randomness import reseed, step_seed
+
+Part = tuple[Tensor, ...] | Batch
 
 _DROPOUT = 2  # the stream of seeds for what the module and the loss draw
 
@@ -55,6 +58,7 @@ class Stepper:
         self.samples = self._seen = 0  # of all processes; of those behind this process's sums
         self._sums: dict[str, Tensor] = {}
         self._loss_fn = loss_fn
+        self._wanted = _wanted(loss_fn)
         self._options = options
         self._fabric = fabric
         self._group = group
@@ -62,7 +66,7 @@ class Stepper:
         self._device = fabric.device
         self._mixed = options.precision == "bf16-mixed"
 
-    def take(self, batch: tuple[Tensor, ...], epoch: int, step: int) -> None:
+    def take(self, batch: Part, epoch: int, step: int) -> None:
         """One step on the whole batch (this process on its part of it)."""
         options = self._options
         part, count, total = self._group.part(batch)
@@ -83,7 +87,7 @@ class Stepper:
         self._seen += count
         self.samples += total
 
-    def _gradient(self, part: tuple[Tensor, ...], count: int, total: int, seed: int) -> dict[str, Tensor]:
+    def _gradient(self, part: Part, count: int, total: int, seed: int) -> dict[str, Tensor]:
         """Sets every gradient to that of the whole batch's mean loss; gives this part's loss and metrics."""
         reseed(self._device, seed)
         for p in self.parameters:
@@ -98,16 +102,25 @@ class Stepper:
         self._group.sum_gradients(self.parameters)
         return measured
 
-    def _loss(self, part: tuple[Tensor, ...]) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def _loss(self, part: Part) -> tuple[Tensor, Mapping[str, Tensor]]:
+        extra: dict[str, Any] = {}
+        if isinstance(part, Batch):
+            extra = {name: getattr(part, name) for name in self._wanted}
+            part = part.x, part.y
         if self._mixed:
             with self._fabric.autocast():
-                outcome = self._loss_fn(self.module, *part)
+                outcome = self._loss_fn(self.module, *part, **extra)
         else:
-            outcome = self._loss_fn(self.module, *part)
+            outcome = self._loss_fn(self.module, *part, **extra)
         return outcome if isinstance(outcome, tuple) else (outcome, {})
 
     def _line_search(
-        self, optimizer: torch.optim.LBFGS, part: tuple[Tensor, ...], count: int, total: int, seed: int
+        self,
+        optimizer: torch.optim.LBFGS,
+        part: Part,
+        count: int,
+        total: int,
+        seed: int,
     ) -> dict[str, Tensor]:
         """A step of L-BFGS; every process sees the same loss, so all take the same line search."""
         first: dict[str, Tensor] = {}
@@ -193,3 +206,17 @@ class Stepper:
         """Puts the average into the module for good, where one is kept."""
         if self.average is not None:
             copy_into(self.parameters, self.average.values)
+
+
+def _wanted(loss_fn: LossFn) -> tuple[str, ...]:
+    """What a loss function takes of a `Batch` beside x and y.
+
+    Example:
+        >>> _wanted(lambda module, x, y, epoch, weight=None: x)
+        ('weight', 'epoch')
+    """
+    try:
+        parameters = inspect.signature(loss_fn).parameters
+    except ValueError:  # a builtin that does not tell
+        return ()
+    return tuple(name for name in ("index", "weight", "epoch", "step") if name in parameters)

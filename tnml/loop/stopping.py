@@ -16,7 +16,7 @@ class Best:
     """Watches `options.monitor` and keeps the weights of its best epoch; without `patience` it does nothing.
 
     Args:
-        options: `patience` and `monitor` are read.
+        options: `patience`, `monitor` and `monitor_mode` are read.
 
     Example:
         >>> best = Best(LoopOptions(patience=1, monitor="val_loss"))
@@ -33,7 +33,10 @@ class Best:
         self._waited = 0
         self._patience = options.patience
         self._monitor = options.monitor
-        self._sign = -1.0 if "accuracy" in options.monitor else 1.0
+        higher = options.monitor_mode == "max" or (
+            options.monitor_mode == "auto" and "accuracy" in options.monitor
+        )
+        self._sign = -1.0 if higher else 1.0
 
     @property
     def exhausted(self) -> bool:

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from tnml.training.dmrg.train import SweepResult, sweep_classifier, sweep_regressor
     from tnml.training.dmrg.truncate import truncate_layer
     from tnml.training.replicas.train import train_replicas, worth_it
-    from tnml.training.supervised import TrainResult, evaluate, train_classifier, train_regressor
+    from tnml.training.supervised import (
+        TrainResult,
+        evaluate,
+        train_classifier,
+        train_density,
+        train_regressor,
+    )
 
 __all__ = [
     "Batches",
@@ -37,6 +43,7 @@ __all__ = [
     "sweep_classifier",
     "sweep_regressor",
     "train_classifier",
+    "train_density",
     "train_regressor",
     "train_replicas",
     "truncate_layer",
@@ -56,6 +63,7 @@ _HOMES = {  # these load lightning_fabric or rich, so they wait until they are u
     "sweep_classifier": "tnml.training.dmrg.train",
     "sweep_regressor": "tnml.training.dmrg.train",
     "train_classifier": "tnml.training.supervised",
+    "train_density": "tnml.training.supervised",
     "train_regressor": "tnml.training.supervised",
     "train_replicas": "tnml.training.replicas.train",
     "truncate_layer": "tnml.training.dmrg.truncate",

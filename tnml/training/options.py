@@ -1,12 +1,14 @@
 """What can be chosen about supervised training, checked once when it is written down."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from tnml.checks import number, whole
-from tnml.errors import InputError, choose
+from tnml.errors import InputError
 from tnml.loop.options import LoopOptions
-
-LOSSES = ("cross-entropy", "mse")
+from tnml.training.losses import Loss, loss_of
+from tnml.training.losses.table import check_loss, loss_record
+from tnml.training.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +17,10 @@ class TrainOptions(LoopOptions):
 
     Args:
         batch_size: samples per step, over all processes together; the last batch of an epoch may be smaller.
-        loss: "cross-entropy" (labels) or "mse" (mean squared error; labels become one-hot targets).
+        loss: a name of `tnml.training.losses.LOSSES`: "cross-entropy" or "focal" (labels), "mse" (mean
+            squared error; labels become one-hot targets), "huber" or "quantile" (real targets); or a mapping
+            with options, such as `{"name": "huber", "delta": 0.5}`. None is the task's own: "cross-entropy"
+            for labels, "mse" for real targets.
         label_smoothing: share of the target spread evenly over the classes, cross-entropy only.
         max_shift: shift each training image by up to this many pixels at random in both directions.
         validation: fraction of the training samples held out; measured after every epoch, stratified by
@@ -30,7 +35,7 @@ class TrainOptions(LoopOptions):
     """
 
     batch_size: int = 100
-    loss: str = "cross-entropy"
+    loss: str | dict[str, Any] | None = None
     label_smoothing: float = 0.0
     max_shift: int = 0
     validation: float = 0.0
@@ -39,12 +44,52 @@ class TrainOptions(LoopOptions):
         super().__post_init__()
         whole("batch_size", self.batch_size, 1)
         whole("max_shift", self.max_shift, 0)
-        choose("loss", self.loss, dict.fromkeys(LOSSES))
+        if self.loss is not None:
+            check_loss(self.loss)
         number("label_smoothing", self.label_smoothing, least=0.0, below=1.0)
         number("validation", self.validation, least=0.0, below=1.0)
-        if self.label_smoothing and self.loss != "cross-entropy":
+        if self.label_smoothing and self.loss not in (None, "cross-entropy"):
             raise InputError(
                 f"label_smoothing goes with loss='cross-entropy', got loss={self.loss!r}; set it to 0"
             )
         if self.patience is not None and not self.validation:
             raise InputError("patience needs a held-out part to watch, got validation=0; try validation=0.1")
+
+    def record(self) -> dict[str, Any]:
+        """As `LoopOptions.record`; a loss that is not named is written as "cross-entropy", as ever.
+
+        Example:
+            >>> TrainOptions().record()["loss"]
+            'cross-entropy'
+        """
+        # Checkpoints of earlier versions hold this name where nobody chose one, for regressors, too.
+        return {**super().record(), "loss": loss_record(self.loss or "cross-entropy")}
+
+    def loss_for(self, task: Task) -> Loss:
+        """The loss of a task with these options.
+
+        Raises:
+            InputError: the loss named is not one of this task.
+
+        Example:
+            >>> from tnml.training.tasks import CLASSIFICATION
+            >>> TrainOptions(label_smoothing=0.1).loss_for(CLASSIFICATION)
+            CrossEntropy(smoothing=0.1)
+        """
+        chosen = task.default_loss if self.loss is None else self.loss
+        return loss_of(chosen, task.name, label_smoothing=self.label_smoothing)
+
+
+def check_for_task(task: Task, options: object) -> None:
+    """Raises where options that only labelled images have are set for another task.
+
+    Raises:
+        InputError: `max_shift` or `label_smoothing` is not 0.
+
+    Example:
+        >>> from tnml.training.tasks import REGRESSION
+        >>> check_for_task(REGRESSION, TrainOptions())
+    """
+    asked = any(getattr(options, name) for name in ("max_shift", "label_smoothing"))
+    if asked and not task.from_images:
+        raise InputError("max_shift and label_smoothing are for classifiers; set them to 0")

@@ -1,25 +1,39 @@
-"""Data of supervised training, checked: inputs, targets, what is held out, what an image is."""
+"""Data of supervised training, checked: inputs, targets, weights, what is held out, what an image is."""
 
 import zlib
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from tnml.data import stratified_split
 from tnml.errors import InputError
 from tnml.randomness import generator
-
-Array = npt.NDArray[Any] | Tensor
+from tnml.training.inputs import Array, checked_inputs, dtype_of, outputs_of
+from tnml.training.tasks import Task
 
 _SPLIT = 3  # stream of seeds
-_ANY_LABELS = "tnml.MPSClassifier takes any labels"
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some of the samples of one training.
+
+    Attributes:
+        x: `[b, ...]` inputs.
+        y: `[b]` labels or `[b, c]` targets.
+        index: `[b]` their rows in the arrays that were handed in.
+        weight: `[b]` of mean 1, or None.
+    """
+
+    x: Tensor
+    y: Tensor
+    index: Tensor
+    weight: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Samples:
     """Checked samples of one training.
 
@@ -27,23 +41,30 @@ class Samples:
         x: `[b, ...]` inputs.
         y: `[b]` labels or `[b, c]` targets.
         outputs: the layer's outputs c.
+        task: what is to be learned.
         test: the like, measured once after training.
         image_shape: (height, width) where images are shifted.
-        labels: whether y are labels.
+        index: `[b]` rows in the arrays handed in, which had samples of weight 0, too; None: all of them.
+        weight: `[b]` positive, or None.
     """
 
     x: Tensor
     y: Tensor
     outputs: int
+    task: Task
     test: tuple[Tensor, Tensor] | None = None
     image_shape: tuple[int, int] | None = None
-    labels: bool = True
+    index: Tensor | None = None
+    weight: Tensor | None = None
 
     def identity(self) -> dict[str, str | int | float]:
         """What must be the same when a run is resumed: the size, all targets and about a thousand inputs."""
         some = self.x[:: max(1, len(self.x) // 1000)].contiguous()
         checksum = zlib.crc32(some.numpy().tobytes(), zlib.crc32(self.y.numpy().tobytes()))
-        return {"samples": len(self.x), "data checksum": checksum}
+        found: dict[str, str | int | float] = {"samples": len(self.x), "data checksum": checksum}
+        if self.weight is not None:
+            found["weights checksum"] = zlib.crc32(self.weight.numpy().tobytes())
+        return found
 
     def split(self, validation: float, seed: int) -> tuple[Tensor, Tensor]:
         """Indices to train on and to hold out, stratified by label where there are labels.
@@ -54,7 +75,7 @@ class Samples:
         count = len(self.x)
         if not validation:
             return torch.arange(count), torch.arange(0)
-        if self.labels:
+        if self.task.stratified:
             keep, held = stratified_split(self.y.numpy(), validation, seed)
             return torch.from_numpy(keep), torch.from_numpy(held)
         order = torch.randperm(count, generator=generator(seed, 0, stream=_SPLIT))
@@ -63,154 +84,104 @@ class Samples:
             raise InputError(f"validation={validation} of {count} samples leaves none to train on; lower it")
         return order[size:].sort().values, order[:size].sort().values
 
+    def parts(self, validation: float, seed: int) -> tuple[Part, Part]:
+        """The samples to train on, and those held out; weights have mean 1 in each.
 
-def labelled_samples(
+        Raises:
+            InputError: nothing would be left to train on.
+        """
+        keep, held = self.split(validation, seed)
+        if not len(held):
+            index = torch.arange(len(self.x)) if self.index is None else self.index
+            return Part(self.x, self.y, index, _of_mean_one(self.weight)), self._part(held)
+        return self._part(keep), self._part(held)
+
+    def _part(self, rows: Tensor) -> Part:
+        index = rows if self.index is None else self.index[rows]
+        weight = None if self.weight is None else _of_mean_one(self.weight[rows])
+        return Part(self.x[rows], self.y[rows], index, weight)
+
+
+def samples_for(
+    task: Task,
     layer: nn.Module,
     x: Array,
-    y: Array,
-    x_test: Array | None,
-    y_test: Array | None,
+    y: Array | None,
+    x_test: Array | None = None,
+    y_test: Array | None = None,
     *,
+    sample_weight: Array | None = None,
     precision: str = "auto",
     image_shape: tuple[int, int] | None = None,
     max_shift: int = 0,
 ) -> Samples:
-    """Inputs and labels `0 .. c - 1` for a layer `[b, ...] -> [b, c]`, checked.
+    """Inputs and targets of a task for a layer `[b, ...] -> [b, c]`, checked.
+
+    Args:
+        task: what is to be learned.
+        layer: gives real outputs `[b, c]`.
+        x: `[b, ...]` inputs.
+        y: targets as the task wants them.
+        x_test: like `x`.
+        y_test: like `y`.
+        sample_weight: `[b]`, not negative; samples of weight 0 are left out.
+        precision: of the training.
+        image_shape: (height, width) of an input, for `max_shift`.
+        max_shift: whether images are to be shifted.
 
     Raises:
-        InputError: data and layer do not fit, or an input is not finite.
+        InputError: data, weights and layer do not fit, or an input is not finite.
 
     Example:
-        >>> labelled_samples(nn.Identity(), torch.eye(2), torch.arange(2), None, None).outputs
+        >>> from tnml.training.tasks import CLASSIFICATION
+        >>> samples_for(CLASSIFICATION, nn.Identity(), torch.eye(2), torch.arange(2)).outputs
         2
-    """
-    dtype = dtype_of(layer, precision)
-    outputs = outputs_of(layer, checked_inputs("x", x, dtype))
-    inputs, labels = _with_labels("", x, y, dtype, outputs)
-    test = None
-    if x_test is not None or y_test is not None:
-        if x_test is None or y_test is None:
-            raise InputError("x_test and y_test go together; give both or neither")
-        test = _with_labels("_test", x_test, y_test, dtype, outputs)
-    return Samples(inputs, labels, outputs, test, _image_shape(image_shape, inputs, max_shift), labels=True)
-
-
-def regression_samples(layer: nn.Module, x: Array, y: Array, *, precision: str = "auto") -> Samples:
-    """Inputs and real targets `[b]` or `[b, c]` for a layer `[b, ...] -> [b, c]`, checked.
-
-    Raises:
-        InputError: data and layer do not fit, or a number is not finite.
-
-    Example:
-        >>> regression_samples(nn.Identity(), torch.ones(3, 1), torch.ones(3)).y.shape
-        torch.Size([3, 1])
     """
     dtype = dtype_of(layer, precision)
     inputs = checked_inputs("x", x, dtype)
     outputs = outputs_of(layer, inputs)
-    targets = checked_inputs("y", y, dtype)
-    targets = targets[:, None] if targets.dim() == 1 else targets
-    if targets.shape != (len(inputs), outputs):
-        raise InputError(
-            f"y must be [{len(inputs)}, {outputs}] as x and the layer say, got {list(np.shape(y))}"
-        )
-    return Samples(inputs, targets, outputs, labels=False)
-
-
-def dtype_of(layer: nn.Module, precision: str) -> torch.dtype:
-    """The real dtype the layer will compute with.
-
-    Example:
-        >>> dtype_of(nn.Linear(1, 1), "auto")
-        torch.float32
-    """
-    if precision in ("32", "64"):
-        return torch.float32 if precision == "32" else torch.float64
-    first = next(layer.parameters(), torch.zeros(0))
-    return first.dtype.to_real() if first.is_complex() or first.is_floating_point() else torch.float32
-
-
-@torch.no_grad()
-def outputs_of(layer: nn.Module, x: Tensor) -> int:
-    """The number of outputs c, from one sample.
-
-    Raises:
-        InputError: the outputs are not real numbers `[b, c]`.
-
-    Example:
-        >>> outputs_of(nn.Linear(2, 3), torch.ones(1, 2))
-        3
-    """
-    first = next(layer.parameters(), x)
-    was_training = layer.training
-    try:
-        outputs = layer.eval()(x[:1].to(first.device, first.dtype.to_real()))
-    finally:
-        layer.train(was_training)
-    if outputs.dim() != 2 or outputs.is_complex():
-        raise InputError(
-            f"the layer must give real outputs [b, c], got {outputs.dtype} {list(outputs.shape)}"
-        )
-    return int(outputs.shape[1])
-
-
-def checked_inputs(name: str, values: Array, dtype: torch.dtype) -> Tensor:
-    """A finite real tensor on the CPU, a copy where it has to be one.
-
-    Raises:
-        InputError: it is empty, or holds something else.
-
-    Example:
-        >>> checked_inputs("x", np.ones((2, 1)), torch.float32).dtype
-        torch.float32
-    """
-    tensor = (
-        values.detach().cpu()
-        if isinstance(values, Tensor)
-        else _as_tensor(name, values, "convert it to float32")
+    targets = task.checked("y", y, len(inputs), outputs, dtype)
+    test = None
+    if x_test is not None or y_test is not None:
+        if x_test is None or (y_test is None and y is not None):
+            raise InputError("x_test and y_test go together; give both or neither")
+        tested = checked_inputs("x_test", x_test, dtype)
+        test = tested, task.checked("y_test", y_test, len(tested), outputs, dtype)
+    weight, index = _weights(sample_weight, len(inputs), dtype)
+    if index is not None:
+        inputs, targets = inputs[index], targets[index]
+    return Samples(
+        x=inputs,
+        y=targets,
+        outputs=outputs,
+        task=task,
+        test=test,
+        image_shape=_image_shape(image_shape, inputs, max_shift),
+        index=index,
+        weight=weight,
     )
-    if tensor.dim() == 0 or len(tensor) == 0:
-        raise InputError(
-            f"{name} must have one row per sample and at least one, got shape {list(tensor.shape)}"
-        )
-    if tensor.is_complex():
-        raise InputError(f"{name} must be real, got {tensor.dtype}")
-    tensor = tensor.to(dtype)
-    if not (torch.isfinite(tensor.sum()) or torch.isfinite(tensor).all()):  # a finite sum is the quick proof
-        raise InputError(f"{name} holds NaN or infinite values; remove or replace them")
-    return tensor
 
 
-def _as_tensor(name: str, values: object, advice: str) -> Tensor:
-    """`values` as a tensor that may be written to, a copy where torch cannot share the array."""
-    try:
-        array = np.asarray(values)
-    except ValueError as error:  # rows of different lengths
-        raise InputError(f"{name} must be an array of numbers ({error})") from error
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{name} must hold numbers, got an array of {array.dtype}; {advice}")
-    dtype = array.dtype.newbyteorder("=")
-    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
-        dtype = np.dtype(np.float64)
-    shared = array.flags.writeable and dtype == array.dtype and all(step >= 0 for step in array.strides)
-    return torch.from_numpy(array if shared else np.array(array, dtype, order="C"))
+def _weights(given: Any, rows: int, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
+    """Positive weights, and their rows where others are 0; None where there are none."""
+    if given is None:
+        return None, None
+    weight = checked_inputs("sample_weight", given, dtype)
+    if weight.shape != (rows,):
+        raise InputError(f"sample_weight must have shape [{rows}] as x has, got {list(weight.shape)}")
+    if bool((weight < 0).any()):
+        raise InputError(f"sample_weight must not be negative, got {float(weight.min()):g}")
+    (index,) = weight.nonzero(as_tuple=True)
+    if not len(index):
+        raise InputError("every sample_weight is 0, which leaves no sample to train on")
+    return (weight, None) if len(index) == rows else (weight[index], index)
 
 
-def _with_labels(suffix: str, x: Array, y: Array, dtype: torch.dtype, outputs: int) -> tuple[Tensor, Tensor]:
-    """Checked inputs and labels of equal length."""
-    inputs = checked_inputs(f"x{suffix}", x, dtype)
-    name = f"y{suffix}"
-    labels = y.detach().cpu() if isinstance(y, Tensor) else _as_tensor(name, y, _ANY_LABELS)
-    if labels.dtype.is_floating_point or labels.dtype.is_complex:
-        raise InputError(f"{name} must be whole numbers, got {labels.dtype}; {_ANY_LABELS}")
-    if labels.shape != (len(inputs),):
-        raise InputError(f"{name} must have shape [{len(inputs)}] as x{suffix} has, got {list(labels.shape)}")
-    if labels.dtype == torch.uint64:  # which has no minimum; what does not fit is negative and refused
-        labels = labels.to(torch.int64)
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= outputs:
-        raise InputError(f"{name} must lie in 0..{outputs - 1}, the layer's outputs, got {low}..{high}")
-    return inputs, labels.to(torch.int64)
+def _of_mean_one(weight: Tensor | None) -> Tensor | None:
+    """Weights over their mean; equal ones need none."""
+    if weight is None or not len(weight) or bool((weight == weight[0]).all()):
+        return None
+    return weight / weight.double().mean().to(weight.dtype)
 
 
 def _image_shape(shape: tuple[int, int] | None, x: Tensor, max_shift: int) -> tuple[int, int] | None:

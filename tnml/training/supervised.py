@@ -1,24 +1,23 @@
-"""Supervised training of any module on arrays: classifiers and regressors, on top of the one loop."""
+"""Supervised training of any module on arrays: classifiers, regressors and densities, on the one loop."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tnml.data import random_shift
-from tnml.errors import InputError
+from tnml.errors import InputError, choose
 from tnml.loop.entry import run
-from tnml.loop.protocols import LossFn, Reporter, StepView
+from tnml.loop.options import LoopOptions
+from tnml.loop.protocols import Callback, Reporter, StepView
 from tnml.loop.results import LoopResult, Row
-from tnml.randomness import generator
+from tnml.training.batches import ArrayBatches, HeldOut
 from tnml.training.identity import model_identity
-from tnml.training.losses import CrossEntropy, loss_of, measure
-from tnml.training.options import TrainOptions
-from tnml.training.samples import Array, Samples, labelled_samples, regression_samples
-
-_ORDER, _SHIFT = 0, 1  # streams of seeds; 2 is dropout's, 3 the held-out part's
+from tnml.training.inputs import Array
+from tnml.training.losses import LossSpec, loss_of, measure
+from tnml.training.options import TrainOptions, check_for_task
+from tnml.training.samples import Samples, samples_for
+from tnml.training.tasks import CLASSIFICATION, DENSITY, REGRESSION, TASKS, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,82 +27,13 @@ class TrainResult(LoopResult):
     Args:
         n_train: samples trained on.
         n_validation: samples held out.
-        test: "loss" and "accuracy" on the test set, once, with the final weights; empty without one.
+        test: "loss" and, for labels, "accuracy" on the test set, once, with the final weights; empty without
+            one.
     """
 
     n_train: int
     n_validation: int
     test: Mapping[str, float]
-
-
-class ArrayBatches:
-    """Shuffled batches of two tensors that stay on the device; a batch is one `index_select`.
-
-    Args:
-        x: `[n, ...]` inputs.
-        y: `[n]` or `[n, c]` targets.
-        options: batch_size, seed and max_shift are read.
-        image_shape: (height, width) for shifts.
-
-    Example:
-        >>> batches = ArrayBatches(torch.rand(5, 4), torch.arange(5), TrainOptions(batch_size=2))
-        >>> batches.steps_per_epoch, sorted(torch.cat([batches(0, s)[1] for s in range(3)]).tolist())
-        (3, [0, 1, 2, 3, 4])
-    """
-
-    def __init__(
-        self, x: Tensor, y: Tensor, options: TrainOptions, image_shape: tuple[int, int] | None = None
-    ) -> None:
-        self._x, self._y = x, y
-        self._size, self._seed, self._max_shift = options.batch_size, options.seed, options.max_shift
-        self._shape = image_shape
-        self._epoch = -1
-        self._order = torch.zeros(0, dtype=torch.int64)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in one epoch; the last may be smaller."""
-        return -(-len(self._x) // self._size)
-
-    def to(self, device: torch.device) -> None:
-        """Moves the data to the device, once."""
-        self._x, self._y, self._epoch = self._x.to(device), self._y.to(device), -1
-
-    def __call__(self, epoch: int, step: int) -> tuple[Tensor, ...]:
-        """The batch of one step."""
-        if epoch != self._epoch:
-            order = torch.randperm(len(self._x), generator=generator(self._seed, epoch, stream=_ORDER))
-            self._order, self._epoch = order.to(self._x.device), epoch
-        chosen = self._order[step * self._size : (step + 1) * self._size]
-        x = self._x.index_select(0, chosen)
-        if self._max_shift and self._shape is not None:
-            x = random_shift(x, self._shape, self._max_shift, generator(self._seed, epoch, step, _SHIFT))
-        return x, self._y.index_select(0, chosen)
-
-
-class HeldOut:
-    """Measures a module on samples kept apart: "val_loss", and "val_accuracy" for labels.
-
-    Args:
-        x: `[n, ...]` inputs.
-        y: their targets.
-        loss: what to measure.
-
-    Example:
-        >>> from tnml.training.losses import SquaredError
-        >>> HeldOut(torch.ones(2, 1), torch.zeros(2, 1), SquaredError())(nn.Identity())
-        {'val_loss': 1.0}
-    """
-
-    def __init__(self, x: Tensor, y: Tensor, loss: LossFn) -> None:
-        self._x, self._y, self._loss = x, y, loss
-
-    def __call__(self, module: nn.Module) -> Row:
-        """The measured numbers."""
-        device = next(module.parameters(), self._x).device
-        if self._x.device != device:
-            self._x, self._y = self._x.to(device), self._y.to(device)
-        return {f"val_{name}": value for name, value in measure(module, self._loss, self._x, self._y).items()}
 
 
 def train_classifier(
@@ -120,6 +50,8 @@ def train_classifier(
     progress: Reporter | None = None,
     on_epoch: Callable[[Row], None] | None = None,
     on_step: Callable[[StepView], None] | None = None,
+    sample_weight: Array | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
     """The history of training `layer`, in place, to give logits `[b, c]` of the labels `y`.
 
@@ -133,12 +65,15 @@ def train_classifier(
         image_shape: (height, width) of an input, for `max_shift`; None takes a square.
         run_dir: see `tnml.training.run`.
         resume: see `tnml.training.run`.
-        progress: who is told, for example a `ProgressReporter`; None is silence.
+        progress: the reporter, for example a `ProgressReporter`; None reports nothing.
         on_epoch: see `tnml.training.run`.
         on_step: see `tnml.training.run`.
+        sample_weight: `[n]`, not negative: how much each sample counts in the loss, in which a weight of 2 is
+            a sample that is there twice. They are scaled to mean 1; samples of weight 0 are left out.
+        callbacks: see `tnml.training.run`.
 
     Raises:
-        InputError: data and layer do not fit, or an input is not finite.
+        InputError: data, options and layer do not fit, or an input is not finite.
         TrainingDiverged: the loss became NaN or infinite.
         TrainingInterrupted: after Ctrl-C.
 
@@ -149,17 +84,19 @@ def train_classifier(
         1.0
     """
     options = options or TrainOptions()
-    data = labelled_samples(
+    data = samples_for(
+        CLASSIFICATION,
         layer,
         x,
         y,
         x_test,
         y_test,
+        sample_weight=sample_weight,
         precision=options.precision,
         image_shape=image_shape,
         max_shift=options.max_shift,
     )
-    return _train(layer, data, options, run_dir, resume, progress, on_epoch, on_step)
+    return _train(layer, data, options, run_dir, resume, progress, on_epoch, on_step, callbacks)
 
 
 def train_regressor(
@@ -168,27 +105,38 @@ def train_regressor(
     y: Array,
     options: TrainOptions | None = None,
     *,
+    x_test: Array | None = None,
+    y_test: Array | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Reporter | None = None,
     on_epoch: Callable[[Row], None] | None = None,
     on_step: Callable[[StepView], None] | None = None,
+    sample_weight: Array | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
-    """The history of training `layer`, in place, to give the real targets `y` with least mean squared error.
+    """The history of training `layer`, in place, to give the real targets `y`, with least mean squared error.
+
+    Other losses, such as "huber" and "quantile", by `TrainOptions(loss=...)`.
 
     Args:
         layer: any module `[b, ...] -> [b, c]`.
         x: `[n, sites]` inputs in [0, 1] or `[n, sites, d]` features, an array or tensor.
         y: `[n]` where c is 1, or `[n, c]`.
-        options: see `TrainOptions`; None takes the defaults. `loss` is "mse" here whatever it says.
+        options: see `TrainOptions`; None takes the defaults.
+        x_test: like `x`; measured once, after training.
+        y_test: like `y`.
         run_dir: see `tnml.training.run`.
         resume: see `tnml.training.run`.
-        progress: who is told, for example a `ProgressReporter`; None is silence.
+        progress: see `train_classifier`.
         on_epoch: see `tnml.training.run`.
         on_step: see `tnml.training.run`.
+        sample_weight: see `train_classifier`.
+        callbacks: see `tnml.training.run`.
 
     Raises:
-        InputError: data and layer do not fit, or a number is not finite.
+        InputError: data, options and layer do not fit, a loss is not one of real targets, or a number is not
+            finite.
         TrainingDiverged: the loss became NaN or infinite.
         TrainingInterrupted: after Ctrl-C.
 
@@ -199,35 +147,106 @@ def train_regressor(
         >>> round(line.weight.item(), 1)
         2.0
     """
-    options = options or TrainOptions(loss="mse")
-    if options.max_shift or options.label_smoothing:
-        raise InputError("max_shift and label_smoothing are for classifiers; set them to 0")
-    data = regression_samples(layer, x, y, precision=options.precision)
-    return _train(layer, data, options, run_dir, resume, progress, on_epoch, on_step)
+    options = options or TrainOptions()
+    check_for_task(REGRESSION, options)
+    data = samples_for(
+        REGRESSION,
+        layer,
+        x,
+        y,
+        x_test,
+        y_test,
+        sample_weight=sample_weight,
+        precision=options.precision,
+    )
+    return _train(layer, data, options, run_dir, resume, progress, on_epoch, on_step, callbacks)
+
+
+def train_density(
+    layer: nn.Module,
+    x: Array,
+    options: TrainOptions | None = None,
+    *,
+    x_test: Array | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: Reporter | None = None,
+    on_epoch: Callable[[Row], None] | None = None,
+    on_step: Callable[[StepView], None] | None = None,
+    sample_weight: Array | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> TrainResult:
+    """The history of training `layer`, in place, to give log-densities of the samples, by maximum likelihood.
+
+    Args:
+        layer: any module `[b, ...] -> [b, 1]` whose output is the logarithm of a normalised density.
+        x: `[n, sites]` samples, an array or tensor.
+        options: see `TrainOptions`; None takes the defaults.
+        x_test: like `x`; measured once, after training.
+        run_dir: see `tnml.training.run`.
+        resume: see `tnml.training.run`.
+        progress: see `train_classifier`.
+        on_epoch: see `tnml.training.run`.
+        on_step: see `tnml.training.run`.
+        sample_weight: see `train_classifier`.
+        callbacks: see `tnml.training.run`.
+
+    Raises:
+        InputError: data and layer do not fit, a loss is not one of densities, or a number is not finite.
+        TrainingDiverged: the loss became NaN or infinite.
+        TrainingInterrupted: after Ctrl-C.
+
+    Example:
+        >>> class Normal(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.mean = nn.Parameter(torch.zeros(1))
+        ...     def forward(self, x):
+        ...         return torch.distributions.Normal(self.mean, 1.0).log_prob(x)
+        >>> x = 2 + torch.randn(64, 1, generator=torch.Generator().manual_seed(0))
+        >>> normal, options = Normal(), TrainOptions(epochs=60, lr=0.1, batch_size=64, device="cpu")
+        >>> _ = train_density(normal, x, options)
+        >>> bool((normal.mean - x.mean()).abs() < 1e-2)
+        True
+    """
+    options = options or TrainOptions()
+    check_for_task(DENSITY, options)
+    data = samples_for(
+        DENSITY, layer, x, None, x_test, sample_weight=sample_weight, precision=options.precision
+    )
+    return _train(layer, data, options, run_dir, resume, progress, on_epoch, on_step, callbacks)
 
 
 def evaluate(
-    layer: nn.Module, x: Array, y: Array, *, loss: str = "cross-entropy", batch_size: int = 1000
+    layer: nn.Module,
+    x: Array,
+    y: Array | None,
+    *,
+    loss: LossSpec | None = None,
+    batch_size: int = 1000,
+    task: str = "classification",
 ) -> dict[str, float]:
-    """The mean "loss" and the "accuracy" of a classifier on labelled samples, on the layer's device.
+    """The mean "loss" and, of a classifier, the "accuracy" on samples, on the layer's device.
 
     Args:
         layer: any module `[b, ...] -> [b, c]`.
         x: `[n, ...]` inputs.
-        y: `[n]` whole numbers from 0 to c - 1.
-        loss: "cross-entropy" or "mse".
+        y: `[n]` whole numbers from 0 to c - 1, or targets as the task wants them.
+        loss: a loss of the task; None takes its own, "cross-entropy" for labels.
         batch_size: samples at a time.
+        task: what the layer was trained for: "classification", "regression" or "density".
 
     Raises:
-        InputError: data and layer do not fit.
+        InputError: data and layer do not fit, or the loss is not one of this task.
 
     Example:
         >>> evaluate(nn.Identity(), torch.tensor([[4.0, 0.0], [4.0, 0.0]]), torch.tensor([0, 1]))["accuracy"]
         0.5
     """
-    data = labelled_samples(layer, x, y, None, None)
+    learned = choose("task", task, TASKS)
+    of = loss_of(learned.default_loss if loss is None else loss, task)
+    data = samples_for(learned, layer, x, y)
     device = next(layer.parameters(), data.x).device
-    of = loss_of(TrainOptions(loss=loss), labels=True)
     return measure(layer, of, data.x.to(device), data.y.to(device), batch_size)
 
 
@@ -240,39 +259,45 @@ def _train(
     progress: Reporter | None,
     on_epoch: Callable[[Row], None] | None,
     on_step: Callable[[StepView], None] | None,
+    callbacks: Sequence[Callback],
 ) -> TrainResult:
-    loss = loss_of(options, data.labels)
-    plain: LossFn = (
-        CrossEntropy() if isinstance(loss, CrossEntropy) else loss
-    )  # smoothing is for training only
-    _check_monitor(options, data.labels)
-    keep, held = data.split(options.validation, options.seed)
-    x, y = (data.x[keep], data.y[keep]) if len(held) else (data.x, data.y)
+    loss = options.loss_for(data.task)
+    check_monitor(options, data.task, callbacks)
+    part, held = data.parts(options.validation, options.seed)
     result = run(
         layer,
         loss,
-        ArrayBatches(x, y, options, data.image_shape),
+        ArrayBatches(part.x, part.y, options, data.image_shape, index=part.index, weight=part.weight),
         options,
-        evaluate=HeldOut(data.x[held], data.y[held], plain) if len(held) else None,
+        evaluate=HeldOut(held, loss.plain()) if len(held.x) else None,
         on_epoch=on_epoch,
         on_step=on_step,
         reporter=progress,
         run_dir=run_dir,
         resume=resume,
         identity={**data.identity(), **model_identity(layer, options)},
+        callbacks=callbacks,
     )
     test: dict[str, float] = {}
     if data.test is not None:
         device = next(layer.parameters()).device
-        test = measure(layer, plain, data.test[0].to(device), data.test[1].to(device))
-    return TrainResult(**vars(result), n_train=len(keep), n_validation=len(held), test=test)
+        test = measure(layer, loss.plain(), data.test[0].to(device), data.test[1].to(device))
+    return TrainResult(**vars(result), n_train=len(part.x), n_validation=len(held.x), test=test)
 
 
-def _check_monitor(options: TrainOptions, labels: bool) -> None:
-    """Before anything is written: whether the number that `patience` watches will be measured."""
-    names = ("val_loss", "val_accuracy", "loss", "accuracy") if labels else ("val_loss", "loss")
-    if options.patience is not None and options.monitor not in names:
+def check_monitor(options: LoopOptions, task: Task, callbacks: Sequence[Callback]) -> None:
+    """Raises, before anything is written, where the number that `patience` watches will not be measured.
+
+    Callbacks may measure anything; with them the first epoch tells.
+
+    Raises:
+        InputError: no number has the name that `monitor` gives.
+
+    Example:
+        >>> check_monitor(TrainOptions(), CLASSIFICATION, ())
+    """
+    if options.patience is not None and not callbacks and options.monitor not in task.monitors:
         raise InputError(
             f"patience watches monitor={options.monitor!r}, which is not measured; "
-            f"choose from {', '.join(names)}"
+            f"choose from {', '.join(task.monitors)}"
         )

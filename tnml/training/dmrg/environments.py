@@ -27,6 +27,7 @@ class Environments:
         widest: the largest bond there will be.
         budget: bytes.
         outputs: c where there is a label core.
+        weight: `[b]` of the samples, for second moments; None where all count alike.
 
     Raises:
         InputError: even the smallest number of kept vectors exceeds the budget.
@@ -48,7 +49,9 @@ class Environments:
         widest: int,
         budget: float,
         outputs: int = 1,
+        weight: Tensor | None = None,
     ) -> None:
+        self._root = None if weight is None else weight.sqrt()
         self.features, self._cores, self._n = features, cores, len(cores)
         some = next(phi for phi in features if phi is not None)
         one = some.new_ones(len(some), 1)
@@ -69,11 +72,13 @@ class Environments:
 
     def left_side(self, site: int, *, joined: bool = True) -> Side:
         """What lies left of `site`; `joined`: with the features of the site itself."""
-        return Side(self.left(site), self.features[site] if joined else None, left=True)
+        features = self.features[site] if joined else None
+        return Side(self.left(site), features, left=True, root=self._root)
 
     def right_side(self, site: int, *, joined: bool = True) -> Side:
         """What lies right of `site`; `joined`: with the features of the site itself."""
-        return Side(self.right(site + 1), self.features[site] if joined else None, left=False)
+        features = self.features[site] if joined else None
+        return Side(self.right(site + 1), features, left=False, root=self._root)
 
     def recenter(self, center: int) -> None:
         """The center has moved by one site: what held cores that are gone is forgotten."""

@@ -1,13 +1,12 @@
 """The local problem of a bond: outputs linear in one tensor, a convex loss, and its derivatives."""
 
-from typing import Protocol
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tnml.training.dmrg.metric import Metric, adjoint_from_white, from_white
 from tnml.training.dmrg.sides import Side
+from tnml.training.losses import Loss
 
 _CHUNK_BYTES = 1 << 22  # of an intermediate: it stays near the processor, and large products stay large
 
@@ -92,74 +91,6 @@ class BondOutputs:
         return joined.reshape(-1, left.shape[-1] * right.shape[-1])
 
 
-class OutputLoss(Protocol):
-    """A convex loss of outputs `[b, c]` with its derivatives; sums over samples, not means."""
-
-    def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss of each sample, `[b]`."""
-
-    def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Its derivative by the outputs, `[b, c]`."""
-
-    def curvature(self, outputs: Tensor, direction: Tensor) -> Tensor:
-        """Its second derivative at `outputs` applied to `direction`, `[b, c]`."""
-
-
-class CrossEntropyOf:
-    """Cross-entropy of logits and target probabilities `[b, c]`, which sum to 1.
-
-    Example:
-        >>> CrossEntropyOf().value(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]))
-        tensor([0.6931])
-    """
-
-    def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss of each sample."""
-        shifted = outputs - outputs.amax(1, keepdim=True)
-        return shifted.exp().sum(1).log() - (targets * shifted).sum(1)
-
-    def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Its gradient."""
-        return _softmax(outputs) - targets
-
-    def curvature(self, outputs: Tensor, direction: Tensor) -> Tensor:
-        """Its Hessian applied to a direction."""
-        p = _softmax(outputs)
-        return p * (direction - (p * direction).sum(1, keepdim=True))
-
-
-def _softmax(outputs: Tensor) -> Tensor:
-    """Of few classes several times as quick as torch's own.
-
-    Example:
-        >>> _softmax(torch.zeros(1, 2))
-        tensor([[0.5000, 0.5000]])
-    """
-    powers = (outputs - outputs.amax(1, keepdim=True)).exp_()
-    return powers / powers.sum(1, keepdim=True)
-
-
-class SquaredErrorOf:
-    """Mean over the outputs of the squared difference to the targets `[b, c]`.
-
-    Example:
-        >>> SquaredErrorOf().value(torch.zeros(1, 2), torch.tensor([[1.0, 3.0]]))
-        tensor([5.])
-    """
-
-    def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss of each sample."""
-        return (outputs - targets).square().mean(1)
-
-    def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Its gradient."""
-        return (outputs - targets) * (2 / outputs.shape[1])
-
-    def curvature(self, outputs: Tensor, direction: Tensor) -> Tensor:
-        """Its Hessian applied to a direction."""
-        return direction * (2 / outputs.shape[1])
-
-
 class Objective:
     """Mean loss + ridge / 2 |B|² + proximal / 2 |B - start|², as a function of the local tensor B.
 
@@ -170,11 +101,13 @@ class Objective:
         start: B before.
         ridge: see above.
         proximal: see above.
+        weight: `[b]` of the samples, of mean 1; None where all count alike.
 
     Example:
+        >>> from tnml.training.losses import SquaredError
         >>> ones = torch.ones(3, 1)
         >>> outputs = BondOutputs(Side(ones, None, left=True), Side(ones, None, left=False))
-        >>> objective = Objective(outputs, ones, SquaredErrorOf(), torch.zeros(1, 1, 1), 0, 0)
+        >>> objective = Objective(outputs, ones, SquaredError(), torch.zeros(1, 1, 1), 0, 0)
         >>> objective(torch.zeros(1, 1, 1)), objective.gradient(torch.zeros(3, 1), torch.zeros(1, 1, 1))
         (1.0, tensor([[[-2.]]]))
     """
@@ -183,12 +116,13 @@ class Objective:
         self,
         outputs: BondOutputs,
         targets: Tensor,
-        loss: OutputLoss,
+        loss: Loss,
         start: Float[Tensor, "p c q"],
         ridge: float,
         proximal: float,
+        weight: Tensor | None = None,
     ) -> None:
-        self.outputs, self.targets, self.loss = outputs, targets, loss
+        self.outputs, self.targets, self.loss, self.weight = outputs, targets, loss, weight
         self.start, self.ridge, self.proximal = start, ridge, proximal
 
     def __call__(self, tensor: Tensor) -> float:
@@ -197,7 +131,7 @@ class Objective:
 
     def mean_loss(self, outputs: Tensor) -> float:
         """The mean loss at these outputs."""
-        return self.loss.value(outputs, self.targets).mean().item()
+        return self._weighted(self.loss.values(outputs, self.targets)).mean().item()
 
     def at(self, outputs: Tensor, tensor: Tensor) -> float:
         """The objective where the outputs of B are known."""
@@ -208,11 +142,17 @@ class Objective:
 
     def gradient(self, outputs: Tensor, tensor: Tensor) -> Tensor:
         """The gradient at B, whose outputs are known."""
-        residual = self.loss.gradient(outputs, self.targets) / len(self.targets)
+        residual = self._weighted(self.loss.gradient(outputs, self.targets)) / len(self.targets)
         gradient = self.outputs.adjoint(residual).add_(tensor, alpha=self.ridge)
         return gradient.add_(tensor - self.start, alpha=self.proximal) if self.proximal else gradient
 
     def curvature(self, outputs: Tensor, moved: Tensor, direction: Tensor) -> Tensor:
         """The Hessian at B applied to a direction, whose own outputs are `moved`."""
-        bent = self.loss.curvature(outputs, moved) / len(self.targets)
+        bent = self._weighted(self.loss.curvature(outputs, self.targets, moved)) / len(self.targets)
         return self.outputs.adjoint(bent).add_(direction, alpha=self.ridge + self.proximal)
+
+    def _weighted(self, values: Tensor) -> Tensor:
+        """Values `[b]` or `[b, c]` of the samples, each times its weight."""
+        if self.weight is None:
+            return values
+        return values * (self.weight if values.dim() == 1 else self.weight.unsqueeze(1))

@@ -8,7 +8,10 @@ from typing import Any
 from tnml.checks import number, whole
 from tnml.errors import InputError, choose
 from tnml.loop.options import check_device
-from tnml.training.options import LOSSES
+from tnml.training.losses import Loss, SquaredError, loss_of
+from tnml.training.losses.squared_error import LabelSquaredError
+from tnml.training.losses.table import check_loss, loss_record
+from tnml.training.tasks import Task
 
 SOLVERS = ("newton-cg", "cg", "lbfgs", "als")
 METRICS = ("data", "frobenius")
@@ -51,7 +54,8 @@ class SweepOptions:
             "lbfgs": L-BFGS with a strong Wolfe line search; "als": exact least squares, the solution of
             least norm where there are many (`loss="mse"` only).
         iterations: of the solver at each bond; "als" needs none.
-        loss: "cross-entropy" (labels) or "mse" (mean squared error; labels become one-hot targets).
+        loss: as of `TrainOptions`. "newton-cg" wants a convex loss with curvature ("cross-entropy", "mse",
+            "huber"), "cg" one with curvature, "als" wants "mse" and "lbfgs" takes all.
         label_smoothing: share of the target spread evenly over the classes, cross-entropy only.
         ridge: see above; 0 for none.
         proximal: see above, or one number for each sweep, the last one holding on. It is what keeps the
@@ -88,7 +92,7 @@ class SweepOptions:
     damping: float = 0.1
     solver: str = "newton-cg"
     iterations: int = 4
-    loss: str = "cross-entropy"
+    loss: str | dict[str, Any] | None = None
     label_smoothing: float = 0.0
     ridge: float = 1e-3
     proximal: float | Sequence[float] = 1.0
@@ -105,7 +109,8 @@ class SweepOptions:
         choose("solver", self.solver, dict.fromkeys(SOLVERS))
         choose("metric", self.metric, dict.fromkeys(METRICS))
         choose("label", self.label, dict.fromkeys(LABELS))
-        choose("loss", self.loss, dict.fromkeys(LOSSES))
+        if self.loss is not None:
+            check_loss(self.loss)
         for name in ("sweeps", "iterations"):
             whole(name, getattr(self, name), 1)
         for name in ("seed", "max_shift"):
@@ -138,15 +143,41 @@ class SweepOptions:
         return [(f"every entry of {name}", entry) for entry in value]
 
     def _check_together(self) -> None:
-        if self.label_smoothing and self.loss != "cross-entropy":
+        if self.label_smoothing and self.loss not in (None, "cross-entropy"):
             raise InputError(
                 f"label_smoothing goes with loss='cross-entropy', got loss={self.loss!r}; set it to 0"
             )
         if self.solver == "als" and self.loss != "mse":
             raise InputError(
                 "solver='als' solves least squares exactly and needs loss='mse', got loss="
-                f"{self.loss!r}; choose loss='mse' or solver='newton-cg'"
+                f"{self.loss or 'cross-entropy'!r}; choose loss='mse' or solver='newton-cg'"
             )
+
+    def loss_for(self, task: Task) -> Loss:
+        """The loss of a task with these options.
+
+        Raises:
+            InputError: the loss named is not one of this task, or the solver has no use for it.
+
+        Example:
+            >>> from tnml.training.tasks import CLASSIFICATION
+            >>> SweepOptions(label_smoothing=0.1).loss_for(CLASSIFICATION)
+            CrossEntropy(smoothing=0.1)
+        """
+        chosen = task.default_loss if self.loss is None else self.loss
+        loss = loss_of(chosen, task.name, label_smoothing=self.label_smoothing)
+        solvers = {
+            "newton-cg": loss.convex and loss.smooth,
+            "cg": loss.smooth,
+            "lbfgs": True,
+            "als": isinstance(loss, SquaredError | LabelSquaredError),
+        }
+        if not solvers[self.solver]:
+            fitting = " or ".join(repr(name) for name, fits in solvers.items() if fits)
+            raise InputError(
+                f"solver={self.solver!r} cannot minimise loss={chosen!r}; choose solver {fitting}"
+            )
+        return loss
 
     def of_sweep(self, name: str, sweep: int) -> Any:
         """The value of `max_bond` or `proximal` in sweep `sweep`, counted from 0."""
@@ -175,4 +206,6 @@ class SweepOptions:
             [10, 20]
         """
         values = dataclasses.asdict(self)
+        # Checkpoints of earlier versions hold this name where nobody chose one.
+        values["loss"] = loss_record(self.loss or "cross-entropy")
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -1,7 +1,7 @@
 """Training by sweeps: data in, a trained layer and its records out, resumable at every bond."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +13,20 @@ from torch import Tensor
 from tnml.data import random_shift
 from tnml.errors import InputError
 from tnml.loop import checkpoint
+from tnml.loop.callbacks import callback_states, called, restore_callbacks
 from tnml.loop.interrupt import StopRequest
 from tnml.loop.loop import CHECKPOINT, METRICS, check_folder, remove_leftovers
 from tnml.loop.options import differences
 from tnml.loop.processes import device_of
-from tnml.loop.protocols import Reporter, StepView
+from tnml.loop.protocols import Callback, Reporter, StepView
 from tnml.loop.records import write_metrics
 from tnml.loop.results import Row, TrainingDiverged, TrainingInterrupted
 from tnml.nn import MPSLayer
-from tnml.randomness import generator
+from tnml.randomness import forked_rng, generator
 from tnml.training.dmrg.chain import CenteredChain, chain_of, largest, put_into
-from tnml.training.dmrg.local import CrossEntropyOf, OutputLoss, SquaredErrorOf
 from tnml.training.dmrg.options import FREE, SweepOptions
-from tnml.training.dmrg.sweep import Batch, BondRow, Sweeper
+from tnml.training.dmrg.sweep import BondRow, SweepBatch, Sweeper
+from tnml.training.losses import Loss
 
 BONDS = "bonds.csv"
 _DRAW, _SHIFT = 0, 2  # streams of seeds
@@ -38,7 +39,9 @@ class SweepRun:
     Args:
         layer: trained in place.
         x: `[b, n]` inputs or `[b, n, d]` features.
-        targets: `[b, c]` real targets, for labels the smoothed one-hot ones.
+        targets: `[b, c]` real targets, for labels what `Loss.targets` makes of them.
+        weight: `[b]` of mean 1, or None.
+        loss: of the outputs.
         options: see `SweepOptions`.
         image_shape: (height, width) of an input for shifts.
         evaluate: numbers measured after every sweep; the layer holds the sweep's weights then.
@@ -47,11 +50,14 @@ class SweepRun:
         run_dir: see `tnml.training.run`.
         resume: see `tnml.training.run`.
         identity: what has to be the same when a run is resumed.
+        callbacks: called after every sweep, their optimizer is None; see `tnml.training.run`.
     """
 
     layer: MPSLayer
     x: Tensor
     targets: Tensor
+    weight: Tensor | None
+    loss: Loss
     options: SweepOptions
     image_shape: tuple[int, int] | None
     evaluate: Callable[[MPSLayer], Row] | None
@@ -60,6 +66,7 @@ class SweepRun:
     run_dir: Path | None
     resume: bool
     identity: Mapping[str, str | int | float]
+    callbacks: Sequence[Callback] = ()
 
     def execute(self) -> tuple[list[Row], list[BondRow], float]:
         """History, records of the bonds and seconds; the layer holds the final weights."""
@@ -121,7 +128,7 @@ class _Run:
         chain = chain_of(self.given.layer, travels=travels) if stored is None else self._restored(stored)
         self._label_site = chain.label  # that of the checkpoint, where there is one
         half = 2 * self.sweep + (self.index >= len(chain.cores) - 1)
-        self.sweeper = Sweeper(chain, self._batch_of, _loss(self.options), self.options, half)
+        self.sweeper = Sweeper(chain, self._batch_of, self.given.loss, self.options, half)
         if folder is not None:
             remove_leftovers(folder, (CHECKPOINT, METRICS, BONDS))
         if stored is None:
@@ -129,13 +136,14 @@ class _Run:
             self._save()
         self._clock = time.monotonic()
 
-    def _batch_of(self, half: int) -> Batch:
+    def _batch_of(self, half: int) -> SweepBatch:
         """Features and targets of the samples of a half sweep, drawn and shifted as the options say."""
-        x, targets, options = self.given.x, self.given.targets, self.options
+        x, targets, weight, options = self.given.x, self.given.targets, self.given.weight, self.options
         if options.batch_size is not None and options.batch_size < len(x):
             order = torch.randperm(len(x), generator=generator(options.seed, half, stream=_DRAW))
             rows = order[: options.batch_size].sort().values
             x, targets = x[rows], targets[rows]
+            weight = None if weight is None else weight[rows]
         shape = self.given.image_shape
         if options.max_shift and shape is not None:
             x = random_shift(x, shape, options.max_shift, generator(options.seed, half, stream=_SHIFT))
@@ -143,7 +151,8 @@ class _Run:
         features: list[Tensor | None] = list(stacked)
         if self._label_site is not None:
             features.insert(self._label_site, None)
-        return features, targets.to(self.device)
+        weight = None if weight is None else weight.to(self.device, stacked.dtype)
+        return SweepBatch(features, targets.to(self.device), weight)
 
     def _run_sweep(self) -> None:
         count = 2 * self.sweeper.steps_per_half
@@ -182,7 +191,7 @@ class _Run:
                 given.on_bond(row)
             if given.reporter is not None:
                 given.reporter.step(view)
-        except KeyboardInterrupt:  # raised by who is told: as good as a Ctrl-C
+        except KeyboardInterrupt:  # raised by a reporter: treated as a Ctrl-C
             self._request.request()
 
     def _batch(self) -> int:
@@ -213,12 +222,23 @@ class _Run:
         }
         if self.given.evaluate is not None:
             row |= self.given.evaluate(self.given.layer)
+        if self.given.callbacks:
+            row |= self._called(row)
         self.history.append(row)
         self._tick()
         self.sweep, self.index, self.sweep_seconds = self.sweep + 1, 0, 0.0
         self._save()
         if self.given.reporter is not None:
             self.given.reporter.epoch(row, self.options.sweeps)
+
+    def _called(self, row: Row) -> Row:
+        """What the callbacks say of the layer as it is now."""
+        layer = self.given.layer
+        was_training = layer.training
+        with forked_rng(self.device):
+            found = called(self.given.callbacks, layer.eval(), None, row)
+        layer.train(was_training)
+        return found
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -247,6 +267,7 @@ class _Run:
                 "bonds": self.bonds,
                 "seconds": self.seconds,
                 "sweep_seconds": self.sweep_seconds,
+                "callbacks": callback_states(self.given.callbacks),
             },
         )
         write_metrics(folder / METRICS, self.history)
@@ -266,7 +287,8 @@ class _Run:
                 "resume that one, or choose another folder"
             )
         try:
-            other = differences(state["options"], self.options.record(), FREE)
+            stored = {**type(self.options)().record(), **state["options"]}  # options that came later
+            other = differences(stored, self.options.record(), FREE)
             other += differences(state["identity"], self.given.identity)
             if other:
                 raise InputError(
@@ -278,12 +300,9 @@ class _Run:
             self.history = [dict(row) for row in state["history"]]
             self.bonds = [dict(row) for row in state["bonds"]]
             self.seconds, self.sweep_seconds = float(state["seconds"]), float(state["sweep_seconds"])
+            restore_callbacks(self.given.callbacks, state.get("callbacks", []))
         except InputError:
             raise
         except (KeyError, TypeError, RuntimeError, AttributeError, ValueError, IndexError) as error:
             raise InputError(f"{source} is not the checkpoint of this run ({error}); start anew") from error
         return chain
-
-
-def _loss(options: SweepOptions) -> OutputLoss:
-    return CrossEntropyOf() if options.loss == "cross-entropy" else SquaredErrorOf()

@@ -18,6 +18,7 @@ class Side:
         outer: `[b, m]` or `[b, c, m]`, the contraction with the sites further out.
         features: `[b, d]` of the site itself, or None.
         left: whether this is the left side: p = (m d), on the right side p = (d m).
+        root: `[b]` roots of the samples' weights, for second moments; None where all count alike.
 
     Example:
         >>> Side(torch.ones(5, 3), torch.ones(5, 2), left=True).width
@@ -25,9 +26,15 @@ class Side:
     """
 
     def __init__(
-        self, outer: Float[Tensor, "b *c m"], features: Float[Tensor, "b d"] | None, *, left: bool
+        self,
+        outer: Float[Tensor, "b *c m"],
+        features: Float[Tensor, "b d"] | None,
+        *,
+        left: bool,
+        root: Float[Tensor, " b"] | None = None,
     ) -> None:
         self.has_label = outer.dim() == 3
+        self._root = root
         self._is_left = left
         self._outer = outer
         self._features = features
@@ -46,10 +53,13 @@ class Side:
         return _joined(self._outer, self._features, left=self._is_left)
 
     def some(self) -> Tensor:
-        """At most about 20,000 of them, evenly spread, multiplied out."""
+        """At most about 20,000 of them, evenly spread, multiplied out, times the roots of their weights."""
         step = -(-self._outer[..., 0].numel() // _MOST_ROWS)
         features = None if self._features is None else self._features[::step]
-        return Side(self._outer[::step], features, left=self._is_left).vectors
+        found = Side(self._outer[::step], features, left=self._is_left).vectors
+        if self._root is None:
+            return found
+        return found * self._root[::step].view(-1, *[1] * (found.dim() - 1))
 
     def split(self, size: int) -> "list[Side]":
         """Chunks of `size` samples."""

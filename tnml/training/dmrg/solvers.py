@@ -124,10 +124,14 @@ def least_squares(objective: Objective, iterations: int) -> tuple[Tensor, Tensor
             f"solver='als' would need a matrix of {rows} x {p * q} entries, more than {_LARGEST:.0e}; "
             "lower max_bond or batch_size, or choose solver='newton-cg' with more iterations"
         )
-    u, s, vh = robust_svd(objective.outputs.matrix())
+    matrix, wanted = objective.outputs.matrix(), targets.double().reshape(rows, c)
+    if objective.weight is not None:
+        root = objective.weight.double().sqrt().repeat_interleave(rows // len(targets)).unsqueeze(1)
+        matrix, wanted = matrix * root, wanted * root
+    u, s, vh = robust_svd(matrix)
     ridge = 0.5 * objective.ridge * targets.numel() + _RELATIVE_RIDGE * s[0].square()
     damped = s / (s.square() + ridge).clamp_min(torch.finfo(torch.float64).tiny)
-    solution = vh.T @ (damped.unsqueeze(1) * (u.T @ targets.double().reshape(rows, c)))
+    solution = vh.T @ (damped.unsqueeze(1) * (u.T @ wanted))
     tensor = solution.view(p, q, c).transpose(1, 2).to(objective.start.dtype).contiguous()
     return tensor, objective.outputs(tensor)
 

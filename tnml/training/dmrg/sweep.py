@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,15 +11,30 @@ from torch import Tensor
 from tnml.randomness import generator
 from tnml.training.dmrg.chain import CenteredChain, largest
 from tnml.training.dmrg.environments import Environments
-from tnml.training.dmrg.local import BondOutputs, Objective, OutputLoss
+from tnml.training.dmrg.local import BondOutputs, Objective
 from tnml.training.dmrg.metric import Metric, data_metric, into_white
 from tnml.training.dmrg.options import SweepOptions
 from tnml.training.dmrg.sides import Side
 from tnml.training.dmrg.solvers import SOLVE
 from tnml.training.dmrg.split import BondSplit, split_bond
+from tnml.training.losses import Loss
 
 BondRow = dict[str, float]
-Batch = tuple[Sequence[Tensor | None], Tensor]  # features [b, d] of every site of the chain, targets [b, c]
+
+
+class SweepBatch(NamedTuple):
+    """The samples of a half sweep.
+
+    Attributes:
+        features: `[b, d]` of every site of the chain, None at the label core.
+        targets: `[b, c]`.
+        weight: `[b]`, of mean 1 over the training part; None where all count alike.
+    """
+
+    features: Sequence[Tensor | None]
+    targets: Tensor
+    weight: Tensor | None = None
+
 
 _NOISE = 1  # stream of seeds
 _ROUNDING = 1e-6  # of a split that is only to change the gauge: float32 cannot tell less
@@ -51,8 +67,8 @@ class Sweeper:
     def __init__(
         self,
         chain: CenteredChain,
-        batch: Callable[[int], Batch],
-        loss: OutputLoss,
+        batch: Callable[[int], SweepBatch],
+        loss: Loss,
         options: SweepOptions,
         half: int = 0,
     ) -> None:
@@ -62,12 +78,14 @@ class Sweeper:
 
     def _take(self, half: int) -> None:
         """The samples of a half sweep."""
-        features, self.targets = self._batch(half)
+        features, self.targets, self.weight = self._batch(half)
         options, chain = self.options, self.chain
         bonds = [options.of_sweep("max_bond", sweep) for sweep in range(options.sweeps)]
         widest = max(largest(chain.bond_dims), *bonds)
         outputs = 1 if chain.label is None else self.targets.shape[1]
-        self.around = Environments(features, chain.cores, widest, options.memory_gb * 1e9, outputs)
+        self.around = Environments(
+            features, chain.cores, widest, options.memory_gb * 1e9, outputs, self.weight
+        )
         self._half = half
 
     @property
@@ -139,6 +157,7 @@ class Sweeper:
             into_white(window.tensor, metrics),
             options.ridge,
             options.of_sweep("proximal", sweep),
+            self.weight,
         )
         solved, outputs = SOLVE[options.solver](objective, options.iterations)
         found = split_bond(

@@ -1,27 +1,29 @@
 """Training a layer by sweeps: `sweep_classifier` and `sweep_regressor`."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from tnml.errors import InputError
 from tnml.loop.checkpoint import plain_copy
 from tnml.loop.options import LoopOptions
-from tnml.loop.protocols import LossFn, Reporter
+from tnml.loop.protocols import Callback, Reporter
 from tnml.loop.results import Row
 from tnml.nn import MPSLayer
+from tnml.training.batches import HeldOut
 from tnml.training.dmrg.options import SweepOptions
 from tnml.training.dmrg.run import SweepRun
 from tnml.training.dmrg.sweep import BondRow
 from tnml.training.identity import model_identity
-from tnml.training.losses import CrossEntropy, LabelSquaredError, SquaredError, measure
-from tnml.training.samples import Array, Samples, labelled_samples, regression_samples
-from tnml.training.supervised import HeldOut
+from tnml.training.inputs import Array
+from tnml.training.losses import measure
+from tnml.training.options import check_for_task
+from tnml.training.samples import Samples, samples_for
+from tnml.training.tasks import CLASSIFICATION, REGRESSION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,8 @@ def sweep_classifier(
     resume: bool = False,
     progress: Reporter | None = None,
     on_bond: Callable[[BondRow], None] | None = None,
+    sample_weight: Array | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> SweepResult:
     """Trains `layer`, in place, by sweeps to give logits `[b, c]` of the labels `y`.
 
@@ -81,8 +85,10 @@ def sweep_classifier(
         image_shape: (height, width) of an input, for `max_shift`; None takes a square.
         run_dir: folder of the run, made if missing: `checkpoint.pt`, `metrics.csv` (sweeps) and `bonds.csv`.
         resume: continue what is in `run_dir`, at the bond where it stopped; on the CPU to the same bits.
-        progress: who is told, for example `ProgressReporter(unit="sweep")`.
+        progress: the reporter, for example `ProgressReporter(unit="sweep")`; None reports nothing.
         on_bond: called with the record of every bond.
+        sample_weight: `[b]`, see `train_classifier`; they count in second moments, too.
+        callbacks: called after every sweep, their optimizer is None; see `tnml.training.run`.
 
     Raises:
         InputError: data, layer and options do not fit, or an input is not finite.
@@ -107,12 +113,18 @@ def sweep_classifier(
     """
     options = options or SweepOptions()
     check_layer(layer)
-    data = labelled_samples(layer, x, y, x_test, y_test, image_shape=image_shape, max_shift=options.max_shift)
-    targets = one_hot(data.y, data.outputs).to(data.x.dtype)
-    if options.label_smoothing:
-        targets = (1 - options.label_smoothing) * targets + options.label_smoothing / data.outputs
-    loss: LossFn = CrossEntropy() if options.loss == "cross-entropy" else LabelSquaredError()
-    return _train(layer, data, targets, loss, options, run_dir, resume, progress, on_bond)
+    data = samples_for(
+        CLASSIFICATION,
+        layer,
+        x,
+        y,
+        x_test,
+        y_test,
+        sample_weight=sample_weight,
+        image_shape=image_shape,
+        max_shift=options.max_shift,
+    )
+    return _train(layer, data, options, run_dir, resume, progress, on_bond, callbacks)
 
 
 def sweep_regressor(
@@ -121,10 +133,14 @@ def sweep_regressor(
     y: Array,
     options: SweepOptions | None = None,
     *,
+    x_test: Array | None = None,
+    y_test: Array | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Reporter | None = None,
     on_bond: Callable[[BondRow], None] | None = None,
+    sample_weight: Array | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> SweepResult:
     """Trains `layer`, in place, by sweeps to give the real targets `y` with least mean squared error.
 
@@ -132,11 +148,15 @@ def sweep_regressor(
         layer: real, of two sites at least.
         x: `[b, n]` inputs in [0, 1] or `[b, n, d]` features.
         y: `[b]` where c is 1, or `[b, c]`.
-        options: see `SweepOptions`, with `loss="mse"`; None takes exact least squares by the Frobenius norm.
+        options: see `SweepOptions`; None takes exact least squares by the Frobenius norm.
+        x_test: like `x`; measured once, after training.
+        y_test: like `y`.
         run_dir: see `sweep_classifier`.
         resume: see `sweep_classifier`.
         progress: see `sweep_classifier`.
         on_bond: see `sweep_classifier`.
+        sample_weight: see `sweep_classifier`.
+        callbacks: see `sweep_classifier`.
 
     Raises:
         InputError: data, layer and options do not fit, or a number is not finite.
@@ -154,14 +174,10 @@ def sweep_regressor(
     options = options or SweepOptions(
         loss="mse", solver="als", metric="frobenius", max_error=1e-6, ridge=0.0, max_bond=10
     )
-    if options.loss != "mse" or options.max_shift:
-        raise InputError(
-            f"a regressor needs loss='mse' and max_shift=0, got loss={options.loss!r} and "
-            f"max_shift={options.max_shift}"
-        )
+    check_for_task(REGRESSION, options)
     check_layer(layer)
-    data = regression_samples(layer, x, y)
-    return _train(layer, data, data.y, SquaredError(), options, run_dir, resume, progress, on_bond)
+    data = samples_for(REGRESSION, layer, x, y, x_test, y_test, sample_weight=sample_weight)
+    return _train(layer, data, options, run_dir, resume, progress, on_bond, callbacks)
 
 
 def check_layer(layer: MPSLayer) -> None:
@@ -188,43 +204,45 @@ def check_layer(layer: MPSLayer) -> None:
 def _train(
     layer: MPSLayer,
     data: Samples,
-    targets: Tensor,
-    loss: LossFn,
     options: SweepOptions,
     run_dir: str | os.PathLike[str] | None,
     resume: bool,
     progress: Reporter | None,
     on_bond: Callable[[BondRow], None] | None,
+    callbacks: Sequence[Callback],
 ) -> SweepResult:
-    keep, held = data.split(options.validation, options.seed)
-    x, y = (data.x[keep], targets[keep]) if len(held) else (data.x, targets)
+    loss = options.loss_for(data.task)
+    part, held = data.parts(options.validation, options.seed)
     identity = {**data.identity(), **model_identity(layer, LoopOptions())}
-    for name in ("model.bond_dim", "model.label_site"):  # sweeps change them: where it starts is no matter
+    for name in ("model.bond_dim", "model.label_site"):  # sweeps change them: the start does not matter
         identity.pop(name, None)
     history, bonds, seconds = SweepRun(
         layer=layer,
-        x=x,
-        targets=y,
+        x=part.x,
+        targets=loss.targets(part.y, data.outputs, part.x.dtype),
+        weight=part.weight,
+        loss=loss,
         options=options,
         image_shape=data.image_shape,
-        evaluate=HeldOut(data.x[held], data.y[held], loss) if len(held) else None,
+        evaluate=HeldOut(held, loss.plain()) if len(held.x) else None,
         reporter=progress,
         on_bond=on_bond,
         run_dir=None if run_dir is None else Path(run_dir),
         resume=resume,
         identity=identity,
+        callbacks=tuple(callbacks),
     ).execute()
     test: dict[str, float] = {}
     if data.test is not None:
         device = layer.weight.device
         with torch.no_grad():
-            test = measure(layer, loss, data.test[0].to(device), data.test[1].to(device))
+            test = measure(layer, loss.plain(), data.test[0].to(device), data.test[1].to(device))
     return SweepResult(
         history=history,
         bonds=bonds,
         state=plain_copy(layer.state_dict()),
         seconds=seconds,
-        n_train=len(x),
-        n_validation=len(held),
+        n_train=len(part.x),
+        n_validation=len(held.x),
         test=test,
     )

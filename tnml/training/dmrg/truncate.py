@@ -10,11 +10,11 @@ from tnml.checks import number
 from tnml.errors import InputError
 from tnml.nn import MPSLayer
 from tnml.training.dmrg.chain import chain_of, put_into
-from tnml.training.dmrg.local import SquaredErrorOf
 from tnml.training.dmrg.options import SweepOptions
-from tnml.training.dmrg.sweep import Sweeper
+from tnml.training.dmrg.sweep import SweepBatch, Sweeper
 from tnml.training.dmrg.train import check_layer
-from tnml.training.samples import Array, checked_inputs
+from tnml.training.inputs import Array, checked_inputs
+from tnml.training.losses import SquaredError
 
 _MOST_SAMPLES = 2000  # second moments of so many are sharp enough, and their contractions fit
 
@@ -73,7 +73,7 @@ def truncate_layer(
     features.insert(layer.label_site, None)
     targets = inputs.new_zeros(len(inputs), layer.out_features)
     chain = chain_of(double, travels=False)
-    sweeper = Sweeper(chain, lambda half: (features, targets), SquaredErrorOf(), options)
+    sweeper = Sweeper(chain, lambda half: SweepBatch(features, targets), SquaredError(), options)
     sweeper.prepare()
     error = sweeper.truncate()
     put_into(double, chain)

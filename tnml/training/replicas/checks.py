@@ -5,7 +5,8 @@ from typing import Any
 
 from tnml.errors import InputError
 from tnml.nn import MPSLayer
-from tnml.training.options import TrainOptions
+from tnml.training.options import TrainOptions, check_for_task
+from tnml.training.tasks import Task
 
 _EQUAL = (
     "epochs", "batch_size", "optimizer", "loss", "label_smoothing", "validation", "precision", "device",
@@ -75,7 +76,7 @@ _FACTS: dict[str, Callable[[MPSLayer], Any]] = {
 
 
 def check_options(
-    options: TrainOptions | Sequence[TrainOptions] | None, count: int, *, labels: bool
+    options: TrainOptions | Sequence[TrainOptions] | None, count: int, task: Task
 ) -> list[TrainOptions]:
     """One `TrainOptions` per layer.
 
@@ -83,7 +84,8 @@ def check_options(
         InputError: they differ where they must not, or ask for what replicas do not have.
 
     Example:
-        >>> len(check_options(None, 3, labels=True))
+        >>> from tnml.training.tasks import REGRESSION
+        >>> len(check_options(None, 3, REGRESSION))
         3
     """
     chosen: list[TrainOptions] = one_each("options", options or TrainOptions(), count)
@@ -108,6 +110,5 @@ def check_options(
                     f"{name}={getattr(each, name)!r} has no form for layers trained together; "
                     "train them one by one, or leave it out"
                 )
-        if each.label_smoothing and not labels:
-            raise InputError("label_smoothing is for classifiers; set it to 0")
+        check_for_task(task, each)
     return chosen

@@ -11,14 +11,15 @@ from tnml.contraction.chain.replicas import ReplicaChains, pieces, replica_chain
 from tnml.loop.optim import WeightAverage, make_optimizer
 from tnml.loop.schedules import learning_rate
 from tnml.nn import MPSLayer
+from tnml.training.losses import Loss
 from tnml.training.options import TrainOptions
-from tnml.training.replicas.losses import ReplicaLoss
 
 # What replicas may differ in without needing an optimiser of their own.
 _APART = (
     "seed",
     "patience",
     "monitor",
+    "monitor_mode",
     "device",
     "validation",
     "loss",
@@ -35,6 +36,7 @@ class Bank:
         layers: their order of sites and features.
         x: `[n, ...]` inputs of each replica; the same tensor where replicas share it.
         y: `[n]` or `[n, c]` targets, likewise.
+        weight: `[n]` of the samples of each replica, or None where all count alike.
 
     Example:
         >>> layer, x = MPSLayer(4, 2), torch.rand(3, 4)
@@ -43,14 +45,22 @@ class Bank:
         (torch.Size([3, 8]), [2, 2, 2, 5])
     """
 
-    def __init__(self, layers: Sequence[MPSLayer], x: Sequence[Tensor], y: Sequence[Tensor]) -> None:
+    def __init__(
+        self,
+        layers: Sequence[MPSLayer],
+        x: Sequence[Tensor],
+        y: Sequence[Tensor],
+        weight: Sequence[Tensor] | None = None,
+    ) -> None:
         first, count = layers[0], len(x[0])
         device, dtype = first.weight.device, first.weight.dtype
         orders = [tuple(layer.order.tolist()) for layer in layers]
         kept_x, of_x = _distinct([(id(one), order) for one, order in zip(x, orders, strict=True)])
-        kept_y, of_y = _distinct([id(one) for one in y])
+        beside = y if weight is None else weight
+        kept_y, of_y = _distinct([(id(one), id(other)) for one, other in zip(y, beside, strict=True)])
         self._offsets = torch.tensor([of_x, of_y], device=device).mul_(count).unsqueeze(2)
         self.y = torch.cat([y[replica] for replica in kept_y]).to(device)
+        self.weight = None if weight is None else torch.cat([weight[k] for k in kept_y]).to(device, dtype)
         size = len(kept_x) * count * first.n_sites * first.features.dim * dtype.itemsize
         late = x[0].dim() == 2 and size > _FEATURE_BYTES
         self._features = first.features if late else None
@@ -74,6 +84,12 @@ class Bank:
             features.copy_(self._features(self.x.index_select(0, chosen)).view(features.shape))
         targets: Tensor = self.y.index_select(0, rows[1].flatten()).unflatten(0, rows.shape[1:])
         return targets
+
+    def weights(self, rows: Tensor) -> Tensor | None:
+        """The weights `[k, b]` of the rows `[2, k, b]`; None where all samples count alike."""
+        if self.weight is None:
+            return None
+        return self.weight.index_select(0, rows[1].flatten()).view(rows.shape[1:])
 
 
 def _distinct(things: Sequence[object]) -> tuple[list[int], list[int]]:
@@ -163,9 +179,9 @@ class Stack:
 
     @torch.no_grad()
     def step(
-        self, bank: Bank, rows: Tensor, loss: ReplicaLoss, step: int, steps_per_epoch: int
-    ) -> tuple[Tensor, Tensor | None]:
-        """One step of every replica on its own batch; the losses `[k]` and right labels `[k]` before it.
+        self, bank: Bank, rows: Tensor, loss: Loss, step: int, steps_per_epoch: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """One step of every replica on its own batch; the losses `[k]` before it, and sums `[k]` of metrics.
 
         Args:
             bank: the samples.
@@ -183,8 +199,8 @@ class Stack:
         both = torch.bmm(chains.left, label).unflatten(2, (classes, right_bond))
         right = chains.right.unsqueeze(2)
         outputs = (both * right).sum(3).mul_(scale)
-        measured = loss(outputs, y)
-        adjoint = measured.gradient.mul_(scale).unsqueeze(3)
+        mean, gradient = loss.mean_and_gradient(outputs, y, bank.weights(rows))
+        adjoint = gradient.mul_(scale).unsqueeze(3)
         torch.sum(both.mul_(adjoint), 2, out=chains.grad_right)
         of_both = (adjoint * right).flatten(2)
         torch.bmm(of_both, label.mT, out=chains.grad_left)
@@ -192,7 +208,7 @@ class Stack:
         torch.bmm(chains.left.mT, of_both, out=of_label)
         chains.backward()
         self._update(step, steps_per_epoch)
-        return measured.loss, measured.right
+        return mean, {name: value.sum(1) for name, value in loss.metrics(outputs, y).items()}
 
     def _update(self, step: int, steps_per_epoch: int) -> None:
         for group in self._groups:
@@ -227,10 +243,8 @@ class Stack:
         )
 
     @torch.no_grad()
-    def measure(
-        self, bank: Bank, rows: Tensor, loss: ReplicaLoss, batch_size: int = 1000
-    ) -> dict[str, Tensor]:
-        """Means over the rows `[2, k, m]` of the bank, with the weights that count: "loss" and "accuracy"."""
+    def measure(self, bank: Bank, rows: Tensor, loss: Loss, batch_size: int = 1000) -> dict[str, Tensor]:
+        """Means over rows `[2, k, m]` of the bank, with the weights that count: the loss and its metrics."""
         weight = self.final()
         left_bond, classes, right_bond = self._label
         label = weight[:, self._shape.n_weights :].view(-1, left_bond, classes * right_bond)
@@ -244,10 +258,9 @@ class Stack:
             y = bank.fill(rows[:, :, first:last], now.features)
             scale = torch.exp2(now.forward()).unsqueeze(2)
             both = torch.bmm(now.left, label).unflatten(2, (classes, right_bond))
-            measured = loss((both * now.right.unsqueeze(2)).sum(3).mul_(scale), y)
-            found = {"loss": measured.loss.double() * size}
-            if measured.right is not None:
-                found["accuracy"] = measured.right.double()
+            outputs = (both * now.right.unsqueeze(2)).sum(3).mul_(scale)
+            found = {"loss": loss.mean(outputs, y, bank.weights(rows[:, :, first:last])).double() * size}
+            found |= {name: value.sum(1).double() for name, value in loss.metrics(outputs, y).items()}
             sums = {name: sums[name] + value if sums else value for name, value in found.items()}
         return {name: value / rows.shape[2] for name, value in sums.items()}
 

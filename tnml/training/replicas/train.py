@@ -3,26 +3,30 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from tnml.checks import whole
 from tnml.errors import InputError, choose
+from tnml.loop.callbacks import called
 from tnml.loop.checkpoint import plain_copy
 from tnml.loop.processes import device_of
+from tnml.loop.protocols import Callback
 from tnml.loop.results import Row, TrainingDiverged, TrainingInterrupted
 from tnml.loop.stopping import Best
 from tnml.nn import MPSLayer
-from tnml.randomness import generator
-from tnml.training.losses import loss_of, measure
+from tnml.randomness import forked_rng, generator
+from tnml.training.batches import ORDER
+from tnml.training.inputs import Array
+from tnml.training.losses import measure
 from tnml.training.options import TrainOptions
 from tnml.training.replicas.checks import check_layers, check_options, one_each
-from tnml.training.replicas.losses import replica_loss_of
 from tnml.training.replicas.stack import Bank, Stack, group_key
-from tnml.training.samples import Array, Samples, labelled_samples, regression_samples
-from tnml.training.supervised import _ORDER, TrainResult, _check_monitor
+from tnml.training.samples import Samples, samples_for
+from tnml.training.supervised import TrainResult, check_monitor
+from tnml.training.tasks import TASKS, Task
 
 _LOSS_EVERY = 50  # steps between looks at the losses, as in the loop of a single run
 
@@ -40,6 +44,8 @@ def train_replicas(
     stop: Callable[[int, Row], bool] | None = None,
     on_epoch: Callable[[int, Row], None] | None = None,
     diverged: Literal["raise", "return"] = "raise",
+    sample_weight: Array | Sequence[Array] | None = None,
+    callbacks: Sequence[Sequence[Callback]] = (),
 ) -> list[TrainResult | TrainingDiverged]:
     """One result per layer, all trained in place together, as `train_regressor` or `train_classifier` would.
 
@@ -63,6 +69,9 @@ def train_replicas(
         on_epoch: called after each epoch with the number of the layer and its row.
         diverged: "raise" ends everything when one loss is NaN or infinite; "return" puts the
             `TrainingDiverged` in the place of that layer's result and the others go on.
+        sample_weight: `[n]` for all or a list, see `train_classifier`. Samples of weight 0 are left out, so
+            every layer needs the same number of others.
+        callbacks: one sequence for each layer, or nothing; see `tnml.training.run`. Their optimizer is None.
 
     Returns:
         As the single training, in the order of the layers. "seconds" is each layer's share: the time of all
@@ -83,17 +92,20 @@ def train_replicas(
         >>> [result.history[-1]["loss"] < 1e-2 for result in results]
         [True, True, True, True]
     """
-    choose("task", task, dict.fromkeys(("regression", "classification")))
     choose("diverged", diverged, dict.fromkeys(("raise", "return")))
-    labels = task == "classification"
+    learned = choose("task", task, {name: TASKS[name] for name in ("regression", "classification")})
     check_layers(layers)
-    chosen = check_options(options, len(layers), labels=labels)
+    chosen = check_options(options, len(layers), learned)
+    if callbacks and len(callbacks) != len(layers):
+        raise InputError(
+            f"callbacks must be one sequence for each of {len(layers)} layers, got {len(callbacks)}"
+        )
     for each in chosen:
-        _check_monitor(each, labels)
-    data = _samples(layers, x, y, x_test, y_test, chosen[0], labels)
+        check_monitor(each, learned, callbacks[0] if callbacks else ())
+    data = _samples(layers, (x, y, x_test, y_test, sample_weight), chosen[0], learned)
     if test_every is not None and (whole("test_every", test_every, 1) and data[0].test is None):
         raise InputError(f"test_every={test_every} needs x_test and y_test; give them, or leave it out")
-    run = _Run(layers, data, chosen, test_every, stop, on_epoch)
+    run = _Run(layers, data, chosen, test_every, stop, on_epoch, callbacks)
     try:
         run.execute(give_up=diverged == "raise")
     except KeyboardInterrupt as error:
@@ -125,35 +137,42 @@ _WORTH = 4e8  # multiply-adds a step of one layer
 
 
 def _samples(
-    layers: Sequence[MPSLayer],
-    x: Array | Sequence[Array],
-    y: Array | Sequence[Array],
-    x_test: Array | Sequence[Array] | None,
-    y_test: Array | Sequence[Array] | None,
-    options: TrainOptions,
-    labels: bool,
+    layers: Sequence[MPSLayer], given: Sequence[Any], options: TrainOptions, task: Task
 ) -> list[Samples]:
-    """Checked samples of every layer; arrays that layers share are checked once and stay shared."""
-    if (x_test is None) != (y_test is None):
+    """Checked samples of every layer; arrays that layers share are checked once and stay shared.
+
+    Args:
+        layers: to be trained.
+        given: x, y, x_test, y_test and sample_weight, each for all layers or a list.
+        options: `precision` is read.
+        task: what is to be learned.
+    """
+    if (given[2] is None) != (given[3] is None):
         raise InputError("x_test and y_test go together; give both or neither")
-    columns = [
-        one_each(name, v, len(layers))
-        for name, v in (("x", x), ("y", y), ("x_test", x_test), ("y_test", y_test))
-    ]
+    names = ("x", "y", "x_test", "y_test", "sample_weight")
+    columns = [one_each(name, v, len(layers)) for name, v in zip(names, given, strict=True)]
     found: dict[tuple[int, ...], Samples] = {}
-    shared: dict[tuple[str, int], Tensor] = {}
+    shared: dict[tuple[Any, ...], Any] = {}
     samples = []
-    for xs, ys, xt, yt in zip(*columns, strict=True):
-        key = (id(xs), id(ys), id(xt), id(yt))
+    for arrays in zip(*columns, strict=True):
+        key = tuple(id(array) for array in arrays)
         if key not in found:
-            made = _checked(layers[0], xs, ys, xt, yt, options, labels)
+            xs, ys, xt, yt, weight = arrays
+            made = samples_for(
+                task, layers[0], xs, ys, xt, yt, sample_weight=weight, precision=options.precision
+            )
             # layers that share inputs but not targets (label noise) go on sharing the inputs
-            inputs = shared.setdefault(("x", id(xs)), made.x)
-            targets = shared.setdefault(("y", id(ys)), made.y)
+            w = id(weight)
             test = made.test
             if test is not None:
                 test = shared.setdefault(("x", id(xt)), test[0]), shared.setdefault(("y", id(yt)), test[1])
-            found[key] = Samples(inputs, targets, made.outputs, test, labels=labels)
+            found[key] = dataclasses.replace(
+                made,
+                x=shared.setdefault(("x", id(xs), w), made.x),
+                y=shared.setdefault(("y", id(ys), w), made.y),
+                weight=shared.setdefault(("weight", w), made.weight),
+                test=test,
+            )
         samples.append(found[key])
     sizes = {(s.x.shape, s.y.shape, None if s.test is None else s.test[0].shape) for s in samples}
     if len(sizes) > 1:
@@ -161,24 +180,6 @@ def _samples(
             f"every layer needs as many samples as the others, got {sorted(str(s) for s in sizes)}"
         )
     return samples
-
-
-def _checked(
-    layer: MPSLayer,
-    x: Array,
-    y: Array,
-    x_test: Array | None,
-    y_test: Array | None,
-    options: TrainOptions,
-    labels: bool,
-) -> Samples:
-    if labels:
-        return labelled_samples(layer, x, y, x_test, y_test, precision=options.precision)
-    made = regression_samples(layer, x, y, precision=options.precision)
-    if x_test is None or y_test is None:
-        return made
-    test = regression_samples(layer, x_test, y_test, precision=options.precision)
-    return Samples(made.x, made.y, made.outputs, (test.x, test.y), labels=False)
 
 
 class _Run:
@@ -192,9 +193,11 @@ class _Run:
         test_every: int | None,
         stop: Callable[[int, Row], bool] | None,
         on_epoch: Callable[[int, Row], None] | None,
+        callbacks: Sequence[Sequence[Callback]],
     ) -> None:
         self._layers, self._data, self._options = layers, data, options
         self._test_every, self._stop, self._on_epoch = test_every, stop, on_epoch
+        self._callbacks = callbacks
         self._home = layers[0].weight.device
         device = device_of(options[0].device)
         precision = {"32": torch.float32, "64": torch.float64}.get(options[0].precision)
@@ -207,16 +210,16 @@ class _Run:
         self._held = [held for _, held in splits]
         # rows of equal numbers stand side by side, so that one optimiser can have them
         self.active = sorted(range(len(layers)), key=lambda r: group_key(options[r]))
-        self._bank = Bank(layers, [each.x for each in data], [each.y for each in data])
+        weights, self._held_scale = _weights(data, self._train, self._held)
+        self._bank = Bank(layers, [each.x for each in data], [each.y for each in data], weights)
         self._tests: Bank | None = None
         self._n_test = 0
         if data[0].test is not None and test_every is not None:
             tests = [each.test for each in data if each.test is not None]
             self._n_test = len(tests[0][0])
             self._tests = Bank(layers, [one for one, _ in tests], [one for _, one in tests])
-        labels = data[0].labels
-        self._loss = replica_loss_of(options[0], labels=labels)
-        self._plain = replica_loss_of(options[0], labels=labels, training=False)
+        self._loss = options[0].loss_for(data[0].task)
+        self._plain = self._loss.plain()
         self._stack = Stack([layers[r] for r in self.active], self._now)
         self._best = [Best(each) for each in options]
         self._history: list[list[Row]] = [[] for _ in layers]
@@ -243,21 +246,21 @@ class _Run:
         order = torch.stack(
             [
                 self._train[r][
-                    torch.randperm(count, generator=generator(self._options[r].seed, epoch, stream=_ORDER))
+                    torch.randperm(count, generator=generator(self._options[r].seed, epoch, stream=ORDER))
                 ]
                 for r in self.active
             ]
         )
         rows = self._bank.place(order.to(device), self.active)
         sums = torch.zeros(len(self.active), dtype=torch.float64, device=device)
-        right = torch.zeros_like(sums)
+        metrics: dict[str, Tensor] = {}
         bad: dict[int, int] = {}  # row: the step after which it was seen
         for step in range(steps):
             batch = rows[:, :, step * size : (step + 1) * size]
             loss, found = self._stack.step(self._bank, batch, self._loss, epoch * steps + step, steps)
             sums.add_(loss, alpha=batch.shape[2])
-            if found is not None:
-                right.add_(found)
+            for name, value in found.items():
+                metrics.setdefault(name, torch.zeros_like(sums)).add_(value)
             if (step + 1) % _LOSS_EVERY == 0 or step + 1 == steps:
                 fine = torch.isfinite(sums)
                 if step + 1 == steps:
@@ -270,9 +273,7 @@ class _Run:
         self._note_diverged(bad, epoch, steps)
         if bad and give_up:
             raise self._diverged[self.active[min(bad)]]
-        means = {"loss": sums / count}
-        if self._data[0].labels:
-            means["accuracy"] = right / count
+        means = {name: value / count for name, value in {"loss": sums, **metrics}.items()}
         spent = (time.monotonic() - start) / len(self.active)
         self._finish(epoch, means, spent, set(bad))
         share = (time.monotonic() - start) / len(self.active)
@@ -297,6 +298,8 @@ class _Run:
         if len(self._held[0]):
             index = torch.stack([self._held[r] for r in self.active]).to(device)
             found = self._stack.measure(self._bank, self._bank.place(index, self.active), self._plain)
+            if self._held_scale is not None:
+                found["loss"] = found["loss"] * self._held_scale[self.active].to(device)
             later |= {f"val_{name}": value.tolist() for name, value in found.items()}
         last = epoch + 1 == self._options[0].epochs
         if self._tests is not None and self._test_every and (last or (epoch + 1) % self._test_every == 0):
@@ -310,9 +313,21 @@ class _Run:
             entry: Row = {"epoch": epoch + 1, **{name: value[row] for name, value in numbers.items()}}
             entry |= {"lr": rates[row], "seconds": spent, "samples_per_second": count / max(spent, 1e-9)}
             entry |= {name: value[row] for name, value in later.items()}
+            if self._callbacks:
+                entry |= self._called(row, replica, entry)
             self._history[replica].append(entry)
             if self._on_epoch is not None:
                 self._on_epoch(replica, entry)
+
+    def _called(self, row: int, replica: int, entry: Row) -> Row:
+        """What the callbacks of a layer say, which holds its weights then."""
+        layer = self._layers[replica]
+        self._stack.write(self._stack.final()[row], layer)
+        was_training = layer.training
+        with torch.no_grad(), forked_rng(layer.weight.device):
+            found = called(self._callbacks[replica], layer.eval(), None, entry)
+        layer.train(was_training)
+        return found
 
     def _drop(self, bad: set[int]) -> None:
         """Takes out who diverged, was stopped or has waited long enough; their layers get their weights."""
@@ -357,9 +372,8 @@ class _Run:
         layer, data = self._layers[replica], self._data[replica]
         test: dict[str, float] = {}
         if data.test is not None:
-            plain = loss_of(dataclasses.replace(self._options[replica], label_smoothing=0.0), data.labels)
             device = layer.weight.device
-            test = measure(layer, plain, data.test[0].to(device), data.test[1].to(device))
+            test = measure(layer, self._plain, data.test[0].to(device), data.test[1].to(device))
         return TrainResult(
             history=self._history[replica],
             state=plain_copy(layer.state_dict()),
@@ -370,3 +384,20 @@ class _Run:
             n_validation=len(self._held[replica]),
             test=test,
         )
+
+
+def _weights(
+    data: Sequence[Samples], train: Sequence[Tensor], held: Sequence[Tensor]
+) -> tuple[list[Tensor] | None, Tensor | None]:
+    """Weights `[n]` of every replica, of mean 1 where it trains, and factors for its held-out loss."""
+    if all(each.weight is None for each in data):
+        return None, None
+    found, scales = [], []
+    made: dict[tuple[int, bytes], Tensor] = {}
+    for each, keep, rest in zip(data, train, held, strict=True):
+        weight = torch.ones(len(each.x), dtype=each.x.dtype) if each.weight is None else each.weight
+        key = (id(each.weight), keep.numpy().tobytes())
+        mean = weight[keep].double().mean()
+        found.append(made.setdefault(key, weight / mean.to(weight.dtype)))  # replicas go on sharing them
+        scales.append(float(mean / weight[rest].double().mean()) if len(rest) else 1.0)
+    return found, torch.tensor(scales, dtype=torch.float64)

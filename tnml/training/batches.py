@@ -1,0 +1,105 @@
+"""Batches of arrays that stay on the device, and the held-out part."""
+
+import torch
+from torch import Tensor, nn
+
+from tnml.data import random_shift
+from tnml.loop.protocols import Batch
+from tnml.loop.results import Row
+from tnml.randomness import generator
+from tnml.training.losses import Loss, measure
+from tnml.training.options import TrainOptions
+from tnml.training.samples import Part
+
+ORDER, SHIFT = 0, 1  # streams of seeds; 2 is dropout's, 3 the held-out part's
+
+
+class ArrayBatches:
+    """Shuffled batches of tensors that stay on the device; a batch is one `index_select` of each.
+
+    Args:
+        x: `[n, ...]` inputs.
+        y: `[n]` or `[n, c]` targets.
+        options: batch_size, seed and max_shift are read.
+        image_shape: (height, width) for shifts.
+        index: `[n]` what the batches call the samples; None counts them.
+        weight: `[n]` of the samples, of mean 1; None where all count alike.
+
+    Example:
+        >>> batches = ArrayBatches(torch.rand(5, 4), torch.arange(5), TrainOptions(batch_size=2))
+        >>> batches.steps_per_epoch, sorted(torch.cat([batches(0, s).y for s in range(3)]).tolist())
+        (3, [0, 1, 2, 3, 4])
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        options: TrainOptions,
+        image_shape: tuple[int, int] | None = None,
+        *,
+        index: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> None:
+        self._x, self._y, self._index, self._weight = x, y, index, weight
+        self._size, self._seed, self._max_shift = options.batch_size, options.seed, options.max_shift
+        self._shape = image_shape
+        self._epoch = -1
+        self._order = torch.zeros(0, dtype=torch.int64)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one epoch; the last may be smaller."""
+        return -(-len(self._x) // self._size)
+
+    def to(self, device: torch.device) -> None:
+        """Moves the data to the device, once."""
+        self._x, self._y, self._epoch = self._x.to(device), self._y.to(device), -1
+        self._index = None if self._index is None else self._index.to(device)
+        self._weight = None if self._weight is None else self._weight.to(device)
+
+    def __call__(self, epoch: int, step: int) -> Batch:
+        """The batch of one step."""
+        if epoch != self._epoch:
+            order = torch.randperm(len(self._x), generator=generator(self._seed, epoch, stream=ORDER))
+            self._order, self._epoch = order.to(self._x.device), epoch
+        chosen = self._order[step * self._size : (step + 1) * self._size]
+        x = self._x.index_select(0, chosen)
+        if self._max_shift and self._shape is not None:
+            x = random_shift(x, self._shape, self._max_shift, generator(self._seed, epoch, step, SHIFT))
+        return Batch(
+            x,
+            self._y.index_select(0, chosen),
+            chosen if self._index is None else self._index.index_select(0, chosen),
+            None if self._weight is None else self._weight.index_select(0, chosen),
+            epoch,
+            step,
+        )
+
+
+class HeldOut:
+    """Measures a module on samples kept apart: "val_loss", and "val_accuracy" for labels.
+
+    Args:
+        part: the samples; the loss counts them by their weights.
+        loss: what to measure.
+
+    Example:
+        >>> from tnml.training.losses import SquaredError
+        >>> part = Part(torch.ones(2, 1), torch.zeros(2, 1), torch.arange(2), None)
+        >>> HeldOut(part, SquaredError())(nn.Identity())
+        {'val_loss': 1.0}
+    """
+
+    def __init__(self, part: Part, loss: Loss) -> None:
+        self._part, self._loss = part, loss
+
+    def __call__(self, module: nn.Module) -> Row:
+        """The measured numbers."""
+        part = self._part
+        device = next(module.parameters(), part.x).device
+        if part.x.device != device:
+            weight = None if part.weight is None else part.weight.to(device)
+            part = self._part = Part(part.x.to(device), part.y.to(device), part.index, weight)
+        found = measure(module, self._loss, part.x, part.y, weight=part.weight)
+        return {f"val_{name}": value for name, value in found.items()}
