@@ -94,7 +94,8 @@ _SQUARES = SquaredError()
 def _mean_square(off: Tensor) -> Tensor:
     """The means `[...]` of the squares of errors `[..., b, c]`, without a tensor of squares."""
     flat = off.flatten(-2)
-    return torch.linalg.vecdot(flat, flat) / flat.shape[-1]
+    sums: Tensor = torch.linalg.vecdot(flat, flat)
+    return sums / flat.shape[-1]
 
 
 def _one_hot(y: Tensor, outputs: Tensor) -> Tensor:
