@@ -1,7 +1,7 @@
 """Model files, checkpoints and study folders of the version before the tables load, resume and report.
 
-The numbers of that version are kept beside the files. They were computed in double precision on one processor;
-another one may add up in another order, so the last digits are allowed to differ here.
+The numbers of that version are kept beside the files. They were computed in double precision on one
+processor; another one may add up in another order, so the last digits are allowed to differ here.
 """
 
 import json
@@ -141,11 +141,14 @@ print(json.dumps([float(solution.value), [row["loss"] for row in solution.histor
 """
 
 
+@pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11), reason="the run knows functions by Python 3.11's bytecode"
+)
 @the_run_in("pde")
 def test_a_solution_under_way_resumes(run_dir, expected):
-    """In a process of its own: the functions of a problem are known by their code, which checked shapes change."""
+    """In a process of its own: a problem's functions are known by their code, which checked shapes change."""
     words = [sys.executable, "-c", RESUME_SOLUTION, str(run_dir), json.dumps(SOLVE)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     value, losses = json.loads(done.stdout)
     assert value == pytest.approx(expected["pde"]["value"], rel=1e-8)

@@ -1,0 +1,1 @@
+"""Contracts: a new network, loss, task or estimator inherits the tests of all the others."""
