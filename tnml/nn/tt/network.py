@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tnml.checks import probability
+from tnml.checks import is_number, is_whole, probability
 from tnml.contraction import PLANS
 from tnml.errors import InputError, choose
-from tnml.nn.tt.factors import checked_n_cores, checked_rank, is_count, is_number
+from tnml.nn.tt.factors import checked_n_cores, checked_rank
 from tnml.nn.tt.linear import TTLinear
 
 _WIDEST = 12.0  # standard deviations that the quadrature of an activation's moments covers
@@ -226,8 +226,7 @@ class TNN(nn.Module):
         n_cores, kinds = checked_n_cores(n_cores), {"tt": True, "dense": False}
         first_tt, last_tt = (choose("kind of layer", kind, kinds) for kind in (first, last))
         choose("plan", plan, dict.fromkeys(PLANS))
-        if not is_number(dropout):
-            raise InputError(f"dropout is a probability in [0, 1), got {dropout!r}")
+        share = probability("dropout", dropout)
         self.activation, starting, self._smooth = _activation(activation, alpha)
         self.norm = None if norm is None else choose("norm", norm, {name: name for name in _NORMS})
         mean, square = activation_moments(starting)
@@ -246,7 +245,7 @@ class TNN(nn.Module):
         hidden = self.widths[1:-1]
         self.norms = nn.ModuleList([_NORMS[self.norm](h, **place) for h in hidden] if self.norm else [])
         self.activations = nn.ModuleList([copy.deepcopy(starting).to(device, dtype) for _ in hidden])
-        self.dropout = nn.Dropout(probability("dropout", dropout))
+        self.dropout = nn.Dropout(share)
         self._start()
 
     def _start(self) -> None:
@@ -316,7 +315,7 @@ class TNN(nn.Module):
 def _checked_widths(widths: Sequence[int]) -> tuple[int, ...]:
     given = widths.tolist() if isinstance(widths, np.ndarray) else widths
     checked = tuple(given) if isinstance(given, Iterable) else ()
-    if len(checked) < 2 or not all(map(is_count, checked)):
+    if len(checked) < 2 or not all(is_whole(width, 1) for width in checked):
         raise InputError(
             f"widths are at least two positive integers, (in, hidden, .., hidden, out); got {widths!r}"
         )
