@@ -38,7 +38,7 @@ def train(x: Any = X, y: Any = Y, **options: Any) -> object:
 
 # Calls into the library, and what the error has to say.
 LIBRARY: dict[str, tuple[Callable[[], object], str]] = {
-    "bond_dim 0": (lambda: MPSLayer(4, 3, 0), r"bond_dim must be an integer of at least 1, got 0"),
+    "bond_dim 0": (lambda: MPSLayer(4, 3, 0), r"bond_dim must be a whole number, at least 1, got 0"),
     "bond_dim 2.5": (lambda: MPSLayer(4, 3, 2.5), r"bond_dim must be .* got 2\.5"),  # type: ignore[arg-type]
     "no sites": (lambda: MPSLayer(0, 3), r"n_sites must be .* at least 1, got 0"),
     "too few bonds": (lambda: MPSLayer(4, 3, [1, 2, 2, 1]), r"expected 6 bonds .* got 4"),

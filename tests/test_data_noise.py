@@ -148,7 +148,7 @@ Y = torch.tensor([0, 1])
 BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "rho": (lambda: symmetric(3, 1.2), r"rho must be a probability in \[0, 1\]"),
     "nan": (lambda: pair(3, math.nan), "rho must be"),
-    "classes": (lambda: symmetric(1, 0.2), "classes must be a whole number of at least 2"),
+    "classes": (lambda: symmetric(1, 0.2), "classes must be a whole number, at least 2"),
     "name": (lambda: asymmetric("minst", 0.2), "did you mean 'mnist'"),
     "label": (lambda: corrupt(torch.tensor([0, 3]), pair(3, 0.1), seed=0), "labels must be 0 to 2, got 3"),
     "negative": (lambda: corrupt(torch.tensor([-1]), pair(3, 0.1), seed=0), "got -1"),

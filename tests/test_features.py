@@ -280,19 +280,19 @@ def own_linear(x: Tensor) -> Tensor:
         ("linear", {"width": 1}, "unknown option of feature map 'linear'"),
         ("linear", {"dim": 3}, "'linear' has dim 2, got 3; for more components take 'rbf'"),
         ("affine", {"dim": 1}, "for more components take 'polynomial'"),
-        ("polynomial", {"dim": 1}, "whole number of at least 2, got 1"),
-        ("polynomial", {"dim": 2.0}, "whole number of at least 2, got 2.0"),
+        ("polynomial", {"dim": 1}, "whole number, at least 2, got 1"),
+        ("polynomial", {"dim": 2.0}, "whole number, at least 2, got 2.0"),
         ("polynomial", {"dim": "3"}, "got '3'"),
         ("legendre", {"dim": True}, "got True"),
         ("legendre", {"dim": 0}, "at least 2, got 0"),
         ("fourier", {"dim": 4}, "must be odd .* got 4; take 5"),
         ("fourier", {"dim": 1}, "at least 3, got 1"),
-        ("fourier", {"period": 0}, "period must be a positive finite number, got 0"),
-        ("fourier", {"period": float("nan")}, "period must be a positive finite number, got nan"),
+        ("fourier", {"period": 0}, "period must be a number, above 0, got 0"),
+        ("fourier", {"period": float("nan")}, "period must be a number, above 0, got nan"),
         ("trigonometric", {"dim": 1}, "at least 2, got 1"),
         ("one-hot", {"dim": 1}, "the number of levels"),
         ("rbf", {"dim": -3}, "the number of centres"),
-        ("rbf", {"width": -1.0}, "width must be a positive finite number"),
+        ("rbf", {"width": -1.0}, "width must be a number, above 0"),
         ("rbf", {"width": "wide"}, "got 'wide'"),
         ("rbf", {"normalise": 1}, "normalise must be true or false"),
         ({"dim": 3}, {}, "needs a 'name'"),
@@ -324,5 +324,5 @@ def test_a_map_built_by_hand_is_checked() -> None:
         FeatureMap("mine", 2, own_linear, own_linear, identity=(1.0,))
     with pytest.raises(InputError, match="did you mean 'orthonormal'"):
         FeatureMap("mine", 2, own_linear, own_linear, normalisation="orthnormal")
-    with pytest.raises(InputError, match="dim must be a whole number of at least 1"):
+    with pytest.raises(InputError, match="dim must be a whole number, at least 1"):
         FeatureMap("mine", 0, own_linear, own_linear)

@@ -252,9 +252,9 @@ def test_evaluation_mode_has_no_dropout(generator):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n_sites": 0}, "n_sites must be an integer of at least 1, got 0"),
+        ({"n_sites": 0}, "n_sites must be a whole number, at least 1, got 0"),
         ({"out_features": 2.5}, "out_features must be an integer"),
-        ({"bond_dim": 0}, "bond_dim must be an integer of at least 1, got 0"),
+        ({"bond_dim": 0}, "bond_dim must be a whole number, at least 1, got 0"),
         ({"bond_dim": "four"}, "bond_dim must be an integer"),
         ({"bond_dim": [1, 2, 1]}, r"expected 8 bonds \(n_sites \+ 2\)"),
         ({"bond_dim": [2, 2, 2, 2, 2, 2, 2, 1]}, "outer bonds must be 1"),

@@ -272,7 +272,7 @@ def test_compressed_layers_are_saved_and_trained(tmp_path: object) -> None:
     ("limits", "pattern"),
     [
         ({}, r"give max_bond, max_error or both"),
-        ({"max_bond": 0}, r"max_bond must be an integer of at least 1, .* got 0"),
+        ({"max_bond": 0}, r"max_bond must be a whole number, at least 1, .* got 0"),
         ({"max_bond": 2.5}, r"max_bond .* got 2\.5"),
         ({"max_bond": True}, r"max_bond .* got True"),
         ({"max_bond": "4"}, r"max_bond .* got '4'"),

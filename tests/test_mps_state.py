@@ -271,7 +271,7 @@ BAD = {
     "dense nan": (lambda: MatrixProductState.from_dense(torch.tensor([torch.nan])), "holds NaN"),
     "center": (lambda: STATE.canonical(3), "center must be .* 0 to 2, got 3"),
     "negative center": (lambda: STATE.canonical(-1), "center must be .* got -1"),
-    "max_bond 0": (lambda: STATE.truncate(max_bond=0), "max_bond must be an integer of at least 1.* got 0"),
+    "max_bond 0": (lambda: STATE.truncate(max_bond=0), "max_bond must be a whole number, at least 1.* got 0"),
     "max_bond 1.5": (lambda: STATE.truncate(max_bond=1.5), r"max_bond must be .* got 1\.5"),
     "max_bond list": (lambda: STATE.truncate(max_bond=[1, 1, 1]), "2 inner bonds .* got 3"),
     "max_error": (lambda: STATE.truncate(max_error=-0.1), "max_error must be .* at least 0.* got -0.1"),

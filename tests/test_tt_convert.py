@@ -215,7 +215,7 @@ def test_relative_error_of_zero():
     ("limits", "message"),
     [
         ({}, "a limit is needed: give rank, max_error or both"),
-        ({"rank": 0}, "rank must be an integer of at least 1, got 0"),
+        ({"rank": 0}, "rank must be a whole number, at least 1, got 0"),
         ({"rank": (2, 2)}, "2 cores have 1 ranks between them"),
         ({"max_error": 1.0}, r"max_error is a relative error: .* got 1\.0"),
         ({"max_error": -0.1}, "max_error is a relative error"),

@@ -296,17 +296,17 @@ class TestBadInput:
 
     @pytest.mark.parametrize("padding", [12, -13, 1.0, True])
     def test_padding_idx(self, padding):
-        with pytest.raises(InputError, match="padding_idx must be an integer from -12 to 11, got"):
+        with pytest.raises(InputError, match="padding_idx must be a whole number, from -12 to 11, got"):
             TTEmbedding(12, 8, padding_idx=padding)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ((0, 8, {}), "num_embeddings must be an integer of at least 1, got 0"),
-            ((12, 0, {}), "embedding_dim must be an integer of at least 1, got 0"),
+            ((0, 8, {}), "num_embeddings must be a whole number, at least 1, got 0"),
+            ((12, 0, {}), "embedding_dim must be a whole number, at least 1, got 0"),
             ((12, 8, {"row_factors": (2, 5)}), "row_factors must be at least 12, got 2 x 5 = 10"),
             ((12, 8, {"column_factors": (2, 3)}), "column_factors must be at least 8, got 2 x 3 = 6"),
-            ((12, 8, {"std": 0.0}), "std must be a positive number"),
+            ((12, 8, {"std": 0.0}), "std must be a number, above 0"),
         ],
     )
     def test_arguments(self, arguments, message):

@@ -4,6 +4,7 @@ import math
 import operator
 from collections.abc import Iterable
 from numbers import Real
+from typing import TypeGuard
 
 from tnml.errors import InputError, choose
 
@@ -28,11 +29,21 @@ def whole(name: str, value: object, least: int = 0, most: int | None = None) -> 
         Traceback (most recent call last):
         tnml.errors.InputError: epochs must be a whole number, at least 1, got 0
     """
-    found = _index(value)
-    if found is None or found < least or (most is not None and found > most):
+    if not is_whole(value, least, most):
         rule = f"at least {least}" if most is None else f"from {least} to {most}"
         raise InputError(f"{name} must be a whole number, {rule}, got {value!r}")
-    return found
+    return operator.index(value)
+
+
+def is_whole(value: object, least: int = 0, most: int | None = None) -> TypeGuard[int]:
+    """Whether `whole` would take the value.
+
+    Example:
+        >>> is_whole(2, 1), is_whole(0, 1), is_whole(2.0, 1), is_whole(True, 1)
+        (True, False, False, False)
+    """
+    found = _index(value)
+    return found is not None and found >= least and (most is None or found <= most)
 
 
 def number(
@@ -71,7 +82,7 @@ def number(
         rules.append(f"below {below:g}")
     if most is not None:
         rules.append(f"at most {most:g}")
-    found = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    found = float(value) if is_number(value) else math.nan
     good = (
         math.isfinite(found)
         and (above is None or found > above)
@@ -83,6 +94,17 @@ def number(
         rule = f" {' and '.join(rules)}," if rules else ""
         raise InputError(f"{name} must be a {'' if rules else 'finite '}number,{rule} got {value!r}")
     return found
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a real number, of Python or NumPy, and no boolean; NaN and infinities are numbers.
+
+    Example:
+        >>> import numpy as np
+        >>> is_number(np.float32(0.5)), is_number(1), is_number("1"), is_number(True)
+        (True, True, False, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def probability(name: str, value: object, *, one: bool = False) -> float:
@@ -111,9 +133,57 @@ def one_of(name: str, value: str, known: Iterable[str]) -> str:
     return choose(name, value, {option: option for option in known})
 
 
+def keep_whole(record: object, *names: str, least: int = 0) -> None:
+    """Checks fields of a frozen dataclass by `whole` and keeps them as Python's own integers.
+
+    NumPy's are numbers to a user, but no checkpoint and no YAML file would take them.
+
+    Raises:
+        InputError: a field holds something else.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import numpy as np
+        >>> record = SimpleNamespace(epochs=np.int64(3))
+        >>> keep_whole(record, "epochs", least=1)
+        >>> record
+        namespace(epochs=3)
+    """
+    for name in names:
+        object.__setattr__(record, name, whole(name, getattr(record, name), least))
+
+
+def keep_number(
+    record: object,
+    *names: str,
+    above: float | None = None,
+    least: float | None = None,
+    below: float = math.inf,
+) -> None:
+    """Checks fields of a frozen dataclass by `number` and keeps them as Python's own numbers.
+
+    Python's integers stay integers.
+
+    Raises:
+        InputError: a field holds something else.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import numpy as np
+        >>> record = SimpleNamespace(lr=np.float64(0.5), eps=1)
+        >>> keep_number(record, "lr", "eps", above=0.0)
+        >>> record
+        namespace(lr=0.5, eps=1)
+    """
+    for name in names:
+        given = getattr(record, name)
+        found = number(name, given, above=above, least=least, below=below)
+        object.__setattr__(record, name, given if type(given) is int else found)
+
+
 def _index(value: object) -> int | None:
     """The value of an integer of any kind; None for everything else, booleans too."""
-    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
         return None
     try:
         return operator.index(value)  # type: ignore[arg-type]  # what it refuses is caught

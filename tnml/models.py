@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from tnml.checks import is_whole
 from tnml.errors import InputError, choose
 from tnml.estimators import MPSClassifier, MPSRegressor
 from tnml.files import FORMAT, read_model
@@ -39,7 +40,7 @@ def load(path: str | PathLike[str]) -> "MPSClassifier | MPSRegressor | MPSLayer 
     """
     tensors, metadata = read_model(path)
     version = metadata.get("format")
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+    if not is_whole(version, 1):
         raise InputError(
             f"{path} names no format version, got {version!r}; expected a file written by `save`"
         )

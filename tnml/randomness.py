@@ -3,11 +3,83 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from enum import IntEnum, unique
 
 import torch
 
+from tnml.checks import whole
+
 _MASK = (1 << 64) - 1
 _PART: ContextVar[tuple[int, int, int] | None] = ContextVar("part of a batch", default=None)
+
+
+# The streams: what separates the numbers of one use from those of another at one seed, epoch and step. Two
+# uses that meet in one run need different numbers, and a number once given stays: stored runs resume by it.
+
+
+@unique
+class Stream(IntEnum):
+    """Streams of `step_seed` in a run of the training loop.
+
+    Example:
+        >>> step_seed(7, 0, stream=Stream.ORDER) != step_seed(7, 0, stream=Stream.SPLIT)
+        True
+    """
+
+    ORDER = 0  # of the samples in an epoch
+    SHIFT = 1  # of the training images
+    DROPOUT = 2  # whatever the module and the loss draw in a step
+    SPLIT = 3  # which samples are held out; sweeps use it, too
+    WEIGHTS = 7  # the starting weights of the ansatz of a differential equation
+    NORMAL = 11  # increments of Brownian motion; those of a set of noise: 11 + 16 x `Noise`
+    SOBOL = 12  # the shift of a Sobol sequence; that of a set of noise: 12 + 16 x `Noise`
+    NODES = 13  # directions that smoothed terminal values are averaged over
+
+
+@unique
+class Noise(IntEnum):
+    """Sets of increments of Brownian motion at one step, each with numbers of its own.
+
+    Example:
+        >>> Stream.NORMAL + 16 * Noise.ACCURACY
+        91
+    """
+
+    PATHS = 0  # of the run
+    AHEAD = 1  # of losses that look ahead from every point
+    ACCURACY = 5  # that errors are measured with
+
+
+@unique
+class SweepStream(IntEnum):
+    """Streams of `step_seed` in a run of sweeps, whose epochs are sweeps or half sweeps.
+
+    Example:
+        >>> SweepStream.DRAW.value
+        0
+    """
+
+    DRAW = 0  # the samples of a half sweep
+    NOISE = 1  # added to the product of the tensors of a bond
+    SHIFT = 2  # of the training images
+
+
+@unique
+class TableStream(IntEnum):
+    """Streams of `tnml.data.random_table`, whose generators are NumPy's.
+
+    Example:
+        >>> list(TableStream)[-1].name
+        'CLASSES'
+    """
+
+    INPUTS = 0  # of samples
+    NOISE = 1  # on targets
+    WEIGHTS = 2  # of teachers and random networks
+    PERMUTATION = 3  # of the sites of a teacher
+    FLIPS = 4  # of labels, once for all
+    STEPS = 5  # of labels, anew at every step
+    CLASSES = 6  # of a mixture
 
 
 def step_seed(seed: int, epoch: int, step: int = 0, stream: int = 0) -> int:
@@ -46,6 +118,22 @@ def generator(seed: int, epoch: int, step: int = 0, stream: int = 0) -> torch.Ge
     return torch.Generator().manual_seed(step_seed(seed, epoch, step, stream))
 
 
+def seeded(seed: int) -> torch.Generator:
+    """A CPU generator that starts from a seed as it is.
+
+    Args:
+        seed: what torch takes: 64 bits, with or without a sign.
+
+    Raises:
+        InputError: it is no whole number, or needs more bits.
+
+    Example:
+        >>> torch.equal(torch.rand(2, generator=seeded(7)), torch.rand(2, generator=seeded(7)))
+        True
+    """
+    return torch.Generator().manual_seed(whole("seed", seed, -(2**63), 2**64 - 1))
+
+
 def reseed(device: torch.device, seed: int) -> None:
     """Seeds torch's default generators of the CPU and of `device`.
 
@@ -61,8 +149,11 @@ def reseed(device: torch.device, seed: int) -> None:
 
 
 @contextmanager
-def forked_rng(device: torch.device) -> Iterator[None]:
+def forked_rng(*devices: torch.device) -> Iterator[None]:
     """Inside the block torch's default generators may be used at will; afterwards they are as before.
+
+    Args:
+        devices: those in use beside the CPU, which always counts.
 
     Example:
         >>> before = torch.get_rng_state()
@@ -71,8 +162,8 @@ def forked_rng(device: torch.device) -> Iterator[None]:
         >>> torch.equal(before, torch.get_rng_state())
         True
     """
-    devices = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices, device_type="cuda"):
+    indices = sorted({device.index or 0 for device in devices if device.type == "cuda"})
+    with torch.random.fork_rng(devices=indices, device_type="cuda"):
         yield
 
 

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from jsonargparse import ArgumentParser
 
 from tnml import report
+from tnml.checks import number, whole
 from tnml.cli.console import facts, say, table
 from tnml.cli.evaluate import positions
-from tnml.cli.parsing import MAX_SEED, bounded, new_parser, parse
+from tnml.cli.parsing import MAX_SEED, new_parser, parse
 from tnml.cli.saved import SavedModel, data_for, n_parameters, open_model
 from tnml.data import Dataset
 from tnml.errors import InputError, choose
@@ -51,12 +52,12 @@ def run(words: Sequence[str]) -> int:
     asked = parse(_parser(), words)
     if asked.max_bond is None and asked.max_error is None:
         raise InputError("give --max_bond, --max_error or both: they say how small the model becomes")
-    if asked.max_bond is not None and asked.max_bond < 1:
-        raise InputError(f"--max_bond must be a whole number, at least 1, got {asked.max_bond}")
-    if asked.max_error is not None and not 0 <= asked.max_error < 1:
-        raise InputError(f"--max_error must be a number, at least 0 and below 1, got {asked.max_error:g}")
-    bounded("--fine_tune", asked.fine_tune, 0, MOST_EPOCHS)
-    bounded("--seed", asked.seed, 0, MAX_SEED)
+    if asked.max_bond is not None:
+        whole("--max_bond", asked.max_bond, 1)
+    if asked.max_error is not None:
+        number("--max_error", asked.max_error, least=0.0, below=1.0)
+    whole("--fine_tune", asked.fine_tune, 0, MOST_EPOCHS)
+    whole("--seed", asked.seed, 0, MAX_SEED)
     if asked.curve is not None:
         report.figure_format(asked.curve)
     by_samples = None if asked.norm is None else choose("norm", asked.norm, NORMS)

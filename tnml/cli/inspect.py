@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from tnml import report
+from tnml.checks import whole
 from tnml.cli.console import facts, say
-from tnml.cli.parsing import MAX_SEED, bounded, new_parser, parse
+from tnml.cli.parsing import MAX_SEED, new_parser, parse
 from tnml.cli.saved import SavedModel, data_for, n_parameters, open_model, pair
 from tnml.files import read_model
 from tnml.nn import MPSLayer
+from tnml.randomness import seeded
 
 MOST_SAMPLES = 1_000_000
 EXAMPLES = (
@@ -53,15 +55,15 @@ def run(words: Sequence[str]) -> int:
         help="also draw bond dimensions and entropies: .png, .pdf or .svg",
     )
     asked = parse(parser, words)
-    bounded("--samples", asked.samples, 1, MOST_SAMPLES)
-    bounded("--seed", asked.seed, 0, MAX_SEED)
+    whole("--samples", asked.samples, 1, MOST_SAMPLES)
+    whole("--seed", asked.seed, 0, MAX_SEED)
     if asked.figure is not None:
         report.figure_format(asked.figure)
     model = open_model(asked.model)
     entropies = entropies_of(model.layer)
     say(facts([*_contents(model), *_entanglement(model, entropies)]))
     if asked.data is None:
-        generator = torch.Generator().manual_seed(asked.seed)
+        generator = seeded(asked.seed)
         x = torch.rand(asked.samples, model.layer.n_sites, generator=generator)
         source = "uniform random inputs"
     else:

@@ -89,22 +89,6 @@ def checked(parser: ArgumentParser, content: Mapping[str, Any], source: str) -> 
     return {name: taken[name] for name in names}
 
 
-def bounded(option: str, value: int, low: int, high: int) -> int:
-    """The value, if it is from `low` up to and with `high`.
-
-    Raises:
-        InputError: it is not.
-
-    Example:
-        >>> bounded("--seed", -1, 0, 9)
-        Traceback (most recent call last):
-        tnml.errors.InputError: --seed must be a whole number from 0 to 9, got -1
-    """
-    if not low <= value <= high:
-        raise InputError(f"{option} must be a whole number from {low} to {high}, got {value}")
-    return value
-
-
 def plain(namespace: Namespace | Mapping[str, Any]) -> dict[str, Any]:
     """Nested dictionaries of what was parsed.
 

@@ -8,9 +8,10 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from tnml import report
+from tnml.checks import whole
 from tnml.cli.actions import Action, act
 from tnml.cli.console import complain, facts, rank, say, table
-from tnml.cli.parsing import MAX_SEED, bounded, new_parser, parse
+from tnml.cli.parsing import MAX_SEED, new_parser, parse
 from tnml.cli.pde_request import PdeRequest, read_request
 from tnml.cli.runs import MODEL, OPTIONS, RUNS, discard_unused, next_free, remove_leftovers
 from tnml.errors import InputError
@@ -174,9 +175,9 @@ def _evaluate(words: Sequence[str]) -> int:
     parser.add_argument("--sets", type=int, default=4, help="independent sets of paths, for the spread")
     parser.add_argument("--seed", type=int, default=0, help="of the paths")
     asked = parse(parser, words)
-    bounded("--sets", asked.sets, 2, 1000)
-    bounded("--paths", asked.paths, asked.sets, MOST_PATHS)
-    bounded("--seed", asked.seed, 0, MAX_SEED)
+    whole("--sets", asked.sets, 2, 1000)
+    whole("--paths", asked.paths, asked.sets, MOST_PATHS)
+    whole("--seed", asked.seed, 0, MAX_SEED)
     say(_final(_opened(asked.model), asked.paths, asked.sets, asked.seed))
     return 0
 
@@ -190,8 +191,8 @@ def _figure(words: Sequence[str]) -> int:
     parser.add_argument("--paths", type=int, default=5, help="paths that are drawn")
     parser.add_argument("--seed", type=int, default=0, help="of the paths")
     asked = parse(parser, words)
-    bounded("--paths", asked.paths, 1, 100)
-    bounded("--seed", asked.seed, 0, MAX_SEED)
+    whole("--paths", asked.paths, 1, 100)
+    whole("--seed", asked.seed, 0, MAX_SEED)
     report.figure_format(asked.out)
     solution = _opened(asked.model)
     report.save_figure(report.solution_figure(solution, paths=asked.paths, seed=asked.seed), asked.out)

@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from tnml.cli.parsing import MAX_SEED, bounded, checked, new_parser, parse, plain
+from tnml.checks import whole
+from tnml.cli.parsing import MAX_SEED, checked, new_parser, parse, plain
 from tnml.cli.run_options import add_run_options, hide_files_of_groups, run_folders
 from tnml.cli.runs import OPTIONS
 from tnml.errors import InputError, choose
@@ -100,7 +101,7 @@ def read_request(words: Sequence[str]) -> PdeRequest:
     defaults |= checked(parser, {str(key): value for key, value in stored.items()}, str(source))
     parser.set_defaults({**defaults, "name": name})
     found = plain(parse(parser, words))
-    bounded("--seed", found["seed"], 0, MAX_SEED)
+    whole("--seed", found["seed"], 0, MAX_SEED)
     options = SolveOptions(**found["solve"], **{key: found[key] for key in SHARED})
     out, resume_folder = run_folders(found)
     return PdeRequest(

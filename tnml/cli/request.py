@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
+from tnml.checks import whole
 from tnml.cli.options import (
     GROUP_OF,
     GROUPS,
@@ -17,7 +18,7 @@ from tnml.cli.options import (
     ModelOptions,
     RunOptions,
 )
-from tnml.cli.parsing import MAX_SEED, bounded, checked, new_parser, parse, plain
+from tnml.cli.parsing import MAX_SEED, checked, new_parser, parse, plain
 from tnml.cli.run_options import add_run_options, hide_files_of_groups, run_folders
 from tnml.cli.runs import OPTIONS
 from tnml.data.shipped import SHIPPED
@@ -84,7 +85,7 @@ def read_request(words: Sequence[str]) -> Request:
     defaults = {**_preset_defaults(dataset, chosen), **stored}
     parser.set_defaults({**defaults, "dataset": dataset, "preset": chosen, "solver": solver})
     found = plain(parse(parser, words))
-    bounded("--seed", found["seed"], 0, MAX_SEED)
+    whole("--seed", found["seed"], 0, MAX_SEED)
     train = TrainOptions(**found["train"], **{name: found[name] for name in SHARED})
     sweep = SweepOptions(**found["sweep"], seed=found["seed"], device=found["device"])
     options = RunOptions(

@@ -8,9 +8,10 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from tnml import report
+from tnml.checks import whole
 from tnml.cli.actions import Action, act
 from tnml.cli.console import complain, facts, say
-from tnml.cli.parsing import bounded, new_parser, parse
+from tnml.cli.parsing import new_parser, parse
 from tnml.study import STUDIES, StudyProgress, Table, default_folder, find_study, read_table, run_id
 from tnml.study import run as run_study
 from tnml.study.grid import Study
@@ -78,7 +79,7 @@ def _run(words: Sequence[str]) -> int:
     if asked.smoke:
         study = study.smoked()
     if asked.seeds is not None:
-        study = study.seeded(bounded("--seeds", asked.seeds, 1, MOST))
+        study = study.seeded(whole("--seeds", asked.seeds, 1, MOST))
     folder = default_folder(study, smoke=asked.smoke) if asked.folder is None else Path(asked.folder)
     return _go(study, folder, asked)
 
@@ -115,8 +116,8 @@ def _add_workers(parser: ArgumentParser) -> None:
 def _go(study: Study, folder: Path, asked: Namespace) -> int:
     """Runs the study in the folder, with the options of `_add_workers`."""
     if asked.workers is not None:
-        bounded("--workers", asked.workers, 0, MOST)
-    bounded("--retries", asked.retries, 0, MOST)
+        whole("--workers", asked.workers, 0, MOST)
+    whole("--retries", asked.retries, 0, MOST)
     replicas: Any = int(asked.replicas) if asked.replicas.isdecimal() else asked.replicas
     runs = len(study.options())
     say(

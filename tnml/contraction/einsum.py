@@ -11,6 +11,7 @@ from opt_einsum import DynamicProgramming, RandomGreedy
 from opt_einsum.paths import PathOptimizer
 from torch import Tensor
 
+from tnml.checks import is_whole
 from tnml.errors import InputError, choose
 
 OPTIMIZERS = (
@@ -73,8 +74,9 @@ def einsum(
     """
     _check_tensors(tensors)
     shapes = tuple(tuple(tensor.shape) for tensor in tensors)
-    if memory_limit is not None and (type(memory_limit) is not int or memory_limit < 1):
+    if memory_limit is not None and not is_whole(memory_limit, 1):
         raise InputError(f"memory_limit must be a positive number of elements or None, got {memory_limit!r}")
+    memory_limit = None if memory_limit is None else int(memory_limit)
     path = find_path(expression, shapes, memory_limit, optimize)
     operands = list(tensors)
     for step in path.steps:

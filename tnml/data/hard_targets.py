@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tnml.checks import number, whole
 from tnml.data import random_table
 from tnml.data.targets import FeatureName, Target, chain_target, one_or_all
 from tnml.data.teachers import distribution
@@ -63,9 +64,12 @@ def grid_teacher(
         >>> teacher.n_sites, teacher.bond_dim
         (6, 8)
     """
-    for what, value in (("rows", rows), ("columns", columns), ("bond_dim", bond_dim), ("outputs", outputs)):
-        random_table.whole(what, value, 1)
-    random_table.whole("seed", seed, 0)
+    rows, columns = whole("rows", rows, 1), whole("columns", columns, 1)
+    bond_dim, outputs, seed = (
+        whole("bond_dim", bond_dim, 1),
+        whole("outputs", outputs, 1),
+        whole("seed", seed),
+    )
     choose("order", order, dict.fromkeys(("raster", "snake")))
     fmap = feature_map(features)
     tensors = grid_tensors(rows, columns, bond_dim, fmap.dim, outputs, seed)
@@ -214,10 +218,12 @@ def tanh_network(
         >>> network.bond_dim is None, round(float(network.variance), 9)
         (True, 1.0)
     """
-    for what, value in (("n_sites", n_sites), ("width", width), ("outputs", outputs)):
-        random_table.whole(what, value, 1)
-    if isinstance(gain, bool) or not isinstance(gain, int | float) or not 0 < gain < float("inf"):
-        raise InputError(f"gain must be a positive finite number, got {gain!r}")
+    n_sites, width, outputs = (
+        whole("n_sites", n_sites, 1),
+        whole("width", width, 1),
+        whole("outputs", outputs, 1),
+    )
+    gain = number("gain", gain, above=0.0)
     found = distribution(inputs, feature_map("affine"), levels, correlation)
     numbers = random_table.source(seed, random_table.WEIGHTS)
     hidden = torch.from_numpy(numbers.standard_normal((width, n_sites)) * (gain / n_sites**0.5))

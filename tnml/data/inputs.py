@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from tnml.checks import keep_number, keep_whole
 from tnml.data import random_table
-from tnml.errors import InputError, choose
+from tnml.errors import choose
 from tnml.features import FeatureMap
 
 SPREAD = 12**-0.5  # standard deviation of the uniform distribution on [0, 1]; the normal inputs have it, too
@@ -65,10 +66,8 @@ class Inputs:
 
     def __post_init__(self) -> None:
         choose("inputs", self.name, _DRAWS)
-        random_table.whole("levels", self.levels, 2)
-        fits = isinstance(self.correlation, int | float) and not isinstance(self.correlation, bool)
-        if not fits or not 0 <= self.correlation < 1:
-            raise InputError(f"correlation must be a number in [0, 1), got {self.correlation!r}")
+        keep_whole(self, "levels", least=2)
+        keep_number(self, "correlation", least=0.0, below=1.0)
 
     def draw(self, n: int, n_sites: int, *, seed: int, first: int = 0) -> Float64[Tensor, "n s"]:
         """Samples `first` to `first + n - 1`; each depends on the seed and its index only.

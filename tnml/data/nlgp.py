@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from tnml.checks import number, whole
 from tnml.data import random_table
 from tnml.errors import InputError
 
@@ -135,15 +136,15 @@ def nlgp_covariance(
     """
     gamma = _gamma(gain)
     root = _root(_covariance_1d(length, xi, periodic))
-    random_table.whole("dim", dim, 1)
+    dim = whole("dim", dim, 1)
     if length**dim > _LARGEST:
         raise InputError(f"a covariance of {length}^{dim} sites is more than {_LARGEST}; take fewer")
     line = root @ root
-    whole = line
+    covariance = line
     for _ in range(dim - 1):
-        whole = torch.kron(whole, line)
-    size = 1 + gain**2 * whole.diagonal()
-    angle = gain**2 * whole / torch.outer(size, size).sqrt()
+        covariance = torch.kron(covariance, line)
+    size = 1 + gain**2 * covariance.diagonal()
+    angle = gain**2 * covariance / torch.outer(size, size).sqrt()
     return torch.asin(angle) * (2 / math.pi / gamma)
 
 
@@ -189,15 +190,13 @@ def nlgp_mixture(
 
 
 def _gamma(gain: float) -> float:
-    _positive("gain", gain)
+    number("gain", gain, above=0.0)
     return 2 / math.pi * math.asin(gain**2 / (1 + gain**2))
 
 
 def _covariance_1d(length: int, xi: float, periodic: bool) -> Tensor:
-    random_table.whole("length", length, 1)
-    _positive("xi", xi)
-    if length > _LARGEST:
-        raise InputError(f"length must be at most {_LARGEST}, got {length}")
+    length = whole("length", length, 1, _LARGEST)
+    number("xi", xi, above=0.0)
     sites = torch.arange(length, dtype=torch.float64)
     distance = (sites[:, None] - sites).abs()
     if periodic:
@@ -214,15 +213,10 @@ def _root(covariance: Tensor) -> Tensor:
 
 def _field(n: int, root: Tensor, dim: int, seed: int, first: int) -> Tensor:
     """Gaussian samples `[n, length^dim]`, the root applied along every axis."""
-    random_table.whole("dim", dim, 1)
+    dim = whole("dim", dim, 1)
     length = len(root)
     numbers = random_table.normal(n, length**dim, seed=seed, stream=random_table.INPUTS, first=first)
     field = torch.from_numpy(np.ascontiguousarray(numbers)).reshape(n, *[length] * dim)
     for axis in range(1, dim + 1):
         field = torch.tensordot(field, root, ([axis], [0])).movedim(-1, axis)
     return field.reshape(n, -1)
-
-
-def _positive(what: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise InputError(f"{what} must be a positive finite number, got {value!r}")

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from tnml.checks import probability, whole
 from tnml.data import random_table
 from tnml.errors import InputError, choose
 
@@ -66,7 +67,7 @@ def symmetric(classes: int, rho: float, exclude_true: bool = True) -> Float64[Te
         >>> symmetric(3, 0.5).tolist()
         [[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.25, 0.25, 0.5]]
     """
-    count, share = random_table.whole("classes", classes, 2), _share("rho", rho)
+    count, share = whole("classes", classes, 2), probability("rho", rho, one=True)
     eye = torch.eye(count, dtype=torch.float64)
     other = (1 - eye) / (count - 1) if exclude_true else torch.full_like(eye, 1 / count)
     return (1 - share) * eye + share * other
@@ -89,7 +90,7 @@ def pair(classes: int, rho: float) -> Float64[Tensor, "c c"]:
         >>> pair(3, 0.25)[2].tolist()
         [0.25, 0.0, 0.75]
     """
-    count, share = random_table.whole("classes", classes, 2), _share("rho", rho)
+    count, share = whole("classes", classes, 2), probability("rho", rho, one=True)
     eye = torch.eye(count, dtype=torch.float64)
     return (1 - share) * eye + share * eye.roll(1, 1)
 
@@ -116,7 +117,7 @@ def asymmetric(name: str, rho: float) -> Float64[Tensor, "c c"]:
         [0.0, 0.25]
     """
     count, mistakes = choose("data set with known mistakes", name, _MISTAKES)
-    share = _share("rho", rho)
+    share = probability("rho", rho, one=True)
     matrix = torch.eye(count, dtype=torch.float64)
     for true, wrong in mistakes.items():
         matrix[true, true], matrix[true, wrong] = 1 - share, share
@@ -179,9 +180,9 @@ class LabelResampler:
     """
 
     def __init__(self, p: float, classes: int, seed: int = 0) -> None:
-        self.p = _share("p", p)
-        self.classes = random_table.whole("classes", classes, 2)
-        self.seed = random_table.whole("seed", seed, 0)
+        self.p = probability("p", p, one=True)
+        self.classes = whole("classes", classes, 2)
+        self.seed = whole("seed", seed, 0)
 
     def __call__(self, labels: Int64[Tensor, " n"], step: int) -> Int64[Tensor, " n"]:
         """The labels of this step; `labels` stays as it is.
@@ -190,19 +191,13 @@ class LabelResampler:
             InputError: a label is out of range, or the step is negative.
         """
         true = _checked_labels(labels, self.classes)
-        random = random_table.source(self.seed, random_table.STEPS, random_table.whole("step", step, 0))
+        random = random_table.source(self.seed, random_table.STEPS, whole("step", step, 0))
         chance, fresh = (torch.from_numpy(random.random_sample(len(true))) for _ in range(2))
         drawn = (fresh * self.classes).floor().to(torch.int64)
         return torch.where(chance < self.p, drawn, true).to(labels.device)
 
     def __repr__(self) -> str:
         return f"LabelResampler(p={self.p}, classes={self.classes}, seed={self.seed})"
-
-
-def _share(what: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise InputError(f"{what} must be a probability in [0, 1], got {value!r}")
-    return float(value)
 
 
 def _checked_labels(y: Tensor, classes: int) -> Tensor:

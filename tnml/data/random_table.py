@@ -3,13 +3,15 @@
 import numpy as np
 import numpy.typing as npt
 
+from tnml.checks import whole
 from tnml.errors import InputError
+from tnml.randomness import TableStream
 
 Numbers = npt.NDArray[np.float64]
 
 REFERENCE_SEED = 2**63  # of the samples behind medians and the moments of networks; beyond what users take
 _BLOCK = 256  # samples drawn from one generator
-INPUTS, NOISE, WEIGHTS, PERMUTATION, FLIPS, STEPS, CLASSES = range(7)  # what the numbers are for
+INPUTS, NOISE, WEIGHTS, PERMUTATION, FLIPS, STEPS, CLASSES = TableStream
 
 
 def source(seed: int, stream: int, block: int = 0) -> np.random.RandomState:
@@ -27,10 +29,10 @@ def source(seed: int, stream: int, block: int = 0) -> np.random.RandomState:
         >>> bool(source(0, INPUTS).random_sample() == source(0, NOISE).random_sample())
         False
     """
-    whole("seed", seed, 0)
+    seed = whole("seed", seed)
     if seed >= 2**32 and seed != REFERENCE_SEED:
         raise InputError(f"seed must be below 2**32, got {seed}")
-    words = np.random.SeedSequence((int(seed), stream, block))
+    words = np.random.SeedSequence((seed, int(stream), block))
     return np.random.RandomState(np.random.Philox(words))
 
 
@@ -61,25 +63,8 @@ def normal(n: int, width: int, *, seed: int, stream: int, first: int = 0) -> Num
     return _table(n, width, seed, stream, first, normal=True)
 
 
-def whole(what: str, value: object, least: int) -> int:
-    """`value` as an int, if it is a whole number of at least `least`, NumPy's included.
-
-    Raises:
-        InputError: it is not; `what` names it.
-
-    Example:
-        >>> whole("n", 0, 1)
-        Traceback (most recent call last):
-        tnml.errors.InputError: n must be a whole number of at least 1, got 0
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{what} must be a whole number of at least {least}, got {value!r}")
-    return int(value)
-
-
 def _table(n: int, width: int, seed: int, stream: int, first: int, *, normal: bool) -> Numbers:
-    for what, count in (("n", n), ("first", first), ("seed", seed)):
-        whole(what, count, 0)
+    n, first, seed = whole("n", n), whole("first", first), whole("seed", seed)
     blocks = range(first // _BLOCK, -(-(first + n) // _BLOCK))
     drawn = np.empty((len(blocks) * _BLOCK, width))
     for place, block in enumerate(blocks):

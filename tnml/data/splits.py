@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tnml.checks import whole
 from tnml.errors import InputError
 
 Indices = npt.NDArray[np.int64]
@@ -75,9 +76,7 @@ def held_out_quarter(y: npt.NDArray[Any]) -> tuple[Indices, Indices]:
 
 
 def _random(seed: int) -> np.random.RandomState:
-    if not 0 <= seed < 2**32:
-        raise InputError(f"the seed must be a whole number from 0 to 2**32 - 1, got {seed}")
-    return np.random.RandomState(seed)
+    return np.random.RandomState(whole("the seed", seed, 0, 2**32 - 1))
 
 
 def _complement(held: Indices, total: int) -> tuple[Indices, Indices]:

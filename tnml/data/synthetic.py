@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from tnml.checks import is_number, number
 from tnml.data import random_table
 from tnml.data.hard_targets import grid_teacher, tanh_network
 from tnml.data.nlgp import Mixture, gp_match, nlgp, nlgp_covariance, nlgp_mixture
@@ -129,8 +130,7 @@ def regression(target: Target, n: int, *, noise: float = 0.0, seed: int, first: 
         >>> 0.08 < float((train.y - train.clean).std()) < 0.12
         True
     """
-    if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise < float("inf"):
-        raise InputError(f"noise must be a finite number, at least 0, got {noise!r}")
+    noise = number("noise", noise, least=0.0)
     x = target.draw(n, seed=seed, first=first)
     clean = target(x)
     drawn = random_table.normal(n, target.outputs, seed=seed, stream=random_table.NOISE, first=first)
@@ -184,7 +184,7 @@ def classification(
 
 
 def _level(target: Target, threshold: str | float) -> float:
-    if isinstance(threshold, int | float) and not isinstance(threshold, bool):
+    if is_number(threshold):
         return float(threshold)
     choose("threshold (or a number)", str(threshold), dict.fromkeys(THRESHOLDS))
     return float(target.mean if threshold == "mean" else target.median)

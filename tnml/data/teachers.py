@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from tnml.checks import is_whole, whole
 from tnml.data import random_table
 from tnml.data.inputs import Inputs
 from tnml.data.targets import FeatureName, Target, chain_target
@@ -122,9 +123,9 @@ def parity(
         >>> function(torch.tensor([[0.9, 0.1, 0.8], [0.9, 0.1, 0.2]]))
         tensor([ 1., -1.], dtype=torch.float64)
     """
-    random_table.whole("n_sites", n_sites, 1)
+    n_sites = whole("n_sites", n_sites, 1)
     chosen = list(range(n_sites)) if sites is None else list(sites)
-    fits = all(isinstance(site, int) and 0 <= site < n_sites for site in chosen)
+    fits = all(is_whole(site, 0, n_sites - 1) for site in chosen)
     if not chosen or not fits or len(set(chosen)) < len(chosen):
         raise InputError(f"sites must name some of 0..{n_sites - 1}, each once, got {chosen}")
     factors = [[-1.0 if site in chosen else 1.0, 1.0] for site in range(n_sites)]
@@ -152,9 +153,8 @@ def distribution(inputs: str, features: FeatureMap, levels: int | None, correlat
 
 
 def _random_state(n_sites: int, bond_dim: int, physical: int, outputs: int, seed: int) -> MatrixProductState:
-    for what, value, least in (("n_sites", n_sites, 1), ("bond_dim", bond_dim, 1), ("outputs", outputs, 1)):
-        random_table.whole(what, value, least)
-    random_table.whole("seed", seed, 0)
+    n_sites, bond_dim = whole("n_sites", n_sites, 1), whole("bond_dim", bond_dim, 1)
+    outputs, seed = whole("outputs", outputs, 1), whole("seed", seed)
     state = MatrixProductState.random(n_sites, bond_dim, physical, seed=seed)
     place = n_sites // 2
     cores, middle = state.cores, state.bond_dims[place]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from tnml.checks import is_whole, whole
 from tnml.errors import InputError
 
 Pixels = npt.NDArray[np.float32]
@@ -127,8 +128,7 @@ def random_shift(
         (torch.Size([1, 16]), True)
     """
     smaller = min(_sides(images, shape))
-    if not 0 <= max_shift < smaller:
-        raise InputError(f"max_shift must be from 0 to {smaller - 1} for images of {shape}, got {max_shift}")
+    max_shift = whole(f"max_shift of images of {shape}", max_shift, 0, smaller - 1)
     if max_shift == 0:
         return images
     offsets = torch.randint(
@@ -171,6 +171,6 @@ def _sides(x: Pixels | Tensor, shape: tuple[int, int]) -> tuple[int, int]:
 def _pair(value: Any, what: str) -> tuple[int, int]:
     """Two positive whole numbers, whatever a caller without a type checker gave."""
     sides = list(value) if isinstance(value, Sequence) else []
-    if len(sides) != 2 or not all(isinstance(side, int | np.integer) and side >= 1 for side in sides):
+    if len(sides) != 2 or not all(is_whole(side, 1) for side in sides):
         raise InputError(f"{what} must be (height, width), whole numbers of at least 1, got {value!r}")
     return int(sides[0]), int(sides[1])

@@ -7,11 +7,13 @@ closed form for matrix product states is our own.
 import torch
 from torch import Tensor, nn
 
-from tnml.diagnostics.isolation import device_of, undisturbed
+from tnml.checks import whole
+from tnml.diagnostics.isolation import device_beside, undisturbed
 from tnml.errors import InputError, choose
 from tnml.mps import MatrixProductState
 from tnml.mps.linalg import rescaled
 from tnml.nn import MPSLayer
+from tnml.randomness import seeded
 
 METHODS = ("exact", "hutchinson")
 REDUCTIONS = ("mean", "none")
@@ -64,13 +66,11 @@ def geometric_complexity(
     """
     choose("method", method, dict.fromkeys(METHODS))
     choose("reduction", reduction, dict.fromkeys(REDUCTIONS))
-    for name, value in (("n_proj", n_proj), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} must be a whole number, at least 1, got {value!r}")
+    n_proj, batch_size = whole("n_proj", n_proj, 1), whole("batch_size", batch_size, 1)
     if not len(x) or not x.is_floating_point():
         raise InputError(f"expected at least one input of a floating dtype, got {x.dtype} {list(x.shape)}")
-    generator = torch.Generator().manual_seed(seed) if method == "hutchinson" else None
-    device = device_of(model, x)
+    generator = seeded(seed) if method == "hutchinson" else None
+    device = device_beside(model, x)
     with undisturbed(model), torch.inference_mode(False), torch.enable_grad():
         squares = [
             _squares(model, part.detach().to(device, copy=True), n_proj, generator, differentiable)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tnml.checks import whole
 from tnml.errors import InputError
 from tnml.features import FeatureMap, feature_map
 from tnml.features.spec import FeatureSpec
@@ -52,9 +53,7 @@ def feature_moments(features: FeatureSpec, x: Tensor | None = None, *, nodes: in
     """
     known: FeatureMap = feature_map(features)
     if x is None:
-        if isinstance(nodes, bool) or not isinstance(nodes, int) or nodes < 1:
-            raise InputError(f"nodes must be a whole number, at least 1, got {nodes!r}")
-        points, weights = np.polynomial.legendre.leggauss(nodes)
+        points, weights = np.polynomial.legendre.leggauss(whole("nodes", nodes, 1))
         places = torch.from_numpy((points + 1) / 2).unsqueeze(1)
         found = _moments(known, places, torch.from_numpy(weights / 2))
         return FeatureMoments(found.second[0], found.second_of_derivative[0])

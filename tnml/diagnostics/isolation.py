@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from tnml.randomness import forked_rng
+
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
@@ -28,7 +30,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """
     flags = [(module, module.training) for module in model.modules()]
     buffers = [(m, name, b, _copy(b)) for m in model.modules() for name, b in m.named_buffers(recurse=False)]
-    with untouched_generators(model):
+    with forked_rng(*devices_of(model)):
         try:
             model.eval()
             yield
@@ -42,42 +44,21 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                         buffer.copy_(before)
 
 
-@contextmanager
-def untouched_generators(model: nn.Module) -> Iterator[None]:
-    """Inside, torch's default generators may be used at will; afterwards they are as before.
-
-    Args:
-        model: says which CUDA devices count.
+def devices_of(model: nn.Module) -> set[torch.device]:
+    """The devices that the model's parameters are on.
 
     Example:
-        >>> net, before = nn.Identity(), torch.get_rng_state()
-        >>> with untouched_generators(net):
-        ...     _ = torch.rand(3)
-        >>> torch.equal(before, torch.get_rng_state())
-        True
+        >>> devices_of(nn.Linear(2, 1))
+        {device(type='cpu')}
     """
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices=devices, device_type="cuda"):
-        yield
+    return {parameter.device for parameter in model.parameters()}
 
 
-def seed_generators(device: torch.device, seed: int) -> None:
-    """Seeds torch's default generators of the CPU and of `device`, and no others.
+def device_beside(model: nn.Module, x: Tensor) -> torch.device:
+    """Where inputs of the model go: the device of its first parameter, or that of `x` where it has none.
 
     Example:
-        >>> with untouched_generators(nn.Identity()):
-        ...     seed_generators(torch.device("cpu"), 7)
-    """
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
-
-
-def device_of(model: nn.Module, x: Tensor) -> torch.device:
-    """The device of the model's first parameter, or that of `x` where it has none.
-
-    Example:
-        >>> device_of(nn.Identity(), torch.ones(1))
+        >>> device_beside(nn.Identity(), torch.ones(1))
         device(type='cpu')
     """
     return next(iter(model.parameters()), x).device

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
-from tnml.diagnostics.isolation import device_of, undisturbed
+from tnml.diagnostics.isolation import device_beside, undisturbed
 from tnml.errors import InputError
 
 
@@ -55,7 +55,7 @@ def memorised(
     n_flipped = int(flipped.sum())
     if not n_flipped:
         return math.nan
-    device = device_of(model, x)
+    device = device_beside(model, x)
     wrong, labels = x[flipped.to(x.device)], noisy_labels[flipped].to(device)
     learned = 0
     with undisturbed(model):

@@ -13,8 +13,10 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from tnml.diagnostics.isolation import device_of, seed_generators, untouched_generators
+from tnml.checks import whole
+from tnml.diagnostics.isolation import device_beside, devices_of
 from tnml.errors import InputError
+from tnml.randomness import forked_rng, reseed
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
 StepFn = Callable[[nn.Module, Tensor, Tensor], nn.Module | None]
@@ -67,15 +69,13 @@ class Susceptibility:
         *,
         step_fn: StepFn | None = None,
     ) -> None:
-        for name, value, least in (("classes", classes, 2), ("batch_size", batch_size, 1), ("seed", seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"{name} must be a whole number, at least {least}, got {value!r}")
+        self.classes = whole("classes", classes, 2)
+        self.batch_size, self.seed = whole("batch_size", batch_size, 1), whole("seed", seed)
         if x_unlabelled.dim() < 2 or not len(x_unlabelled):
             raise InputError(
                 f"expected unlabelled inputs [n, ...], at least one, got shape {list(x_unlabelled.shape)}"
             )
-        self.x, self.classes, self.batch_size, self.seed = x_unlabelled, classes, batch_size, seed
-        self.step_fn = step_fn
+        self.x, self.step_fn = x_unlabelled, step_fn
         self.phi: list[float] = []
 
     def __call__(
@@ -98,15 +98,15 @@ class Susceptibility:
             InputError: the optimiser is missing, or holds no parameter of the model.
         """
         measured = cross_entropy if isinstance(loss_fn, Mapping) else loss_fn
-        device = device_of(model, self.x)
+        device = device_beside(model, self.x)
         memo: dict[int, Any] = {}
-        with untouched_generators(model), torch.inference_mode(False):
+        with forked_rng(*devices_of(model)), torch.inference_mode(False):
             x, labels, masks = self.batch(len(self.phi))
             x, labels = x.to(device), labels.to(device)
             twin = copy.deepcopy(model, memo).train()
 
             def loss_of(net: nn.Module) -> Tensor:
-                seed_generators(device, masks)
+                reseed(device, masks)
                 return measured(net(x), labels)
 
             if self.step_fn is None:

@@ -282,11 +282,11 @@ class MPSEstimator(BaseEstimator, ABC):
         """
         sites, epochs, lr = self.layer_.n_sites, self.epochs, self.lr
         batch = min(100, max(32, samples // 100)) if self.batch_size is None else self.batch_size
-        batch = whole("batch_size", _plain(batch), 1)
+        batch = whole("batch_size", batch, 1)
         steps_per_epoch = math.ceil(samples / batch)
         if epochs is None:
             epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS / steps_per_epoch)))
-        epochs = whole("epochs", _plain(epochs), 1)
+        epochs = whole("epochs", epochs, 1)
         if lr is None and self.optimizer == "lbfgs":
             lr = 1.0
         elif lr is None:

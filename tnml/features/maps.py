@@ -7,6 +7,7 @@ from typing import Any
 from jaxtyping import Inexact
 from torch import Tensor
 
+from tnml.checks import keep_whole
 from tnml.errors import InputError, choose
 
 NORMALISATIONS = ("sum", "norm", "orthonormal", "none")
@@ -48,7 +49,7 @@ class FeatureMap:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        checked_whole("dim", self.dim, least=1)
+        keep_whole(self, "dim", least=1)
         choose("normalisation", self.normalisation, dict.fromkeys(NORMALISATIONS))
         if self.identity is not None and len(self.identity) != self.dim:
             raise InputError(
@@ -68,18 +69,3 @@ class FeatureMap:
     def spec(self) -> dict[str, Any]:
         """A JSON-able description; `feature_map(fmap.spec)` builds the map again unless it was a callable."""
         return {"name": self.name, "dim": self.dim, **self.options}
-
-
-def checked_whole(what: str, value: object, *, least: int) -> int:
-    """`value` itself, if it is a whole number of at least `least`.
-
-    Raises:
-        InputError: it is not; `what` names it.
-
-    Example:
-        >>> checked_whole("dim", 3, least=2)
-        3
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{what} must be a whole number of at least {least}, got {value!r}")
-    return value

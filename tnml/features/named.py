@@ -13,14 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tnml.checks import number, whole
 from tnml.errors import InputError
-from tnml.features.maps import FeatureMap, checked_whole
-
-
-def _positive(what: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise InputError(f"{what} must be a positive finite number, got {value!r}")
-    return float(value)
+from tnml.features.maps import FeatureMap
 
 
 def _exactly_two(name: str, dim: object, instead: str) -> None:
@@ -62,7 +57,7 @@ def _build_affine(dim: object = 2) -> FeatureMap:
 
 
 def _build_polynomial(dim: object = 3) -> FeatureMap:
-    d = checked_whole("dim of feature map 'polynomial'", dim, least=2)
+    d = whole("dim of feature map 'polynomial'", dim, 2)
     values, slope = partial(_polynomial, dim=d), partial(_polynomial_slope, dim=d)
     return FeatureMap("polynomial", d, values, slope, "none", _constant_first(d))
 
@@ -90,7 +85,7 @@ def _polynomial_slope(x: Tensor, dim: int) -> Tensor:
 
 def _build_legendre(dim: object = 2) -> FeatureMap:
     """phi_k = sqrt(2k+1) P_k(2x-1): orthonormal, int_0^1 phi_j phi_k dx = delta_jk."""
-    d = checked_whole("dim of feature map 'legendre'", dim, least=2)
+    d = whole("dim of feature map 'legendre'", dim, 2)
     values, slope = partial(_legendre, dim=d), partial(_legendre_slope, dim=d)
     return FeatureMap("legendre", d, values, slope, "orthonormal", _constant_first(d))
 
@@ -118,7 +113,7 @@ def _legendre_slope(x: Tensor, dim: int) -> Tensor:
 
 
 def _build_fourier(dim: object = 3, period: object = 1.0) -> FeatureMap:
-    d, p = checked_whole("dim of feature map 'fourier'", dim, least=3), _positive("period", period)
+    d, p = whole("dim of feature map 'fourier'", dim, 3), number("period", period, above=0.0)
     if d % 2 == 0:
         raise InputError(
             f"dim of feature map 'fourier' must be odd (1 and pairs of cos, sin), got {d}; take {d + 1}"
@@ -149,7 +144,7 @@ def _build_trigonometric(dim: object = 2) -> FeatureMap:
 
     For even D = 2m, (cos² + sin²)^m = 1 gives the identity weights C(m, j) / sqrt(C(2m, 2j)) at k = 2j.
     """
-    d = checked_whole("dim of feature map 'trigonometric'", dim, least=2)
+    d = whole("dim of feature map 'trigonometric'", dim, 2)
     m = (d - 1) // 2
     weights = [math.comb(m, k // 2) / math.sqrt(math.comb(2 * m, k)) if k % 2 == 0 else 0.0 for k in range(d)]
     values, slope = partial(_trigonometric, dim=d), partial(_trigonometric_slope, dim=d)
@@ -179,7 +174,7 @@ def _trigonometric_slope(x: Tensor, dim: int) -> Tensor:
 
 def _build_one_hot(dim: object = 2) -> FeatureMap:
     """1 at the level k/(d-1) nearest to x, the even k at a tie, the last one beyond [0, 1]; NaN stays NaN."""
-    d = checked_whole("dim (the number of levels) of feature map 'one-hot'", dim, least=2)
+    d = whole("dim (the number of levels) of feature map 'one-hot'", dim, 2)
     values, slope = partial(_one_hot, dim=d), partial(_one_hot_slope, dim=d)
     return FeatureMap("one-hot", d, values, slope, "sum", (1.0,) * d)
 
@@ -196,10 +191,10 @@ def _one_hot_slope(x: Tensor, dim: int) -> Tensor:
 
 def _build_rbf(dim: object = 3, width: object = None, normalise: object = True) -> FeatureMap:
     """exp(-(x-c)²/(2 width²)) about d centres c from 0 to 1; `normalise` divides by their sum."""
-    d = checked_whole("dim (the number of centres) of feature map 'rbf'", dim, least=2)
+    d = whole("dim (the number of centres) of feature map 'rbf'", dim, 2)
     if not isinstance(normalise, bool):
         raise InputError(f"normalise must be true or false, got {normalise!r}")
-    spread = 1 / (d - 1) if width is None else _positive("width", width)
+    spread = 1 / (d - 1) if width is None else number("width", width, above=0.0)
     settings = {"width": spread, "normalise": normalise}
     values = partial(_rbf, dim=d, width=spread, normalise=normalise)
     slope = partial(_rbf_slope, dim=d, width=spread, normalise=normalise)

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from tnml.checks import is_whole, whole
 from tnml.errors import InputError, choose
 
 Permutation = Sequence[int] | npt.NDArray[np.integer[Any]] | Tensor
@@ -49,8 +50,7 @@ def site_order(order: str | Permutation, shape: Sequence[int] | None, n_sites: i
         >>> site_order("snake", (2, 3), 6).tolist()
         [0, 1, 2, 5, 4, 3]
     """
-    if not _is_count(n_sites):
-        raise InputError(f"n_sites must be a positive integer, got {n_sites!r}")
+    n_sites = whole("n_sites", n_sites, 1)
     rows, columns = _checked_shape(shape, n_sites)
     if isinstance(order, str):
         pixels = np.arange(n_sites, dtype=np.int64).reshape(rows, columns)
@@ -141,17 +141,13 @@ ORDER_NAMES = tuple(_ORDERS)
 """The orders known by name."""
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
 def _checked_shape(shape: Any, n_sites: int) -> tuple[int, int]:
     if shape is None:
         side = math.isqrt(n_sites)
         return (side, side) if side * side == n_sites else (1, n_sites)
-    if not isinstance(shape, Sequence) or len(shape) != 2 or not all(map(_is_count, shape)):
+    if not isinstance(shape, Sequence) or len(shape) != 2 or not all(is_whole(side, 1) for side in shape):
         raise InputError(f"the image shape must be two positive integers (rows, columns), got {shape!r}")
-    rows, columns = shape
+    rows, columns = map(int, shape)
     if rows * columns != n_sites:
         raise InputError(
             f"an image of {rows} x {columns} has {rows * columns} pixels, but there are {n_sites} sites; "

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tnml.checks import number, whole
+from tnml.checks import keep_number, keep_whole
 from tnml.errors import InputError, choose
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "lbfgs")
@@ -103,21 +103,16 @@ class LoopOptions:
     def __post_init__(self) -> None:
         for name, known in _NAMED.items():
             choose(name, getattr(self, name), dict.fromkeys(known))
-        for name in ("epochs", "lbfgs_iterations", "decay_every", "devices", "checkpoint_every"):
-            whole(name, getattr(self, name), 1)
-        whole("seed", self.seed, 0)
-        for name in ("lr", "eps", "decay_factor"):
-            number(name, getattr(self, name), above=0.0)
-        number("weight_decay", self.weight_decay, least=0.0)
-        for name in ("beta1", "beta2", "momentum", "ema_decay"):
-            number(name, getattr(self, name), least=0.0, below=1.0)
-        number("warmup", self.warmup, least=0.0, below=1.0)
-        if self.clip_norm is not None:
-            number("clip_norm", self.clip_norm, above=0.0)
+        keep_whole(self, "epochs", "lbfgs_iterations", "decay_every", "devices", "checkpoint_every", least=1)
+        keep_whole(self, "seed")
+        keep_number(self, "lr", "eps", "decay_factor", above=0.0)
+        keep_number(self, "weight_decay", least=0.0)
+        keep_number(self, "beta1", "beta2", "momentum", "ema_decay", "warmup", least=0.0, below=1.0)
+        for name in ("clip_norm", "checkpoint_seconds"):
+            if getattr(self, name) is not None:
+                keep_number(self, name, above=0.0)
         if self.patience is not None:
-            whole("patience", self.patience, 1)
-        if self.checkpoint_seconds is not None:
-            number("checkpoint_seconds", self.checkpoint_seconds, above=0.0)
+            keep_whole(self, "patience", least=1)
         _check_lbfgs(self)
         check_device(self.device)
 

@@ -15,11 +15,9 @@ from tnml.loop.processes import Group
 from tnml.loop.protocols import Batch, LossFn
 from tnml.loop.results import Row
 from tnml.loop.schedules import learning_rate
-from tnml.randomness import reseed, step_seed
+from tnml.randomness import Stream, reseed, step_seed
 
 Part = tuple[Tensor, ...] | Batch
-
-_DROPOUT = 2  # the stream of seeds for what the module and the loss draw
 
 
 class Stepper:
@@ -70,7 +68,7 @@ class Stepper:
         """One step on the whole batch (this process on its part of it)."""
         options = self._options
         part, count, total = self._group.part(batch)
-        seed = step_seed(options.seed, epoch, step, _DROPOUT)
+        seed = step_seed(options.seed, epoch, step, Stream.DROPOUT)
         self.rate = learning_rate(options, epoch * self._steps_per_epoch + step, self._steps_per_epoch)
         for settings in self.optimizer.param_groups:
             settings["lr"] = self.rate

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
+from tnml.checks import whole
 from tnml.errors import InputError, choose
-from tnml.mps.checks import checked_count
 from tnml.mps.linalg import qr_positive, rescaled
+from tnml.randomness import seeded
 
 Cores = list[Tensor]
 LARGEST_DENSE = 2**28  # entries
@@ -205,10 +206,9 @@ def random_cores(
         >>> [tuple(core.shape) for core in random_cores(2, 5, [2, 3], "gaussian", torch.float32, 0)]
         [(1, 2, 2), (2, 3, 1)]
     """
-    checked_count("n_sites", n_sites)
-    checked_count("bond_dim", bond_dim)
+    n_sites, bond_dim = whole("n_sites", n_sites, 1), whole("bond_dim", bond_dim, 1)
     given = list(physical) if isinstance(physical, list | tuple) else [physical] * n_sites
-    dims = [checked_count("physical", dim) for dim in given]
+    dims = [whole("physical", dim, 1) for dim in given]
     if len(dims) != n_sites:
         raise InputError(f"physical must name the dimension of {n_sites} sites, got {len(dims)}")
     choose("kind", kind, dict.fromkeys(("gaussian", "isometric")))
@@ -217,7 +217,7 @@ def random_cores(
         left.append(min(bond_dim, left[-1] * dim))
         right.append(min(bond_dim, right[-1] * last))
     bonds = [min(pair) for pair in zip(left, reversed(right), strict=True)]
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     double = torch.complex128 if dtype.is_complex else torch.float64
     cores = []
     for l, d, r in zip(bonds[:-1], dims, bonds[1:], strict=True):

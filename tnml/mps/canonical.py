@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
+from tnml.checks import is_number
 from tnml.errors import InputError
 from tnml.mps.checks import check_nonzero, checked_limits, checked_site, weight_budget
 from tnml.mps.linalg import qr_positive, rescaled, robust_svd, truncated_split
@@ -134,7 +135,7 @@ def entropies(values: Sequence[Tensor], order: float = 1.0) -> Tensor:
         >>> entropies([torch.tensor([0.5, 0.5]).sqrt(), torch.tensor([1.0, 0.0])])
         tensor([0.6931, 0.0000])
     """
-    if isinstance(order, bool) or not isinstance(order, int | float) or not order > 0:
+    if not is_number(order) or not order > 0:
         raise InputError(
             f"the order of an entropy must be a positive number, got {order!r}; 1 is von Neumann's"
         )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tnml.checks import is_number, whole
 from tnml.errors import InputError, choose
 from tnml.shapes import check_cores
 
@@ -47,7 +48,7 @@ def checked_log_scale(value: object, device: torch.device) -> Tensor:
         >>> checked_log_scale(2, torch.device("cpu"))
         tensor(2., dtype=torch.float64)
     """
-    if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
+    if not isinstance(value, Tensor) and not is_number(value):
         raise InputError(f"log_scale must be a real number, got {type(value).__name__}")
     log = value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
     if log.dim() or log.is_complex() or not bool(torch.isfinite(log.detach())):
@@ -68,23 +69,8 @@ def checked_dtype(value: str | torch.dtype) -> torch.dtype:
     return choose("dtype", str(value).removeprefix("torch."), DTYPES)
 
 
-def checked_count(what: str, value: object) -> int:
-    """`value` itself if it is an integer of at least 1.
-
-    Raises:
-        InputError: it is not; `what` names it.
-
-    Example:
-        >>> checked_count("n_sites", 3)
-        3
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{what} must be an integer of at least 1, got {value!r}")
-    return value
-
-
 def checked_site(site: object, n_sites: int, what: str = "site") -> int:
-    """`site` itself if it is one of 0 to n_sites - 1.
+    """`site` as an int if it is one of 0 to n_sites - 1.
 
     Raises:
         InputError: it is not; `what` names it.
@@ -93,9 +79,7 @@ def checked_site(site: object, n_sites: int, what: str = "site") -> int:
         >>> checked_site(2, 3)
         2
     """
-    if isinstance(site, bool) or not isinstance(site, int) or not 0 <= site < n_sites:
-        raise InputError(f"{what} must be a whole number from 0 to {n_sites - 1}, got {site!r}")
-    return site
+    return whole(what, site, 0, n_sites - 1)
 
 
 def checked_limits(max_bond: object, n_bonds: int) -> list[int | None]:
@@ -110,17 +94,12 @@ def checked_limits(max_bond: object, n_bonds: int) -> list[int | None]:
     """
     if max_bond is None:
         return [None] * n_bonds
-    several = isinstance(max_bond, list | tuple)
-    limits: list[int | None] = []
-    for limit in max_bond if isinstance(max_bond, list | tuple) else [max_bond] * max(n_bonds, 1):
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise InputError(
-                f"max_bond must be an integer of at least 1, or one for each bond, got {max_bond!r}"
-            )
-        limits.append(limit)
-    if several and len(limits) != n_bonds:
+    if not isinstance(max_bond, list | tuple):
+        return [whole("max_bond", max_bond, 1)] * n_bonds
+    limits: list[int | None] = [whole("every entry of max_bond", limit, 1) for limit in max_bond]
+    if len(limits) != n_bonds:
         raise InputError(f"max_bond must name {n_bonds} inner bonds (sites - 1), got {len(limits)}")
-    return limits[:n_bonds]
+    return limits
 
 
 def weight_budget(max_error: object, n_bonds: int) -> float:
@@ -135,7 +114,7 @@ def weight_budget(max_error: object, n_bonds: int) -> float:
     """
     if max_error is None:
         return 0.0
-    if isinstance(max_error, bool) or not isinstance(max_error, int | float) or not max_error >= 0:
+    if not is_number(max_error) or not max_error >= 0:
         raise InputError(f"max_error must be a number of at least 0 (relative error), got {max_error!r}")
     return float(max_error) ** 2 / max(n_bonds, 1)
 

@@ -6,11 +6,13 @@ import torch
 from jaxtyping import Float, Inexact, Int64
 from torch import Tensor
 
+from tnml.checks import whole
 from tnml.errors import InputError
 from tnml.mps.algebra import overlap
 from tnml.mps.canonical import canonical, spectrum_entropy
-from tnml.mps.checks import check_nonzero, checked_count, checked_site
+from tnml.mps.checks import check_nonzero, checked_site
 from tnml.mps.linalg import rescaled
+from tnml.randomness import seeded
 
 LARGEST_INTERMEDIATE = 2**28  # numbers: 2 GB in double precision
 LARGEST_DENSITY = 2**12  # rows of a reduced density matrix
@@ -201,10 +203,10 @@ def sample(cores: Sequence[Tensor], n_samples: int, seed: int = 0) -> Int64[Tens
         >>> sample([torch.tensor([[[0.0], [4.0]]])], 2).tolist()
         [[1], [1]]
     """
-    checked_count("n_samples", n_samples)
+    n_samples = whole("n_samples", n_samples, 1)
     cores, _ = canonical([core.detach() for core in cores], 0)
     check_nonzero(cores[0])
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     size = max(1, CHUNK // max(core.shape[1] * core.shape[2] for core in cores))
     sizes = [min(size, n_samples - start) for start in range(0, n_samples, size)]
     return torch.cat([_sample_chunk(cores, b, generator) for b in sizes])

@@ -13,8 +13,8 @@ from tnml.pde.derivatives import Function
 from tnml.pde.noise import increments
 from tnml.pde.paths import Paths, euler_maruyama
 from tnml.pde.problem import Problem
+from tnml.randomness import Noise
 
-FRESH = 5  # stream of the noise that errors are measured with; a run's own noise has others
 _POINTS = 2**14  # points evaluated at once
 
 AlongPaths = Callable[[Paths], Tensor]  # a solution on paths, [m, n + 1]
@@ -103,7 +103,7 @@ def fresh_paths(
         problem.horizon / time_steps,
         seed=seed,
         step=number,
-        stream=FRESH,
+        stream=Noise.ACCURACY,
         dtype=dtype,
         device=device,
     )

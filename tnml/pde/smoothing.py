@@ -11,11 +11,10 @@ from tnml.errors import InputError
 from tnml.pde.noise import increments
 from tnml.pde.paths import Paths, euler_maruyama
 from tnml.pde.problem import Problem
-from tnml.randomness import generator
+from tnml.randomness import Stream, generator
 
 _PATHS, _STEPS = 256, 32  # of the simulation that constants are taken from
 _CLEAR = 0.5  # share of the mean in the mean square of the terminal's slope that makes a direction
-_NODES = 13  # stream of seeds
 
 
 def sample_paths(problem: Problem, seed: int = 0) -> Paths:
@@ -86,7 +85,7 @@ def smoothing_nodes(problem: Problem, count: int, paths: Paths, seed: int = 0) -
         (torch.Size([8, 4]), True)
     """
     d, half = problem.dim, count // 2
-    z = torch.randn(half, d, generator=generator(seed, 0, stream=_NODES), dtype=torch.float64)
+    z = torch.randn(half, d, generator=generator(seed, 0, stream=Stream.NODES), dtype=torch.float64)
     slope = _terminal_slope(problem, paths)
     mean = slope.mean(0)
     if mean.square().sum() > _CLEAR * slope.square().sum(1).mean():

@@ -27,14 +27,12 @@ from tnml.pde.path_checks import examine, explained
 from tnml.pde.paths import Paths, euler_maruyama
 from tnml.pde.problem import Problem
 from tnml.pde.solution import Solution
-from tnml.randomness import forked_rng, step_seed
+from tnml.randomness import Noise, Stream, forked_rng, step_seed
 
 Loss = Callable[[Any, Problem, Paths], Tensor]  # (model, problem, paths) -> mean over the paths
 
 _NAMED = {name: name for name in NETWORKS}
 _LOSSES = {name: name for name in LOSS_NAMES}
-_WEIGHTS = 7  # stream of seeds of the starting weights
-_FRESH = 1  # stream of noise of the losses that look ahead from every point
 _WATCH_SET = 1000  # number of the set of paths behind the error in the history
 _WATCHED = 64  # paths that the error in the history is measured on
 _CHECKED = 8  # paths that the problem's functions are tried on before training
@@ -92,7 +90,7 @@ def solve(
     options, network = _asked(problem, network, name, options)
     chosen = loss_of(options, problem.dim) if loss is None or isinstance(loss, str) else loss
     with forked_rng(torch.device("cpu")):
-        torch.manual_seed(step_seed(options.seed, 0, stream=_WEIGHTS))
+        torch.manual_seed(step_seed(options.seed, 0, stream=Stream.WEIGHTS))
         model = options.make_model(problem, network)
         start = {name: value.clone() for name, value in model.state_dict().items()}
         on_paths = OnPaths(problem, options, chosen)
@@ -213,7 +211,7 @@ class OnPaths:
             dt,
             method="signs" if named else options.group_noise,
             first=first,
-            stream=_FRESH,
+            stream=Noise.AHEAD,
             **shared,  # type: ignore[arg-type]
         )
         fresh = drawn.view(count, n, -1, d)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tnml.errors import InputError
+from tnml.checks import whole
 from tnml.pde import Solution
 
 _MEASURED = 64  # paths behind the error against time
@@ -34,8 +34,7 @@ def solution_figure(solution: Solution, *, paths: int = 5, seed: int = 0) -> Fig
         >>> [axes.get_xlabel() for axes in figure.axes]
         ['t', 't', 'seconds']
     """
-    if paths < 1:
-        raise InputError(f"paths must be at least 1, got {paths}")
+    whole("paths", paths, 1)
     known = solution.problem.exact is not None
     figure = Figure(figsize=(5.0 * (2 + known), 4.0), layout="constrained")
     FigureCanvasAgg(figure)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tnml.checks import is_number
 from tnml.errors import InputError
 from tnml.files import write_text
 from tnml.report.study_curves import (
@@ -273,7 +274,7 @@ def _distinct(values: Any) -> list[Any]:
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value) and math.isfinite(value)
 
 
 def _clean(value: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tnml.checks import whole
 from tnml.errors import InputError
 from tnml.study.grid import Study, function_of
 from tnml.study.plain_values import run_id
@@ -105,11 +106,9 @@ def run(
 
 def _check(workers: int | None, retries: int, scheduler: str | None, replicas: int | str) -> None:
     """Raises where the numbers of a call cannot be used."""
-    for name, value in (("workers", workers), ("retries", retries)):
-        if (name, value) != ("workers", None) and (
-            isinstance(value, bool) or not isinstance(value, int) or value < 0
-        ):
-            raise InputError(f"{name} must be a whole number, at least 0, got {value!r}")
+    if workers is not None:
+        whole("workers", workers)
+    whole("retries", retries)
     if scheduler is not None and workers is not None:
         raise InputError("workers are those of the scheduler; leave one of the two out")
     check_replicas(replicas)

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from tnml.checks import whole
 from tnml.errors import InputError, choose
 from tnml.study.plain_values import canonical, plain, run_id
 
@@ -147,8 +148,7 @@ class Study:
         """
         if "seed" not in self.grid:
             raise InputError(f"the grid of {self.name} has no seed; its options are {list(self.grid)}")
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise InputError(f"the number of seeds must be a whole number, at least 1, got {count!r}")
+        count = whole("the number of seeds", count, 1)
         return replace(self, grid={**self.grid, "seed": list(range(count))})
 
     def record(self) -> dict[str, Any]:

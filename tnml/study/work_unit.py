@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tnml.checks import is_whole
 from tnml.errors import InputError
 from tnml.study.grid import Study, function_of
 from tnml.study.plain_values import canonical, plain, run_id
@@ -151,7 +152,7 @@ def check_replicas(replicas: object) -> None:
     Example:
         >>> check_replicas(8)
     """
-    if replicas != "auto" and (isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1):
+    if replicas != "auto" and not is_whole(replicas, 1):
         raise InputError(f"replicas must be 'auto' or a whole number, at least 1, got {replicas!r}")
 
 

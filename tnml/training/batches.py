@@ -6,12 +6,10 @@ from torch import Tensor, nn
 from tnml.data import random_shift
 from tnml.loop.protocols import Batch
 from tnml.loop.results import Row
-from tnml.randomness import generator
+from tnml.randomness import Stream, generator
 from tnml.training.losses import Loss, measure
 from tnml.training.options import TrainOptions
 from tnml.training.samples import Part
-
-ORDER, SHIFT = 0, 1  # streams of seeds; 2 is dropout's, 3 the held-out part's
 
 
 class ArrayBatches:
@@ -61,12 +59,14 @@ class ArrayBatches:
     def __call__(self, epoch: int, step: int) -> Batch:
         """The batch of one step."""
         if epoch != self._epoch:
-            order = torch.randperm(len(self._x), generator=generator(self._seed, epoch, stream=ORDER))
+            order = torch.randperm(len(self._x), generator=generator(self._seed, epoch, stream=Stream.ORDER))
             self._order, self._epoch = order.to(self._x.device), epoch
         chosen = self._order[step * self._size : (step + 1) * self._size]
         x = self._x.index_select(0, chosen)
         if self._max_shift and self._shape is not None:
-            x = random_shift(x, self._shape, self._max_shift, generator(self._seed, epoch, step, SHIFT))
+            x = random_shift(
+                x, self._shape, self._max_shift, generator(self._seed, epoch, step, Stream.SHIFT)
+            )
         return Batch(
             x,
             self._y.index_select(0, chosen),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tnml.checks import number, whole
+from tnml.checks import keep_number, keep_whole
 from tnml.errors import InputError
 from tnml.loop.options import LoopOptions
 from tnml.training.losses import Loss, loss_of
@@ -42,12 +42,11 @@ class TrainOptions(LoopOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole("batch_size", self.batch_size, 1)
-        whole("max_shift", self.max_shift, 0)
+        keep_whole(self, "batch_size", least=1)
+        keep_whole(self, "max_shift")
         if self.loss is not None:
             check_loss(self.loss)
-        number("label_smoothing", self.label_smoothing, least=0.0, below=1.0)
-        number("validation", self.validation, least=0.0, below=1.0)
+        keep_number(self, "label_smoothing", "validation", least=0.0, below=1.0)
         if self.label_smoothing and self.loss not in (None, "cross-entropy"):
             raise InputError(
                 f"label_smoothing goes with loss='cross-entropy', got loss={self.loss!r}; set it to 0"

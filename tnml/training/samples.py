@@ -9,11 +9,9 @@ from torch import Tensor, nn
 
 from tnml.data import stratified_split
 from tnml.errors import InputError
-from tnml.randomness import generator
+from tnml.randomness import Stream, generator
 from tnml.training.inputs import Array, checked_inputs, dtype_of, outputs_of
 from tnml.training.tasks import Task
-
-_SPLIT = 3  # stream of seeds
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class Samples:
         if self.task.stratified:
             keep, held = stratified_split(self.y.numpy(), validation, seed)
             return torch.from_numpy(keep), torch.from_numpy(held)
-        order = torch.randperm(count, generator=generator(seed, 0, stream=_SPLIT))
+        order = torch.randperm(count, generator=generator(seed, 0, stream=Stream.SPLIT))
         size = max(1, round(count * validation))
         if size >= count:
             raise InputError(f"validation={validation} of {count} samples leaves none to train on; lower it")

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import torch
 
+from tnml.checks import whole
 from tnml.contraction.tt.costs import NETWORKS, Bill, Plan, dense_cost, network_cost, slices_cost, walk_cost
 from tnml.contraction.tt.rates import Rates, rates_of
 from tnml.contraction.tt.shape import TTShape
-from tnml.errors import InputError, choose
+from tnml.errors import choose
 
 PLANS = ("auto", "dense", "slices", "left", "right", *NETWORKS)
 CACHED = (2**21, 2**20, 2**19)  # bytes of an intermediate that may stay in a CPU's cache
@@ -110,6 +111,5 @@ def tt_plans(
         >>> sorted({plan.name for plan in plans})
         ['dense', 'left', 'middle', 'path', 'right', 'slices']
     """
-    if batch < 1:
-        raise InputError(f"expected a batch of at least 1 sample, got {batch}")
+    batch = whole("batch", batch, 1)
     return list(list_plans(shape, batch, dtype.itemsize, gradient, rates_of(torch.device(device), dtype)))

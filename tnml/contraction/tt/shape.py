@@ -3,10 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 from torch import Tensor
 
+from tnml.checks import whole
 from tnml.errors import InputError
 
 
@@ -36,17 +36,13 @@ class TTShape:
 
     def __post_init__(self) -> None:
         for name in ("ins", "outs", "ranks"):
-            given = getattr(self, name)
-            if not all(isinstance(size, Integral) for size in given):
-                raise InputError(f"{name} must be integers, got {given!r}")
-            object.__setattr__(self, name, tuple(int(size) for size in given))
+            sizes = tuple(whole(f"every entry of {name}", size, 1) for size in getattr(self, name))
+            object.__setattr__(self, name, sizes)
         if not len(self.ins) == len(self.outs) == len(self.ranks) - 1 or not self.ins:
             raise InputError(
                 f"expected as many input as output factors and one rank more, got {len(self.ins)} input "
                 f"factors, {len(self.outs)} output factors and {len(self.ranks)} ranks"
             )
-        if min(self.ins + self.outs + self.ranks) < 1:
-            raise InputError(f"factors and ranks must be positive, got {self}")
         if self.ranks[0] != 1 or self.ranks[-1] != 1:
             raise InputError(f"the outer ranks must be 1, got {self.ranks[0]} and {self.ranks[-1]}")
 

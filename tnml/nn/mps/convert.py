@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
+from tnml.checks import number
 from tnml.contraction import ChainShape
 from tnml.errors import InputError
 from tnml.mps import MatrixProductState
@@ -163,9 +164,5 @@ def _weighted(state: MatrixProductState, matrices: Tensor) -> MatrixProductState
 def _check_limits(max_bond: int | Sequence[int] | None, max_error: float | None) -> None:
     if max_bond is None and max_error is None:
         raise InputError("compression needs a limit: give max_bond, max_error or both")
-    if max_error is not None and not (
-        isinstance(max_error, int | float) and not isinstance(max_error, bool) and 0 <= max_error < 1
-    ):
-        raise InputError(
-            f"max_error is a relative error: expected a number, at least 0 and below 1, got {max_error!r}"
-        )
+    if max_error is not None:
+        number("max_error (a relative error)", max_error, least=0.0, below=1.0)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tnml.checks import whole
 from tnml.contraction import ENGINES, ChainShape, chain_flat
 from tnml.errors import InputError, choose
 from tnml.features import FEATURE_NAMES, FeatureMap, feature_map, site_order
@@ -17,7 +18,8 @@ from tnml.mps import MatrixProductState
 from tnml.nn.dropout import BondDropout, SiteDropout
 from tnml.nn.mps.convert import moments_of, truncated, weights_of
 from tnml.nn.mps.initialise import fit_path, neutral_features, starting_cores, starting_path
-from tnml.nn.mps.layout import at_least_one, chain_shape_of, layout_of
+from tnml.nn.mps.layout import chain_shape_of, layout_of
+from tnml.randomness import seeded
 
 DTYPES = {
     "float32": torch.float32,
@@ -91,29 +93,30 @@ class MPSLayer(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.n_sites = at_least_one("n_sites", n_sites)
-        self.out_features = at_least_one("out_features", out_features)
+        self.n_sites = whole("n_sites", n_sites, 1)
+        self.out_features = whole("out_features", out_features, 1)
         self.features = feature_map(features)
         self.engine = choose("engine", engine, {name: name for name in ENGINES})
-        self.chain_shape = chain_shape_of(n_sites, self.features.dim, bond_dim, label_site)
+        self.chain_shape = chain_shape_of(self.n_sites, self.features.dim, bond_dim, label_site)
         self.bond_dropout = BondDropout(bond_dropout)
         self.site_dropout = SiteDropout(site_dropout)
+        sites = site_order(order, shape, self.n_sites)
         self._arguments = {
             "order": order if isinstance(order, str) else [int(i) for i in order],
-            "shape": shape,
+            "shape": shape if shape is None else tuple(map(int, shape)),
         }
-        self.register_buffer("order", site_order(order, shape, n_sites))
+        self.register_buffer("order", sites)
         self.register_buffer("layout", layout_of(self.chain_shape))
         self.register_buffer("neutral", neutral_features(self.features, self.chain_shape).float().clone())
         self._indices: tuple[ChainShape, Tensor] | None = None
-        self._raster = bool(torch.equal(self.order, torch.arange(n_sites)))
+        self._raster = bool(torch.equal(self.order, torch.arange(self.n_sites)))
 
         chosen = choose("dtype", str(dtype).removeprefix("torch."), DTYPES)
         self._noise, self._seed = noise, seed
         weight, generator = self._starting_weight(chosen)
         label = torch.randn(
             self.chain_shape.left[-1],
-            out_features,
+            self.out_features,
             self.chain_shape.right[0],
             generator=generator,
             dtype=torch.float64,
@@ -205,7 +208,7 @@ class MPSLayer(nn.Module):
 
     def _starting_weight(self, dtype: torch.dtype) -> tuple[Tensor, torch.Generator]:
         """The cores that the seed and the noise of this layer give, and the generator behind them."""
-        generator = torch.Generator().manual_seed(self._seed)
+        generator = seeded(self._seed)
         return starting_cores(self.features, self.chain_shape, self._noise, dtype, generator), generator
 
     @torch.no_grad()

@@ -5,25 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tnml.checks import whole
 from tnml.contraction import ChainShape
 from tnml.errors import InputError
 from tnml.shapes import growing_bonds
-
-
-def at_least_one(what: str, value: int) -> int:
-    """`value`, if it is a whole number of at least 1.
-
-    Raises:
-        InputError: it is not; the text calls it `what`.
-
-    Example:
-        >>> at_least_one("n_sites", 0)
-        Traceback (most recent call last):
-        tnml.errors.InputError: n_sites must be an integer of at least 1, got 0
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{what} must be an integer of at least 1, got {value!r}")
-    return value
 
 
 def layout_of(shape: ChainShape) -> Tensor:
@@ -55,15 +40,12 @@ def chain_shape_of(
         ChainShape(physical=2, left=(1, 2, 3), right=(3, 2, 1))
     """
     label = n_sites // 2 if label_site is None else label_site
-    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label <= n_sites:
-        raise InputError(
-            f"label_site counts the sites left of the label core: expected 0 to {n_sites}, got {label!r}"
-        )
+    label = whole("label_site (the sites left of the label core)", label, 0, n_sites)
     if isinstance(bond_dim, Sequence) and not isinstance(bond_dim, str):
-        bonds = [at_least_one("every entry of bond_dim", bond) for bond in bond_dim]
+        bonds = [whole("every entry of bond_dim", bond, 1) for bond in bond_dim]
         if len(bonds) != n_sites + 2:
             raise InputError(f"expected {n_sites + 2} bonds (n_sites + 2) in bond_dim, got {len(bonds)}")
         return ChainShape(physical, tuple(bonds[: label + 1]), tuple(bonds[label + 1 :]))
-    chi = at_least_one("bond_dim", bond_dim)
+    chi = whole("bond_dim", bond_dim, 1)
     right = growing_bonds(n_sites - label, physical, chi)[::-1]
     return ChainShape(physical, growing_bonds(label, physical, chi), right)

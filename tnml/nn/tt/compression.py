@@ -11,12 +11,13 @@ from torch.nn import functional
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
+from tnml.checks import is_number, number, whole
 from tnml.contraction import TTShape
 from tnml.errors import InputError, choose
 from tnml.mps.linalg import truncation_rank
 from tnml.nn.tt.compression_report import CompressReport, CompressRow
 from tnml.nn.tt.convert import TTFit
-from tnml.nn.tt.factors import MOST_CORES, checked_n_cores, fitting_ranks, is_count, is_number, matrix_shape
+from tnml.nn.tt.factors import MOST_CORES, checked_n_cores, fitting_ranks, matrix_shape
 from tnml.nn.tt.linear import TTLinear
 
 _HALVINGS = 50  # of the interval of errors in the search for a ratio
@@ -88,8 +89,7 @@ def compress(
         raise InputError(f"expected a torch.nn.Module, got {type(model).__name__}")
     _check_limits(max_error, ratio, rank)
     n_cores = checked_n_cores(n_cores)
-    if not is_count(batch):
-        raise InputError(f"batch must be an integer of at least 1, got {batch!r}")
+    batch = whole("batch", batch, 1)
     if not is_number(min_parameters):
         raise InputError(f"min_parameters must be a number, got {min_parameters!r}")
     if any(is_lazy(parameter) for parameter in model.parameters()):
@@ -163,16 +163,16 @@ def _check_limits(max_error: float | None, ratio: float | None, rank: int | None
         raise InputError(
             f"give one of max_error, ratio and rank, got {' and '.join(named) or 'none of them'}"
         )
-    if max_error is not None and not (is_number(max_error) and 0 <= max_error < 1):
-        raise InputError(f"max_error is a relative error, at least 0 and below 1; got {max_error!r}")
+    if max_error is not None:
+        number("max_error (a relative error)", max_error, least=0.0, below=1.0)
     if rank is not None:
         fitting_ranks(rank, (1, 1))  # says what is wrong with it
-    if ratio is not None and not (is_number(ratio) and 0 < ratio < 1):
-        raise InputError(f"ratio is parameters after over before, above 0 and below 1; got {ratio!r}")
+    if ratio is not None:
+        number("ratio (parameters after over before)", ratio, above=0.0, below=1.0)
 
 
 def _dense_layers(
-    model: nn.Module, skip: Collection[str], min_parameters: int
+    model: nn.Module, skip: Collection[str], min_parameters: float
 ) -> Iterator[tuple[nn.Linear, list[str], str]]:
     """Every dense layer once, with all its names and the reason to leave it ("": none)."""
     modules = dict(model.named_modules(remove_duplicate=False))

@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
+from tnml.checks import number
 from tnml.contraction import TTShape, tt_matrix
 from tnml.errors import InputError
 from tnml.mps import MatrixProductState
-from tnml.nn.tt.factors import fitting_ranks, is_number
+from tnml.nn.tt.factors import fitting_ranks
 
 Layer = TypeVar("Layer")
 Cores = list[Tensor]
@@ -160,11 +161,11 @@ def matrix_norm(cores: Sequence[Tensor], rows: int, columns: int) -> float:
     shape = TTShape.of_cores(cores)
     norm, (row, row_steps), (column, column_steps) = 1.0, _steps(rows, shape.outs), _steps(columns, shape.ins)
     reached = {(row, column): _wide(cores[0]).new_ones(1, 1)}
-    for number, (core, of_rows, of_columns) in enumerate(zip(cores, row_steps, column_steps, strict=True)):
+    for place, (core, of_rows, of_columns) in enumerate(zip(cores, row_steps, column_steps, strict=True)):
         wide = _wide(core)
         largest = float(wide.abs().max())
         if not math.isfinite(largest):
-            raise InputError(f"core {number} holds NaN or infinite values; a norm needs finite numbers")
+            raise InputError(f"core {place} holds NaN or infinite values; a norm needs finite numbers")
         wide = wide / (largest or 1.0)
         following: dict[tuple[int, int], Tensor] = {}
         for (row, column), pairs in reached.items():
@@ -187,11 +188,10 @@ def _limits(
     """The largest rank at each place between two cores, and the error that is allowed at least: rounding."""
     if rank is None and max_error is None:
         raise InputError("a limit is needed: give rank, max_error or both")
-    if max_error is not None and not (is_number(max_error) and 0 <= max_error < 1):
-        raise InputError(
-            f"max_error is a relative error: expected a number, at least 0 and below 1, got {max_error!r}"
-        )
-    error = max(float(max_error or 0.0), torch.finfo(dtype).eps)
+    allowed = 0.0
+    if max_error is not None:
+        allowed = number("max_error (a relative error)", max_error, least=0.0, below=1.0)
+    error = max(allowed, torch.finfo(dtype).eps)
     if rank is None:
         return None, error
     return list(fitting_ranks(rank, [o * i for o, i in zip(shape.outs, shape.ins, strict=True)])[1:-1]), error

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any, Self
 
 import torch
 from jaxtyping import Int, Num
 from torch import Tensor, nn
 
+from tnml.checks import whole
 from tnml.contraction import TTShape
 from tnml.contraction.transforms import transformed
 from tnml.errors import InputError
@@ -267,6 +267,4 @@ def _checked_padding(value: int | None, rows: int) -> int | None:
     """`padding_idx` counted from the start; negative ones count from the end, as in `torch.nn.Embedding`."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, Integral) or not -rows <= value < rows:
-        raise InputError(f"padding_idx must be an integer from {-rows} to {rows - 1}, got {value!r}")
-    return int(value) % rows
+    return whole("padding_idx", value, -rows, rows - 1) % rows

@@ -3,10 +3,10 @@
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from numbers import Integral, Real
 
 import numpy as np
 
+from tnml.checks import is_whole, whole
 from tnml.contraction import TTShape
 from tnml.errors import InputError
 
@@ -49,9 +49,7 @@ def matrix_shape(
         >>> matrix_shape(6, 10, 100, in_factors=(2, 3)).ranks
         (1, 6, 1)
     """
-    _check_count(names[0], in_features)
-    _check_count(names[1], out_features)
-    in_features, out_features = int(in_features), int(out_features)
+    in_features, out_features = whole(names[0], in_features, 1), whole(names[1], out_features, 1)
     n_cores = checked_n_cores(n_cores)
     given_ins = _checked_factors(names[2], in_features, in_factors)
     given_outs = _checked_factors(names[3], out_features, out_factors)
@@ -133,13 +131,9 @@ def checked_rank(rank: int | Sequence[int]) -> int | tuple[int, ...]:
     """
     if isinstance(rank, np.ndarray):
         rank = rank.tolist()
-    if isinstance(rank, Integral):
-        _check_count("rank", rank)
-        return int(rank)
-    given = tuple(rank) if isinstance(rank, Sequence) else (rank,)
-    for one in given:
-        _check_count("every rank", one)
-    return tuple(int(one) for one in given)
+    if not isinstance(rank, Sequence) or isinstance(rank, str):
+        return whole("rank", rank, 1)
+    return tuple(whole("every rank", one, 1) for one in rank)
 
 
 def checked_n_cores(n_cores: int | None) -> int | None:
@@ -152,31 +146,7 @@ def checked_n_cores(n_cores: int | None) -> int | None:
         >>> checked_n_cores(3)
         3
     """
-    if n_cores is None:
-        return None
-    if not is_count(n_cores) or n_cores > MOST_CORES:
-        raise InputError(f"n_cores must be an integer from 1 to {MOST_CORES}, got {n_cores!r}")
-    return int(n_cores)
-
-
-def is_count(value: object) -> bool:
-    """Whether a value is an integer of at least 1, of Python or numpy, and no bool.
-
-    Example:
-        >>> is_count(np.int32(2)), is_count(0), is_count(2.0), is_count(True)
-        (True, False, False, False)
-    """
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
-
-
-def is_number(value: object) -> bool:
-    """Whether a value is a real number, of Python or numpy, and no bool.
-
-    Example:
-        >>> is_number(np.float32(0.5)), is_number(1), is_number("1"), is_number(True)
-        (True, True, False, False)
-    """
-    return isinstance(value, Real) and not isinstance(value, bool)
+    return None if n_cores is None else whole("n_cores", n_cores, 1, MOST_CORES)
 
 
 def factors_text(size: int, factors: Sequence[int]) -> str:
@@ -202,17 +172,12 @@ def _factorings(size: int, count: int, smallest: int) -> Iterator[tuple[int, ...
         first += 1
 
 
-def _check_count(what: str, value: object) -> None:
-    if not is_count(value):
-        raise InputError(f"{what} must be an integer of at least 1, got {value!r}")
-
-
 def _checked_factors(what: str, size: int, given: Sequence[int] | None) -> tuple[int, ...] | None:
     if given is None:
         return None
     listed = given.tolist() if isinstance(given, np.ndarray) else given
     factors = tuple(listed) if isinstance(listed, Sequence) else ()
-    if not 1 <= len(factors) <= MOST_CORES or not all(is_count(factor) for factor in factors):
+    if not 1 <= len(factors) <= MOST_CORES or not all(is_whole(factor, 1) for factor in factors):
         raise InputError(f"{what} must be 1 to {MOST_CORES} integers of at least 1, got {given!r}")
     factors = tuple(int(factor) for factor in factors)
     if math.prod(factors) < size:

@@ -7,10 +7,9 @@ import torch
 from jaxtyping import Num
 from torch import Tensor, nn
 
+from tnml.checks import number
 from tnml.contraction import TTShape, tt_matrix
-from tnml.errors import InputError
 from tnml.nn.tt.convert import matrix_norm
-from tnml.nn.tt.factors import is_number
 
 
 class TTModule(nn.Module):
@@ -42,9 +41,7 @@ class TTModule(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if std is not None and not (is_number(std) and 0 < std < math.inf):
-            raise InputError(f"std must be a positive number, got {std!r}")
-        self.std = None if std is None else float(std)
+        self.std = None if std is None else number("std", std, above=0.0)
         self._rows, self._columns = int(rows), int(columns)
         sizes = zip(shape.ranks, shape.outs, shape.ins, shape.ranks[1:], strict=False)
         self.cores = nn.ParameterList(

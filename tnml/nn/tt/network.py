@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tnml.checks import probability
+from tnml.checks import is_number, is_whole, probability
 from tnml.contraction import PLANS
 from tnml.errors import InputError, choose
-from tnml.nn.tt.factors import checked_n_cores, checked_rank, is_count, is_number
+from tnml.nn.tt.factors import checked_n_cores, checked_rank
 from tnml.nn.tt.linear import TTLinear
 
 _WIDEST = 12.0  # standard deviations that the quadrature of an activation's moments covers
@@ -316,7 +316,7 @@ class TNN(nn.Module):
 def _checked_widths(widths: Sequence[int]) -> tuple[int, ...]:
     given = widths.tolist() if isinstance(widths, np.ndarray) else widths
     checked = tuple(given) if isinstance(given, Iterable) else ()
-    if len(checked) < 2 or not all(map(is_count, checked)):
+    if len(checked) < 2 or not all(is_whole(width, 1) for width in checked):
         raise InputError(
             f"widths are at least two positive integers, (in, hidden, .., hidden, out); got {widths!r}"
         )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tnml.checks import number, whole
+from tnml.checks import is_whole, keep_number, keep_whole, number, whole
 from tnml.errors import InputError, choose
 from tnml.loop.options import check_device
 from tnml.training.losses import Loss, SquaredError, loss_of
@@ -111,27 +111,29 @@ class SweepOptions:
         choose("label", self.label, dict.fromkeys(LABELS))
         if self.loss is not None:
             check_loss(self.loss)
-        for name in ("sweeps", "iterations"):
-            whole(name, getattr(self, name), 1)
-        for name in ("seed", "max_shift"):
-            whole(name, getattr(self, name), 0)
-        if self.sites not in (1, 2) or isinstance(self.sites, bool):
+        keep_whole(self, "sweeps", "iterations", least=1)
+        keep_whole(self, "seed", "max_shift")
+        if not is_whole(self.sites, 1, 2):
             raise InputError(f"sites must be 1 or 2, got {self.sites!r}")
-        for name in ("ridge", "noise", "damping"):
-            number(name, getattr(self, name), least=0.0)
-        for name in ("max_error", "label_smoothing", "validation"):
-            number(name, getattr(self, name), least=0.0, below=1.0)
-        number("memory_gb", self.memory_gb, above=0.0)
-        for name, value in self._schedule("max_bond"):
-            whole(name, value, 1)
-        for name, value in self._schedule("proximal"):
-            number(name, value, least=0.0)
+        keep_whole(self, "sites")
+        keep_number(self, "ridge", "noise", "damping", least=0.0)
+        keep_number(self, "max_error", "label_smoothing", "validation", least=0.0, below=1.0)
+        keep_number(self, "memory_gb", above=0.0)
+        self._keep_schedules()
         if self.batch_size is not None:
-            whole("batch_size", self.batch_size, 1)
+            keep_whole(self, "batch_size", least=1)
         if self.checkpoint_seconds is not None:
-            number("checkpoint_seconds", self.checkpoint_seconds, above=0.0)
+            keep_number(self, "checkpoint_seconds", above=0.0)
         check_device(self.device)
         self._check_together()
+
+    def _keep_schedules(self) -> None:
+        """Checks the options that may change from sweep to sweep, and keeps them as Python's own numbers."""
+        bonds = tuple(whole(name, value, 1) for name, value in self._schedule("max_bond"))
+        pulls = tuple(number(name, value, least=0.0) for name, value in self._schedule("proximal"))
+        for name, values in (("max_bond", bonds), ("proximal", pulls)):
+            several = isinstance(getattr(self, name), Sequence)
+            object.__setattr__(self, name, values if several else values[0])
 
     def _schedule(self, name: str) -> list[tuple[str, Any]]:
         """Every value of an option that may change from sweep to sweep, with the name an error calls it."""

@@ -22,14 +22,13 @@ from tnml.loop.protocols import Callback, Reporter, StepView
 from tnml.loop.records import write_metrics
 from tnml.loop.results import Row, TrainingDiverged, TrainingInterrupted
 from tnml.nn import MPSLayer
-from tnml.randomness import forked_rng, generator
+from tnml.randomness import SweepStream, forked_rng, generator
 from tnml.training.dmrg.chain import CenteredChain, chain_of, largest, put_into
 from tnml.training.dmrg.options import FREE, SweepOptions
 from tnml.training.dmrg.sweep import BondRow, SweepBatch, Sweeper
 from tnml.training.losses import Loss
 
 BONDS = "bonds.csv"
-_DRAW, _SHIFT = 0, 2  # streams of seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,13 +139,15 @@ class _Run:
         """Features and targets of the samples of a half sweep, drawn and shifted as the options say."""
         x, targets, weight, options = self.given.x, self.given.targets, self.given.weight, self.options
         if options.batch_size is not None and options.batch_size < len(x):
-            order = torch.randperm(len(x), generator=generator(options.seed, half, stream=_DRAW))
+            order = torch.randperm(len(x), generator=generator(options.seed, half, stream=SweepStream.DRAW))
             rows = order[: options.batch_size].sort().values
             x, targets = x[rows], targets[rows]
             weight = None if weight is None else weight[rows]
         shape = self.given.image_shape
         if options.max_shift and shape is not None:
-            x = random_shift(x, shape, options.max_shift, generator(options.seed, half, stream=_SHIFT))
+            x = random_shift(
+                x, shape, options.max_shift, generator(options.seed, half, stream=SweepStream.SHIFT)
+            )
         stacked = self.given.layer.local_features(x.to(self.device)).transpose(0, 1).contiguous()
         features: list[Tensor | None] = list(stacked)
         if self._label_site is not None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tnml.randomness import generator
+from tnml.randomness import SweepStream, generator
 from tnml.training.dmrg.chain import CenteredChain, largest
 from tnml.training.dmrg.environments import Environments
 from tnml.training.dmrg.local import BondOutputs, Objective
@@ -36,7 +36,6 @@ class SweepBatch(NamedTuple):
     weight: Tensor | None = None
 
 
-_NOISE = 1  # stream of seeds
 _ROUNDING = 1e-6  # of a split that is only to change the gauge: float32 cannot tell less
 
 
@@ -168,7 +167,7 @@ class Sweeper:
             max_bond=self._limit(sweep, right),
             max_error=options.max_error,
             noise=options.noise if sweep < options.sweeps - 1 else 0.0,
-            generator=generator(options.seed, sweep, index, _NOISE),
+            generator=generator(options.seed, sweep, index, SweepStream.NOISE),
         )
         self._move(window, found, right=right, sites=options.sites)
         return {

@@ -17,8 +17,7 @@ from tnml.loop.protocols import Callback
 from tnml.loop.results import Row, TrainingDiverged, TrainingInterrupted
 from tnml.loop.stopping import Best
 from tnml.nn import MPSLayer
-from tnml.randomness import forked_rng, generator
-from tnml.training.batches import ORDER
+from tnml.randomness import Stream, forked_rng, generator
 from tnml.training.inputs import Array
 from tnml.training.losses import measure
 from tnml.training.options import TrainOptions
@@ -246,7 +245,9 @@ class _Run:
         order = torch.stack(
             [
                 self._train[r][
-                    torch.randperm(count, generator=generator(self._options[r].seed, epoch, stream=ORDER))
+                    torch.randperm(
+                        count, generator=generator(self._options[r].seed, epoch, stream=Stream.ORDER)
+                    )
                 ]
                 for r in self.active
             ]
