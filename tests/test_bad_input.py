@@ -42,7 +42,7 @@ LIBRARY: dict[str, tuple[Callable[[], object], str]] = {
     "bond_dim 2.5": (lambda: MPSLayer(4, 3, 2.5), r"bond_dim must be .* got 2\.5"),  # type: ignore[arg-type]
     "no sites": (lambda: MPSLayer(0, 3), r"n_sites must be .* at least 1, got 0"),
     "too few bonds": (lambda: MPSLayer(4, 3, [1, 2, 2, 1]), r"expected 6 bonds .* got 4"),
-    "label site": (lambda: MPSLayer(4, 3, label_site=5), r"label_site .* expected 0 to 4, got 5"),
+    "label site": (lambda: MPSLayer(4, 3, label_site=5), r"label_site .* from 0 to 4, got 5"),
     "engine": (lambda: MPSLayer(4, 3, engine="nativ"), r"unknown engine 'nativ'; did you mean 'native'\?"),
     "dtype": (lambda: MPSLayer(4, 3, dtype="float23"), r"unknown dtype 'float23'; did you mean 'float32'"),
     "features": (

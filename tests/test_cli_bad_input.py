@@ -169,7 +169,11 @@ COMMAND_LINE: dict[str, tuple[Callable[[], None], list[str], str]] = {
         ["train", "--model.bond_dim", "0"],
         r"bond_dim must be .* at least 1, got 0",
     ),
-    "label site": (no_preparation, ["train", "--model.label_site", "65"], r"expected 0 to 64, got 65"),
+    "label site": (
+        no_preparation,
+        ["train", "--model.label_site", "65"],
+        r"label_site .* 0 to 64, got 65",
+    ),
     "scale": (
         no_preparation,
         ["train", "--data.scale", "minmx"],

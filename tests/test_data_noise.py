@@ -146,7 +146,7 @@ def test_resampler_draws_anew_at_every_step_and_repeats_a_step() -> None:
 
 Y = torch.tensor([0, 1])
 BAD: dict[str, tuple[Callable[[], Any], str]] = {
-    "rho": (lambda: symmetric(3, 1.2), r"rho must be a probability in \[0, 1\]"),
+    "rho": (lambda: symmetric(3, 1.2), "rho must be a number, at least 0 and at most 1, got 1.2"),
     "nan": (lambda: pair(3, math.nan), "rho must be"),
     "classes": (lambda: symmetric(1, 0.2), "classes must be a whole number, at least 2"),
     "name": (lambda: asymmetric("minst", 0.2), "did you mean 'mnist'"),
@@ -159,7 +159,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "rows": (lambda: corrupt(Y, torch.full((2, 2), 0.6), seed=0), "add up to 1"),
     "signs": (lambda: corrupt(Y, torch.tensor([[1.5, -0.5], [0.0, 1.0]]), seed=0), "smallest entry of -0.5"),
     "square": (lambda: corrupt(Y, torch.ones(2, 1), seed=0), r"\[classes, classes\]"),
-    "p": (lambda: LabelResampler(-0.1, 3), "p must be a probability"),
+    "p": (lambda: LabelResampler(-0.1, 3), "p must be a number, at least 0 and at most 1, got -0.1"),
     "step": (lambda: LabelResampler(0.1, 3)(Y, -1), "step must be"),
     "resampled": (lambda: LabelResampler(0.1, 2)(torch.tensor([2]), 0), "labels must be 0 to 1"),
 }

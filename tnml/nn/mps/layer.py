@@ -114,13 +114,8 @@ class MPSLayer(nn.Module):
         chosen = choose("dtype", str(dtype).removeprefix("torch."), DTYPES)
         self._noise, self._seed = noise, seed
         weight, generator = self._starting_weight(chosen)
-        label = torch.randn(
-            self.chain_shape.left[-1],
-            self.out_features,
-            self.chain_shape.right[0],
-            generator=generator,
-            dtype=torch.float64,
-        )
+        sizes = self.chain_shape.left[-1], self.out_features, self.chain_shape.right[0]
+        label = torch.randn(sizes, generator=generator, dtype=torch.float64)
         self.weight = nn.Parameter(weight)
         self.label = nn.Parameter(label.to(chosen))
         self.to(device)

@@ -226,8 +226,7 @@ class TNN(nn.Module):
         n_cores, kinds = checked_n_cores(n_cores), {"tt": True, "dense": False}
         first_tt, last_tt = (choose("kind of layer", kind, kinds) for kind in (first, last))
         choose("plan", plan, dict.fromkeys(PLANS))
-        if not is_number(dropout):
-            raise InputError(f"dropout is a probability in [0, 1), got {dropout!r}")
+        share = probability("dropout", dropout)
         self.activation, starting, self._smooth = _activation(activation, alpha)
         self.norm = None if norm is None else choose("norm", norm, {name: name for name in _NORMS})
         mean, square = activation_moments(starting)
@@ -246,7 +245,7 @@ class TNN(nn.Module):
         hidden = self.widths[1:-1]
         self.norms = nn.ModuleList([_NORMS[self.norm](h, **place) for h in hidden] if self.norm else [])
         self.activations = nn.ModuleList([copy.deepcopy(starting).to(device, dtype) for _ in hidden])
-        self.dropout = nn.Dropout(probability("dropout", dropout))
+        self.dropout = nn.Dropout(share)
         self._start()
 
     def _start(self) -> None:
