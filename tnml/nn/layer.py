@@ -314,6 +314,26 @@ class Chain(Protocol):
         """The state, its label core marked."""
 
 
+@runtime_checkable
+class Compressible(Protocol):
+    """A layer of which a smaller copy can be made.
+
+    Example:
+        >>> from tnml.nn import MPSLayer
+        >>> isinstance(MPSLayer(4, 2), Compressible)
+        True
+    """
+
+    def compressed(
+        self,
+        *,
+        max_bond: int | Sequence[int] | None = None,
+        max_error: float | None = None,
+        samples: Tensor | None = None,
+    ) -> tuple[TensorNetworkLayer, float]:
+        """A copy with smaller bonds, and its relative error: by the tensor, or by samples."""
+
+
 def neutral_of(features: FeatureMap, n_sites: int, path: Tensor | None = None) -> Inexact[Tensor, "n d"]:
     """Features whose product with the path weights w is 1 at every site, w / |w|²: what a dropped site holds.
 
@@ -331,24 +351,36 @@ def neutral_of(features: FeatureMap, n_sites: int, path: Tensor | None = None) -
     return path / path.square().sum(-1, keepdim=True).clamp_min(1e-12)
 
 
-def weighted_median(values: Float[Tensor, " b"], weight: Float[Tensor, " b"]) -> Float[Tensor, ""]:
+def check_weight(weight: Tensor, count: int) -> None:
+    """Raises unless these are the weights of so many samples.
+
+    Raises:
+        InputError: they are not `[count]`, one is negative or not finite, or all are zero.
+
+    Example:
+        >>> check_weight(torch.tensor([1.0, 0.0]), 2)
+    """
+    if weight.shape != (count,):
+        raise InputError(f"expected one weight per sample [{count}], got {list(weight.shape)}")
+    if not bool((torch.isfinite(weight) & (weight >= 0)).all()) or not bool(weight.any()):
+        raise InputError("weights must be finite and at least 0, and one of them above 0")
+
+
+def weighted_median(values: Float[Tensor, " b"], weight: Tensor) -> Float[Tensor, ""]:
     """The lower median of weighted values: the least one at which half of the weight is reached.
 
     Args:
         values: to choose from; with a NaN among them the median is NaN.
-        weight: at least 0; whole numbers give the median of the values repeated as often.
+        weight: `[b]`, at least 0; whole numbers give the median of the values repeated as often.
 
     Raises:
-        InputError: the weights have another shape, one is negative or not finite, or all are zero.
+        InputError: the weights do not fit; see `check_weight`.
 
     Example:
         >>> weighted_median(torch.tensor([3.0, 1.0, 2.0]), torch.tensor([3.0, 1.0, 1.0]))
         tensor(3.)
     """
-    if weight.shape != values.shape:
-        raise InputError(f"expected one weight per sample {list(values.shape)}, got {list(weight.shape)}")
-    if not bool((torch.isfinite(weight) & (weight >= 0)).all()) or not bool(weight.any()):
-        raise InputError("weights must be finite and at least 0, and one of them above 0")
+    check_weight(weight, len(values))
     if bool(values.isnan().any()):
         return values.new_tensor(math.nan)
     ordered, places = values.sort()

@@ -64,7 +64,7 @@ from typing import Any
 from torch import Tensor
 
 from tnml.errors import InputError, choose
-from tnml.nn.layer import TensorNetworkLayer
+from tnml.nn.layer import Compressible, TensorNetworkLayer
 from tnml.nn.mps.layer import MPSLayer
 
 _SIZES = ("self", "n_sites", "out_features")  # what every constructor is given apart from the options
@@ -79,8 +79,6 @@ class Network:
         layer: its class.
         sweeps: whether `sweep_classifier` and `sweep_regressor` train it.
         replicas: whether `train_replicas` trains many of them at once.
-        compression: whether it has `compressed(max_bond=, max_error=, samples=)`, giving a smaller layer and
-            its error.
         density: whether it can stand for a probability density.
 
     Example:
@@ -91,7 +89,6 @@ class Network:
     layer: type[TensorNetworkLayer]
     sweeps: bool = False
     replicas: bool = False
-    compression: bool = False
     density: bool = False
 
     @property
@@ -109,7 +106,7 @@ class Network:
 
 
 NETWORKS: dict[str, Network] = {
-    "mps": Network(layer=MPSLayer, sweeps=True, replicas=True, compression=True),
+    "mps": Network(layer=MPSLayer, sweeps=True, replicas=True),
 }
 """Every network by name. A row may be added from outside; see the docstring of this module."""
 
@@ -147,7 +144,7 @@ def make_layer(
         tnml.errors.InputError: unknown network 'mpo'; did you mean 'mps'? Choose from: mps
     """
     name, chosen = _named(spec)
-    row = choose("network", name, NETWORKS)
+    row = NETWORKS[name]
     known = row.options
     for option in chosen:
         choose(f"option of network {name!r}", option, known)
@@ -191,6 +188,44 @@ def restored_layer(
     return layer
 
 
+def check_sweeps(spec: str | Mapping[str, Any], solver: str) -> None:
+    """Raises unless sweeps train the network that `spec` names.
+
+    Args:
+        spec: as for `make_layer`.
+        solver: how the user asks for sweeps.
+
+    Raises:
+        InputError: they do not, or there is no such network.
+
+    Example:
+        >>> check_sweeps({"name": "mps", "bond_dim": 3}, "solver='dmrg'")
+    """
+    name = _named(spec)[0]
+    if not NETWORKS[name].sweeps:
+        raise InputError(
+            f"{solver} trains an {classes_with('sweeps')}, got network {name!r}; train it with gradients"
+        )
+
+
+def compressible(layer: TensorNetworkLayer) -> Compressible:
+    """The layer itself, if it can be compressed.
+
+    Raises:
+        InputError: it cannot.
+
+    Example:
+        >>> compressible(MPSLayer(4, 2)).compressed(max_bond=1)[0].bond_dims
+        [1, 1, 1, 1, 1, 1]
+    """
+    if not isinstance(layer, Compressible):
+        names = " or ".join(
+            row.layer.__name__ for row in NETWORKS.values() if hasattr(row.layer, "compressed")
+        )
+        raise InputError(f"compression needs an {names}, got {type(layer).__name__}; train a smaller one")
+    return layer
+
+
 def can(layer: object, capability: str) -> bool:
     """Whether `layer` is a network of the table that has this capability, one of the flags of `Network`.
 
@@ -217,14 +252,15 @@ _FLAGS = {field.name: field.name for field in fields(Network) if field.name != "
 
 
 def _named(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    if isinstance(spec, str):
-        return spec, {}
-    if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
+    """A name of the table, and the options that come with it."""
+    options = {"name": spec} if isinstance(spec, str) else spec
+    if not isinstance(options, Mapping) or "name" not in options:
         raise InputError(
             f"a network is a name or a mapping with a 'name', got {spec!r}; names: {', '.join(NETWORKS)}"
         )
-    options = dict(spec)
-    return options.pop("name"), options
+    name: str = options["name"]
+    choose("network", name, NETWORKS)
+    return name, {option: value for option, value in options.items() if option != "name"}
 
 
 def _as_usual(argument: str, value: object, usual: Mapping[str, Any] | None) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tnml.contraction import ChainShape
 from tnml.features import FeatureMap
-from tnml.nn.layer import neutral_of
+from tnml.nn.layer import check_weight, neutral_of
 
 
 def starting_path(features: FeatureMap, shape: ChainShape) -> str:
@@ -118,6 +118,9 @@ def fit_path(features: Tensor, weight: Tensor | None = None) -> Tensor:
         features: `[b, n, d]`, at least d samples, the more the better.
         weight: `[b]`, how much each sample counts in the least squares; None counts all alike.
 
+    Raises:
+        InputError: the weights do not fit; see `check_weight`.
+
     Cost: O(b n d^2), one pass.
 
     Example:
@@ -129,7 +132,10 @@ def fit_path(features: Tensor, weight: Tensor | None = None) -> Tensor:
     product = torch.ones(samples, dtype=torch.float64, device=features.device)
     weights = torch.empty(sites, physical, dtype=torch.float64, device=features.device)
     eye = torch.eye(physical, dtype=torch.float64, device=features.device)
-    share = None if weight is None else weight.to(features)[:, None]
+    share = None
+    if weight is not None:
+        check_weight(weight, samples)
+        share = weight.to(features).unsqueeze(1)
     for site in range(sites):
         design = features[:, site] * product[:, None]
         counted = design if share is None else design * share
