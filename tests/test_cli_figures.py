@@ -11,7 +11,8 @@ from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_f
 
 from tnml import InputError, MPSClassifier, report
 from tnml.cli import main
-from tnml.cli.inspect import entropies_of, picture_of
+from tnml.cli.inspect import picture_of
+from tnml.diagnostics import schmidt
 from tnml.nn import MPSLayer
 
 
@@ -137,7 +138,7 @@ def test_entropies_are_those_of_the_dense_tensor() -> None:
         p = np.linalg.svd(dense.reshape(rows, -1), compute_uv=False) ** 2
         p = p[p > 1e-30] / p.sum()
         expected.append(-(p * np.log(p)).sum())
-    np.testing.assert_allclose(entropies_of(layer), expected, atol=1e-6)
+    np.testing.assert_allclose(schmidt(layer).entropies, expected, atol=1e-6)
 
 
 def test_inspect_tells_and_draws_the_entropies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +147,7 @@ def test_inspect_tells_and_draws_the_entropies(tmp_path: Path, capsys: pytest.Ca
     MPSClassifier.from_layer(layer, ["a", "b", "c"]).save(path)
     assert main(["inspect", str(path), "--figure", str(figure)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    entropies = entropies_of(layer)
+    entropies = schmidt(layer).entropies.tolist()
     at = int(np.argmax(entropies))
     assert f"entropy: largest {entropies[at]:.4f} nats, at the bond" in shown
     assert f"effective: bond dimension {np.exp(entropies[at]):.2f} there" in shown

@@ -104,7 +104,10 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
         r"max_shift moves images .* got x of shape \[18, 4, 2\]",
     ),
     "little memory": (lambda: classify(memory_gb=1e-9), r"need at least .* memory_gb is 1e-09; raise"),
-    "regression: logits": (lambda: regress(loss="cross-entropy"), r"is for classification, not for regression; choose from mse"),
+    "regression: logits": (
+        lambda: regress(loss="cross-entropy"),
+        r"is for classification, not for regression; choose from mse",
+    ),
     "regression: shift": (lambda: regress(max_shift=1), r"max_shift and label_smoothing are for classifiers"),
     "regression: y with NaN": (lambda: regress(y=changed(np.nan)[:, 1]), r"y holds NaN or infinite values"),
     "regression: y too wide": (

@@ -10,15 +10,16 @@ from tnml.checks import is_whole
 from tnml.errors import InputError, choose
 from tnml.estimators import MPSClassifier, MPSRegressor
 from tnml.files import FORMAT, read_model
-from tnml.nn import MPSLayer
+from tnml.nn import NETWORKS, TensorNetworkLayer
+from tnml.nn.networks import restored_layer
 
 if TYPE_CHECKING:
     from tnml.pde import Solution
 
-Model = MPSClassifier | MPSRegressor | MPSLayer
+Model = MPSClassifier | MPSRegressor | TensorNetworkLayer
 
 
-def load(path: str | PathLike[str]) -> "MPSClassifier | MPSRegressor | MPSLayer | Solution":
+def load(path: str | PathLike[str]) -> "MPSClassifier | MPSRegressor | TensorNetworkLayer | Solution":
     """The model in a file written by `save`: what was saved comes back, with the same predictions.
 
     Only tensors and JSON are read; nothing is unpickled, no code of the file runs. The model is on the CPU.
@@ -28,7 +29,8 @@ def load(path: str | PathLike[str]) -> "MPSClassifier | MPSRegressor | MPSLayer 
         path: a safetensors file of tnml.
 
     Raises:
-        InputError: no such file; a damaged one; not a model of tnml; or one of a newer format.
+        InputError: no such file; a damaged one; not a model of tnml; one of a newer format; or one of a
+            network that is not in `tnml.nn.NETWORKS`.
 
     Example:
         >>> import tempfile, pathlib
@@ -54,6 +56,7 @@ def load(path: str | PathLike[str]) -> "MPSClassifier | MPSRegressor | MPSLayer 
         from tnml.pde import Solution  # loads the solver
 
         return Solution.from_file(path, tensors, metadata)
+    choose(f"network in {path}", metadata.get("network", "mps"), NETWORKS)
     try:
         return kind(tensors, metadata)
     except (
@@ -70,10 +73,8 @@ def load(path: str | PathLike[str]) -> "MPSClassifier | MPSRegressor | MPSLayer 
         ) from error
 
 
-def _read_layer(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> MPSLayer:
-    layer = MPSLayer(**metadata["config"])
-    layer.load_state_dict(dict(tensors))
-    return layer
+def _read_layer(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> TensorNetworkLayer:
+    return restored_layer(metadata.get("network", "mps"), metadata["config"], tensors)
 
 
 _SOLUTION = "pde-solution"

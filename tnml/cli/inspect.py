@@ -15,8 +15,10 @@ from tnml.checks import whole
 from tnml.cli.console import facts, say
 from tnml.cli.parsing import MAX_SEED, new_parser, parse
 from tnml.cli.saved import SavedModel, data_for, n_parameters, open_model, pair
+from tnml.diagnostics import Schmidt, schmidt
 from tnml.files import read_model
-from tnml.nn import MPSLayer
+from tnml.nn import TensorNetworkLayer
+from tnml.nn.layer import Chain
 from tnml.randomness import seeded
 
 MOST_SAMPLES = 1_000_000
@@ -60,7 +62,8 @@ def run(words: Sequence[str]) -> int:
     if asked.figure is not None:
         report.figure_format(asked.figure)
     model = open_model(asked.model)
-    entropies = entropies_of(model.layer)
+    cuts = schmidt(model.layer)
+    entropies: list[float] = cuts.entropies.tolist()
     say(facts([*_contents(model), *_entanglement(model, entropies)]))
     if asked.data is None:
         generator = seeded(asked.seed)
@@ -71,9 +74,9 @@ def run(words: Sequence[str]) -> int:
         x, source = torch.from_numpy(data.x[: asked.samples]), f"{data.name}, {data.split}"
     say(f"\noutputs on {len(x)} samples ({source})\n{facts(_scales(model, x))}")
     if asked.figure is not None:
-        shape = model.layer.chain_shape
+        left, right = _bonds(model.layer, cuts)
         picture = picture_of(model.layer, entropies, _image_shape(model))
-        figure = report.entanglement_figure(shape.left, shape.right, entropies, picture)
+        figure = report.entanglement_figure(left, right, entropies, picture)
         report.save_figure(figure, asked.figure)
         say(f"\nfigure: {asked.figure}")
     return 0
@@ -91,14 +94,19 @@ def _contents(model: SavedModel) -> list[tuple[str, object]]:
     found: list[tuple[str, object]] = [
         ("file", f"{model.path} ({model.path.stat().st_size:,} bytes, tnml {version})"),
         ("kind", f"classifier of {len(classes)} classes: {_short(classes)}"),
-        ("sites", f"{layer.n_sites}, label core after site {layer.label_site}"),
+        ("network", f"{layer.network} ({type(layer).__name__})"),
+        (
+            "sites",
+            f"{layer.n_sites}"
+            + (f", label core after site {layer.label_site}" if isinstance(layer, Chain) else ""),
+        ),
         ("order", order if isinstance(order, str) else "a permutation"),
         (
             "features",
             f"{layer.features.name}, dimension {layer.features.dim}" + (f", {options}" if options else ""),
         ),
         ("bonds", _runs(layer.bond_dims)),
-        ("parameters", f"{n_parameters(layer)} ({str(layer.weight.dtype).removeprefix('torch.')})"),
+        ("parameters", f"{n_parameters(layer)} ({str(layer.dtype).removeprefix('torch.')})"),
     ]
     if "provenance" in model.data:
         found.append(("trained on", model.data["provenance"]))
@@ -117,38 +125,33 @@ def _contents(model: SavedModel) -> list[tuple[str, object]]:
     return found
 
 
-@torch.no_grad()
-def entropies_of(layer: MPSLayer) -> list[float]:
-    """The von Neumann entropy of every inner bond of the layer's weight tensor, in nats, in chain order.
-
-    Example:
-        >>> len(entropies_of(MPSLayer(4, 2, bond_dim=2)))
-        4
-    """
-    state = layer.to_state()
-    double = torch.complex128 if state.dtype.is_complex else torch.float64
-    found: list[float] = state.to(double).entropies().tolist()
-    return found
+def _bonds(layer: TensorNetworkLayer, cuts: Schmidt) -> tuple[list[int], list[int] | None]:
+    """Bond dimensions on both sides of the label core, or those at the cuts of a network that is no chain."""
+    if isinstance(layer, Chain):
+        return layer.bond_dims[: layer.label_site + 1], layer.bond_dims[layer.label_site + 1 :]
+    return [len(values) for values in cuts.values], None
 
 
 def picture_of(
-    layer: MPSLayer, entropies: Sequence[float], shape: tuple[int, int] | None
+    layer: TensorNetworkLayer, entropies: Sequence[float], shape: tuple[int, int] | None
 ) -> npt.NDArray[np.float64] | None:
     """Each bond's entropy `[height, width]` at the pixel whose core it joins to the label core's side.
 
-    Every inner bond has one such pixel: the label core has n bonds and n sites around it.
+    Every inner bond of a chain has one such pixel: the label core has n bonds and n sites around it. Cuts of
+    other networks are shown where there is one for each site.
 
     Args:
         layer: whose site order tells the pixels.
-        entropies: of `entropies_of`.
+        entropies: of the inner bonds or cuts.
         shape: of the image; None gives None.
 
     Example:
+        >>> from tnml.nn import MPSLayer
         >>> picture_of(MPSLayer(4, 2, 2, order="snake", shape=(2, 2)), [0.1, 0.2, 0.3, 0.4], (2, 2))
         array([[0.1, 0.2],
                [0.4, 0.3]])
     """
-    if shape is None:
+    if shape is None or len(entropies) != layer.n_sites:
         return None
     picture = np.empty(layer.n_sites)
     picture[layer.order.cpu().numpy()] = entropies
@@ -165,12 +168,16 @@ def _image_shape(model: SavedModel) -> tuple[int, int] | None:
 
 def _entanglement(model: SavedModel, entropies: Sequence[float]) -> list[tuple[str, object]]:
     """Where the entropy is largest, and how many equal Schmidt values would have as much."""
+    if not entropies:
+        return []
     at = int(np.argmax(entropies))
-    side = "left" if at < model.layer.label_site else "right"
-    sites = at + 1 if side == "left" else at
-    where = f"at the bond after site {sites}"
-    if sites == model.layer.label_site:
-        where = f"at the bond {side} of the label core"
+    where = f"at cut {at + 1} of {len(entropies)}"
+    if isinstance(model.layer, Chain):
+        side = "left" if at < model.layer.label_site else "right"
+        sites = at + 1 if side == "left" else at
+        where = f"at the bond after site {sites}"
+        if sites == model.layer.label_site:
+            where = f"at the bond {side} of the label core"
     return [
         ("entropy", f"largest {entropies[at]:.4f} nats, {where}"),
         ("effective", f"bond dimension {math.exp(entropies[at]):.2f} there, exp(entropy)"),
@@ -180,7 +187,7 @@ def _entanglement(model: SavedModel, entropies: Sequence[float]) -> list[tuple[s
 @torch.no_grad()
 def _scales(model: SavedModel, x: Tensor) -> list[tuple[str, object]]:
     """Statistics of the outputs, in natural logarithms where they may be huge."""
-    value, log_scale = model.layer.log_forward(x.to(model.layer.weight.dtype))
+    value, log_scale = model.layer.log_forward(x.to(model.layer.dtype))
     logits = (value * log_scale.exp()[:, None]).double()
     log_norm = value.double().square().sum(1).sqrt().log() + log_scale
     middle = log_norm.median().item()

@@ -48,12 +48,13 @@ class DataOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """The matrix product state. The layer checks the values.
+    """The network and its options; it checks the values, and refuses options that it has no use for.
 
     Under `--solver dmrg` the bonds are those of the sweeps, up to `--sweep.max_bond`, and `bond_dim`,
     `noise` and the dropouts do not apply.
 
     Args:
+        network: mps, or another one's name, or {name: mps, option: value} with options of its own.
         bond_dim: largest bond dimension.
         features: feature map, a name or {name: legendre, dim: 4}.
         order: order of the sites: raster, snake, hilbert, spiral, or a permutation.
@@ -69,6 +70,7 @@ class ModelOptions:
         'snake'
     """
 
+    network: str | dict[str, Any] = "mps"
     bond_dim: int = 20
     features: str | dict[str, Any] = "linear"
     order: str | list[int] = "snake"
@@ -89,7 +91,7 @@ class RunOptions:
         preset: where the defaults came from.
         solver: "gradient" or "dmrg", training by sweeps.
         data: how the data are read.
-        model: the matrix product state.
+        model: the network.
         train: the training by gradients, with seed, device and devices.
         sweep: the training by sweeps, with the same seed and device.
 

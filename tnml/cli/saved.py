@@ -17,7 +17,7 @@ from tnml.data.shipped import SHIPPED
 from tnml.errors import InputError
 from tnml.estimators import MPSClassifier
 from tnml.models import load as load_model
-from tnml.nn import MPSLayer
+from tnml.nn import TensorNetworkLayer
 from tnml.pde import Solution
 
 
@@ -36,8 +36,8 @@ class SavedModel:
     data: dict[str, Any]
 
     @property
-    def layer(self) -> MPSLayer:
-        """The matrix product state."""
+    def layer(self) -> TensorNetworkLayer:
+        """The network."""
         return self.classifier.layer_
 
     @property
@@ -172,10 +172,11 @@ def pair(values: Any) -> tuple[int, int] | None:
     return None if values is None else (int(values[0]), int(values[1]))
 
 
-def n_parameters(layer: MPSLayer) -> int:
+def n_parameters(layer: TensorNetworkLayer) -> int:
     """How many numbers training can change.
 
     Example:
+        >>> from tnml.nn import MPSLayer
         >>> n_parameters(MPSLayer(2, 3, bond_dim=2))
         20
     """

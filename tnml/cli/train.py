@@ -5,22 +5,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from tnml.cli.console import complain, facts, rank, say
-from tnml.cli.options import NOT_SWEPT, RunOptions
+from tnml.cli.options import NOT_SWEPT, ModelOptions, RunOptions
 from tnml.cli.request import Request
 from tnml.cli.runs import MODEL, discard_unused, open_folder, remove_leftovers
 from tnml.cli.saved import n_parameters, read_data
 from tnml.data import Dataset
 from tnml.errors import InputError
 from tnml.estimators import MPSClassifier
-from tnml.nn import MPSLayer
+from tnml.nn import MPSLayer, TensorNetworkLayer, make_layer
+from tnml.nn.networks import check_sweeps
 from tnml.training import ProgressReporter, SweepResult, TrainResult, sweep_classifier, train_classifier
+from tnml.training.presets import preset
 
 INTERRUPTED = 130
 
@@ -33,7 +35,7 @@ class _Job:
     test: Dataset
     classes: npt.NDArray[np.generic]
     targets: list[npt.NDArray[np.int64]]  # of both, as positions in `classes`
-    layer: MPSLayer
+    layer: TensorNetworkLayer
     record: dict[str, Any]
 
 
@@ -69,18 +71,31 @@ def _prepared(options: RunOptions) -> _Job:
     train, test = (_read(options, split) for split in ("train", "test"))
     classes = _classes(train)
     targets = [_indices(part, classes) for part in (train, test)]
-    model = dict(vars(options.model))
+    layer = _layer(options, train, len(classes))
+    if layer.features.identity is None:  # its starting path has to be fitted to samples
+        layer.rescale_(torch.from_numpy(train.x[:: max(1, len(train) // 500)]).to(layer.dtype))
+    record = _data_record(options, train)
+    return _Job(train=train, test=test, classes=classes, targets=targets, layer=layer, record=record)
+
+
+def _layer(options: RunOptions, train: Dataset, outputs: int) -> TensorNetworkLayer:
+    """A new layer for the training data."""
+    model, seed = dict(vars(options.model)), options.train.seed
+    usual = {**vars(ModelOptions()), **preset(options.dataset, options.preset).model, "seed": seed}
     if options.swept:
+        check_sweeps(options.model.network, "--solver dmrg")
         model = {name: value for name, value in model.items() if name not in NOT_SWEPT}
         start = options.sweep.starting_bond
         model |= {"bond_dim": start, "noise": 0.0 if start == 1 else None}
-    layer = MPSLayer(
-        train.x.shape[1], len(classes), **model, shape=train.image_shape, seed=options.train.seed
+    return make_layer(
+        model.pop("network"),
+        train.x.shape[1],
+        outputs,
+        usual=usual,
+        **model,
+        shape=train.image_shape,
+        seed=seed,
     )
-    if layer.features.identity is None:  # its starting path has to be fitted to samples
-        layer.rescale_(torch.from_numpy(train.x[:: max(1, len(train) // 500)]).to(layer.weight.dtype))
-    record = _data_record(options, train)
-    return _Job(train=train, test=test, classes=classes, targets=targets, layer=layer, record=record)
 
 
 def _trained(job: _Job, options: RunOptions, folder: Path, *, resume: bool) -> dict[str, float]:
@@ -98,7 +113,7 @@ def _trained(job: _Job, options: RunOptions, folder: Path, *, resume: bool) -> d
     result: TrainResult | SweepResult
     try:
         if options.swept:
-            result = sweep_classifier(job.layer, *samples, options.sweep, **given)
+            result = sweep_classifier(cast(MPSLayer, job.layer), *samples, options.sweep, **given)
         else:
             result = train_classifier(job.layer, *samples, options.train, **given)
     except InputError:
@@ -114,7 +129,7 @@ def _trained(job: _Job, options: RunOptions, folder: Path, *, resume: bool) -> d
 
 def _keep(
     path: Path,
-    layer: MPSLayer,
+    layer: TensorNetworkLayer,
     classes: npt.NDArray[np.generic],
     history: Sequence[dict[str, float]],
     data: dict[str, Any],
@@ -169,7 +184,9 @@ def _opening(job: _Job, options: RunOptions, folder: Path) -> str:
     sites = f"{train.x.shape[1]} sites"
     if train.image_shape is not None:
         sites += f" ({train.image_shape[0]} x {train.image_shape[1]})"
-    model = f"MPS of bond dimension {max(layer.bond_dims)}, {n_parameters(layer)} parameters"
+    model = (
+        f"{layer.network.upper()} of bond dimension {max(layer.bond_dims)}, {n_parameters(layer)} parameters"
+    )
     if options.swept:
         limits = options.sweep.max_bond
         most = limits if isinstance(limits, int) else max(limits)
@@ -205,7 +222,7 @@ def _data_record(options: RunOptions, train: Dataset) -> dict[str, Any]:
     }
 
 
-def _summary(options: RunOptions, layer: MPSLayer, folder: Path, results: dict[str, float]) -> str:
+def _summary(options: RunOptions, layer: TensorNetworkLayer, folder: Path, results: dict[str, float]) -> str:
     model = folder / MODEL
     pairs: list[tuple[str, object]] = [
         ("test accuracy", f"{results['test accuracy']:.4f}"),

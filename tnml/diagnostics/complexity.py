@@ -12,7 +12,8 @@ from tnml.diagnostics.isolation import device_beside, undisturbed
 from tnml.errors import InputError, choose
 from tnml.mps import MatrixProductState
 from tnml.mps.linalg import rescaled
-from tnml.nn import MPSLayer
+from tnml.nn import TensorNetworkLayer
+from tnml.nn.layer import Chain
 from tnml.randomness import seeded
 
 METHODS = ("exact", "hutchinson")
@@ -33,8 +34,8 @@ def geometric_complexity(
     """The mean over the inputs of |df/dx|², the squared Frobenius norm of the Jacobian of the outputs.
 
     The outputs are taken as the model gives them, before any softmax. The derivative is by `x` as handed in:
-    for an `MPSLayer` by the inputs where x is `[b, n]`, by the features where it is `[b, n, d]`. The model
-    is in eval mode and left as it was; samples must not see each other there, as they do not in batch
+    for a tensor network layer by the inputs where x is `[b, n]`, by the features where it is `[b, n, d]`. The
+    model is in eval mode and left as it was; samples must not see each other there, as they do not in batch
     normalisation with running statistics. Compare models of one data set and one training length only.
 
     Args:
@@ -111,7 +112,7 @@ def _squares(
 
 
 def mps_geometric_complexity(
-    layer: MPSLayer | MatrixProductState, second_moment: Tensor, second_moment_of_derivative: Tensor
+    layer: TensorNetworkLayer | MatrixProductState, second_moment: Tensor, second_moment_of_derivative: Tensor
 ) -> Tensor:
     """The expectation of |df/dx|² of a matrix product state over independent inputs, without samples.
 
@@ -123,7 +124,8 @@ def mps_geometric_complexity(
     `geometric_complexity` on samples.
 
     Args:
-        layer: an `MPSLayer`, or a state whose label core, if any, is marked by `label_site`.
+        layer: one that is a chain, such as an `MPSLayer`, or a state whose label core, if any, is marked by
+            `label_site`.
         second_moment: `E[phi phi^T]`, `[d, d]` for all sites or `[n, d, d]`, as `feature_moments` gives them;
             for a layer in the order of its inputs, for a state in the order of its chain.
         second_moment_of_derivative: `E[phi' phi'^T]` in the same shape.
@@ -132,7 +134,7 @@ def mps_geometric_complexity(
         float64 without axes; infinite where it exceeds the largest double.
 
     Raises:
-        InputError: the moments do not fit the sites.
+        InputError: the moments do not fit the sites, or the layer is no chain.
 
     Cost: O(n d chi^3 + n d^2 chi^2), in double precision.
 
@@ -144,7 +146,7 @@ def mps_geometric_complexity(
         >>> mps_geometric_complexity(line, *feature_moments("affine"))
         tensor(4., dtype=torch.float64)
     """
-    state = layer.to_state() if isinstance(layer, MPSLayer) else layer
+    order, state = (None, layer) if isinstance(layer, MatrixProductState) else _chain(layer)
     double = torch.complex128 if state.dtype.is_complex else torch.float64
     n_sites = state.n_sites - (state.label_site is not None)
     moments = []
@@ -153,7 +155,7 @@ def mps_geometric_complexity(
         ("second_moment_of_derivative", second_moment_of_derivative),
     ):
         checked = _checked_moment(name, moment, state, n_sites).to(state.device, double)
-        moments.append(checked.index_select(0, layer.order) if isinstance(layer, MPSLayer) else checked)
+        moments.append(checked if order is None else checked.index_select(0, order))
     plain = torch.ones(1, 1, dtype=double, device=state.device)
     pair = torch.stack([plain, torch.zeros_like(plain)])  # without and with the derivative, [2, l, l']
     log = 2 * state.log_scale
@@ -168,6 +170,20 @@ def mps_geometric_complexity(
         pair, up = rescaled(torch.einsum("xmer,mes->xrs", half, core.conj()))
         log = log + up
     return pair[1].real.reshape(()) * log.exp()
+
+
+def _chain(layer: TensorNetworkLayer) -> tuple[Tensor, MatrixProductState]:
+    """Site order and state of a layer.
+
+    Raises:
+        InputError: it is no chain.
+    """
+    if not isinstance(layer, Chain):
+        raise InputError(
+            f"the closed form is that of a chain, got {type(layer).__name__}; "
+            "use geometric_complexity on samples"
+        )
+    return layer.order, layer.to_state()
 
 
 def _checked_moment(name: str, moment: Tensor, state: MatrixProductState, n_sites: int) -> Tensor:

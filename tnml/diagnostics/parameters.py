@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from tnml.errors import InputError
 from tnml.mps import MatrixProductState
-from tnml.nn import MPSLayer
+from tnml.nn import TensorNetworkLayer
+from tnml.nn.layer import Chain
 from tnml.nn.tt.module import TTModule
 
 
@@ -41,6 +42,7 @@ def count_parameters(model: nn.Module | MatrixProductState) -> ParameterCounts:
         InputError: it is neither.
 
     Example:
+        >>> from tnml.nn import MPSLayer
         >>> counts = count_parameters(MPSLayer(10, 1, bond_dim=4))
         >>> counts.n_parameters, counts.gauge_free_parameters, counts.largest_core
         (248, 112, 32)
@@ -88,9 +90,9 @@ def _parts(model: nn.Module | MatrixProductState) -> tuple[list[Sequence[Tensor]
     chains: list[Sequence[Tensor]] = []
     seen: set[int] = set()
     for module in model.modules():
-        if isinstance(module, MPSLayer):
+        if isinstance(module, TensorNetworkLayer) and isinstance(module, Chain):
             chains.append(module.to_state().detach().cores)
-            seen |= {id(module.weight), id(module.label)}
+            seen |= set(map(id, module.parameters(recurse=False)))
         elif isinstance(module, TTModule):
             chains.append([core.flatten(1, 2) for core in module.cores])
             seen |= set(map(id, module.cores))

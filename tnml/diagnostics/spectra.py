@@ -9,16 +9,17 @@ from torch import Tensor, nn
 from tnml.errors import InputError
 from tnml.mps import MatrixProductState
 from tnml.mps.canonical import entropies
-from tnml.nn import MPSLayer
+from tnml.nn import TensorNetworkLayer
 from tnml.nn.tt.module import TTModule
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schmidt:
-    """What the bonds of a matrix product state carry, in double precision.
+    """What the cuts of a tensor network carry, in double precision.
 
     Args:
-        values: the Schmidt values of every inner bond, descending, their squares adding up to 1.
+        values: the Schmidt values of every cut (of a chain: its inner bonds), descending, their squares
+            adding up to 1.
         entropies: `[bonds]` von Neumann entropies in nats.
         effective_bond_dims: `[bonds]` exp(entropy): as many equal Schmidt values would be as entangled.
         log_norm: logarithm of the 2-norm of the weight tensor.
@@ -35,7 +36,7 @@ class Schmidt:
     log_norm: float
 
 
-def schmidt(layer: MPSLayer | MatrixProductState) -> Schmidt:
+def schmidt(layer: TensorNetworkLayer | MatrixProductState) -> Schmidt:
     """The Schmidt values, entropies and norm of a layer or state.
 
     They do not depend on the gauge. They belong to the weight tensor, label leg included, and so count all
@@ -43,38 +44,49 @@ def schmidt(layer: MPSLayer | MatrixProductState) -> Schmidt:
     of the function.
 
     Args:
-        layer: an `MPSLayer`, whose n + 1 cores have n bonds, or a state.
+        layer: a tensor network layer, such as an `MPSLayer`, whose n + 1 cores have n bonds; or a state.
 
     Raises:
         InputError: it is neither, or it is zero or not finite.
 
-    Cost: n d chi^3, in double precision.
+    Cost: that of the network's `bonds`; of a chain n d chi^3, in double precision.
 
     Example:
+        >>> from tnml.nn import MPSLayer
         >>> found = schmidt(MPSLayer(6, 2, bond_dim=3))
         >>> len(found.values), found.entropies.shape
         (6, torch.Size([6]))
     """
-    if not isinstance(layer, MPSLayer | MatrixProductState):
-        raise InputError(f"expected an MPSLayer or a MatrixProductState, got {type(layer).__name__}")
-    state = (layer.to_state() if isinstance(layer, MPSLayer) else layer).detach()
-    state = state.to("complex128" if state.dtype.is_complex else "float64")
-    values = [found.real for found in state.schmidt_values()]
+    if isinstance(layer, TensorNetworkLayer):
+        values, log_norm = [_spectrum(found) for found in layer.bonds()], layer.log_norm()
+    elif isinstance(layer, MatrixProductState):
+        state = layer.detach().to("complex128" if layer.dtype.is_complex else "float64")
+        values, log_norm = [found.real for found in state.schmidt_values()], float(state.log_norm())
+    else:
+        raise InputError(
+            f"expected an MPSLayer, another tensor network layer or a MatrixProductState, "
+            f"got {type(layer).__name__}"
+        )
     entropy = entropies(values)
-    return Schmidt(
-        values=values,
-        entropies=entropy,
-        effective_bond_dims=entropy.exp(),
-        log_norm=float(state.log_norm()),
-    )
+    return Schmidt(values=values, entropies=entropy, effective_bond_dims=entropy.exp(), log_norm=log_norm)
+
+
+def _spectrum(found: Tensor) -> Tensor:
+    """The Schmidt values of one of a network's `bonds`."""
+    if found.dim() == 1:
+        return found
+    if not bool(torch.isfinite(found).all()) or not bool(found.any()):
+        raise InputError("the weight tensor is zero or not finite: it has no Schmidt values")
+    values: Tensor = torch.linalg.svdvals(_double(found))
+    return values.div(torch.linalg.vector_norm(values))
 
 
 def matrices(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Every matrix of a model that has a spectrum, with a name.
 
-    An `MPSLayer` gives the diagonal matrix of Schmidt values of each bond ("bond.0", ..), for its cores
-    depend on the gauge; a tensor-train layer its dense matrix ("weight") and each core as `[l o, i r]`
-    ("cores.0", ..); other layers each parameter with two axes or more as `[first, rest]`.
+    A tensor network layer gives the diagonal matrix of Schmidt values of each cut ("bond.0", ..), for its
+    tensors depend on the gauge; a tensor-train layer its dense matrix ("weight") and each core as
+    `[l o, i r]` ("cores.0", ..); other layers each parameter with two axes or more as `[first, rest]`.
 
     Args:
         model: any module.
@@ -83,7 +95,7 @@ def matrices(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         (name, `[rows, columns]`) one by one, without gradients; views where the parameter is a matrix.
 
     Raises:
-        InputError: an `MPSLayer` in it is zero or not finite.
+        InputError: a tensor network layer in it is zero or not finite.
 
     Example:
         >>> [(name, tuple(m.shape)) for name, m in matrices(nn.Sequential(nn.Linear(3, 2), nn.ReLU()))]
@@ -91,7 +103,7 @@ def matrices(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """
     for prefix, module in model.named_modules():
         start = f"{prefix}." if prefix else ""
-        if isinstance(module, MPSLayer):
+        if isinstance(module, TensorNetworkLayer):
             for bond, values in enumerate(schmidt(module).values):
                 yield f"{start}bond.{bond}", torch.diag(values)
             continue
@@ -111,7 +123,7 @@ def singular_values(model: nn.Module) -> dict[str, Tensor]:
         model: any module.
 
     Raises:
-        InputError: an `MPSLayer` in it is zero or not finite.
+        InputError: a tensor network layer in it is zero or not finite.
 
     Example:
         >>> line = nn.Linear(2, 1)
@@ -122,14 +134,15 @@ def singular_values(model: nn.Module) -> dict[str, Tensor]:
     return {name: torch.linalg.svdvals(_double(matrix)) for name, matrix in matrices(model)}
 
 
-def mps_layers(model: nn.Module) -> dict[str, MPSLayer]:
-    """Every `MPSLayer` in a module by name; the module itself is "".
+def networks_in(model: nn.Module) -> dict[str, TensorNetworkLayer]:
+    """Every tensor network layer in a module by name; the module itself is "".
 
     Example:
-        >>> list(mps_layers(nn.Sequential(nn.Identity(), MPSLayer(4, 2))))
+        >>> from tnml.nn import MPSLayer
+        >>> list(networks_in(nn.Sequential(nn.Identity(), MPSLayer(4, 2))))
         ['1']
     """
-    return {name: module for name, module in model.named_modules() if isinstance(module, MPSLayer)}
+    return {name: module for name, module in model.named_modules() if isinstance(module, TensorNetworkLayer)}
 
 
 def _own(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

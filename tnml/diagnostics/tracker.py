@@ -5,12 +5,12 @@ from typing import Any
 
 from torch import nn
 
-from tnml.diagnostics.spectra import mps_layers, schmidt
+from tnml.diagnostics.spectra import networks_in, schmidt
 from tnml.errors import InputError
 
 
 class Tracker:
-    """Keeps the Schmidt spectra and the norms of all `MPSLayer`s of a model, a row per call.
+    """Keeps the Schmidt spectra and the norms of all tensor network layers of a model, a row per call.
 
     A row has, for every layer (its name and a dot in front where the model is not the layer itself):
     "log_norm", "log_norm_growth" (since the first row), "entropy_mean", "entropy_max",
@@ -42,14 +42,14 @@ class Tracker:
         """The row of the model as it is now.
 
         Args:
-            model: with `MPSLayer`s.
+            model: with tensor network layers.
             optimizer: not read; callbacks get it.
             row: of the history, whose "epoch" or "sweep" is taken down; None counts the calls.
 
-        Cost: n d chi^3 for every layer.
+        Cost: n d chi^3 for every chain.
 
         Raises:
-            InputError: the model has no `MPSLayer`, or one is zero or not finite.
+            InputError: the model has no tensor network layer, or one is zero or not finite.
         """
         count = len(self.history) + 1
         row = row or {}
@@ -66,9 +66,11 @@ class Tracker:
     def on_epoch_end(self, model: nn.Module, optimizer: object, epoch: int) -> dict[str, float]:
         """The same for an epoch counted by the caller; `optimizer` is not read."""
         del optimizer
-        layers = mps_layers(model)
+        layers = networks_in(model)
         if not layers:
-            raise InputError(f"a Tracker follows MPSLayers, and {type(model).__name__} has none")
+            raise InputError(
+                f"a Tracker follows tensor network layers, such as MPSLayer; {type(model).__name__} has none"
+            )
         row: dict[str, float] = {}
         kept: dict[str, list[list[float]]] = {}
         for name, layer in layers.items():

@@ -5,7 +5,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,8 @@ from tnml.features import FEATURE_NAMES, FeatureMap
 from tnml.files import FORMAT, write_model
 from tnml.loop.processes import device_of
 from tnml.loop.results import Row
-from tnml.nn import MPSLayer
+from tnml.nn import MPSLayer, TensorNetworkLayer, make_layer
+from tnml.nn.networks import can, check_sweeps, compressible, restored_layer
 from tnml.training import LoopOptions, ProgressReporter, SweepOptions, TrainOptions, truncate_layer
 
 FLOATS = [np.float64, np.float32]
@@ -40,6 +41,7 @@ class MPSEstimator(BaseEstimator, ABC):
 
     _kind: ClassVar[str]
 
+    network: Any = "mps"
     bond_dim: int
     solver: str
     features: Any
@@ -71,7 +73,7 @@ class MPSEstimator(BaseEstimator, ABC):
     random_state: Any
 
     n_features_in_: int
-    layer_: MPSLayer
+    layer_: TensorNetworkLayer
     feature_range_: npt.NDArray[np.float64] | None
     history_: list[Row]
     n_iter_: int
@@ -106,6 +108,7 @@ class MPSEstimator(BaseEstimator, ABC):
             "format": FORMAT,
             "kind": self._kind,
             "tnml": __version__,
+            "network": self.layer_.network,
             "config": self.layer_.config,
             "parameters": _parameters_for_json(self.get_params(deep=False)),
             "feature_names": None if names is None else list(names),
@@ -145,10 +148,10 @@ class MPSEstimator(BaseEstimator, ABC):
         check_is_fitted(self)
         limits = {"max_bond": _plain(max_bond), "max_error": _plain(max_error)}
         if X is None or self.layer_.n_sites == 1:
-            layer, error = self.layer_.compressed(**limits)
+            layer, error = compressible(self.layer_).compressed(**limits)
         else:
             some = self._scaled(validate_data(self, X, dtype=FLOATS, reset=False))
-            layer, error = truncate_layer(self.layer_, some, **limits)
+            layer, error = self._truncated(some, limits)
         model = copy.copy(self)
         model.layer_, model.bond_dim = layer.eval(), max(layer.bond_dims)
         model.history_ = list(self.history_)
@@ -163,6 +166,17 @@ class MPSEstimator(BaseEstimator, ABC):
         model.data_ = data
         return model
 
+    def _truncated(self, some: Float32[ndarray, "b n"], limits: Mapping[str, Any]) -> Any:
+        """A smaller layer and its error on samples: by a sweep where the network has sweeps."""
+        layer = compressible(self.layer_)
+        if can(layer, "sweeps"):
+            return truncate_layer(self._swept_layer(), some, **limits)
+        return layer.compressed(**limits, samples=torch.from_numpy(some))
+
+    def _swept_layer(self) -> MPSLayer:
+        """The layer, for what sweeps over it and checks by itself whether it can."""
+        return cast(MPSLayer, self.layer_)
+
     @classmethod
     def _from_file(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Self:
         """The model that `save` wrote; any exception means that the file is damaged."""
@@ -175,7 +189,7 @@ class MPSEstimator(BaseEstimator, ABC):
             for name, tensor in tensors.items()
             if name.startswith(_LAYER_PREFIX)
         }
-        model.layer_ = _layer(metadata["config"], state)
+        model.layer_ = restored_layer(metadata.get("network", "mps"), metadata["config"], state).eval()
         model.n_features_in_ = sites = model.layer_.n_sites
         model.feature_range_ = None
         if "feature_range" in tensors:
@@ -208,7 +222,7 @@ class MPSEstimator(BaseEstimator, ABC):
         layer = state.get("layer_")
         if layer is not None and layer.features.name in FEATURE_NAMES:
             arrays = {name: tensor.detach().cpu().numpy() for name, tensor in layer.state_dict().items()}
-            state["layer_"] = {"config": layer.config, "state": arrays}
+            state["layer_"] = {"network": layer.network, "config": layer.config, "state": arrays}
         elif layer is not None:
             state["layer_"] = copy.deepcopy(layer).cpu()
         return state
@@ -218,7 +232,8 @@ class MPSEstimator(BaseEstimator, ABC):
         stored = state.get("layer_")
         if isinstance(stored, dict):
             tensors = {name: torch.tensor(np.array(array)) for name, array in stored["state"].items()}
-            state["layer_"] = _layer(stored["config"], tensors)
+            network = stored.get("network", "mps")  # pickles of tnml 0.1 name none
+            state["layer_"] = restored_layer(network, stored["config"], tensors).eval()
         super().__setstate__(state)
 
     def _continues(self) -> bool:
@@ -233,10 +248,14 @@ class MPSEstimator(BaseEstimator, ABC):
         swept = self._sweeps_on(X.shape[1])
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self.feature_range_ = fit_range(X, self.feature_range)
-        layer = MPSLayer(
+        if swept:
+            check_sweeps(self.network, "solver='dmrg'")
+        layer = make_layer(
+            self.network,
             X.shape[1],
             outputs,
-            1 if swept else _plain(self.bond_dim),
+            usual={**type(self)().get_params(deep=False), "seed": seed},
+            bond_dim=1 if swept else _plain(self.bond_dim),
             features=self.features,
             order=self._order(X.shape[1]),
             shape=self.image_shape,
@@ -249,7 +268,7 @@ class MPSEstimator(BaseEstimator, ABC):
             seed=seed,
         )
         some = torch.from_numpy(scale(X[:: max(1, len(X) // 500)], self.feature_range_))
-        self.layer_ = layer.rescale_(some.to(layer.weight.dtype)).eval()
+        self.layer_ = layer.rescale_(some.to(layer.dtype)).eval()
         self.history_, self.n_iter_, self.seed_, self.data_ = [], 0, seed, None
 
     def _order(self, n_sites: int) -> Any:
@@ -333,16 +352,10 @@ class MPSEstimator(BaseEstimator, ABC):
         device = device_of(LoopOptions(device=self.device).device)
         layer = self.layer_.to(device).eval()
         outputs = []
-        for block in x.to(layer.weight.dtype).split(BLOCK):
+        for block in x.to(layer.dtype).split(BLOCK):
             full = torch.nn.functional.pad(block, (0, 0, 0, BLOCK - len(block)))
             outputs.append(layer(full.to(device))[: len(block)].cpu().double())
         return torch.cat(outputs).numpy()
-
-
-def _layer(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MPSLayer:
-    layer = MPSLayer(**config)
-    layer.load_state_dict(dict(state))
-    return layer.eval()
 
 
 def stored_array(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from tnml.errors import InputError
 from tnml.estimators.base import FLOATS, MPSEstimator
 from tnml.loop.results import Row
-from tnml.nn import MPSLayer
+from tnml.nn import TensorNetworkLayer
 from tnml.training import SweepResult, TrainResult, sweep_classifier, train_classifier
 
 
@@ -167,7 +167,7 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
     @classmethod
     def from_layer(
         cls,
-        layer: MPSLayer,
+        layer: TensorNetworkLayer,
         classes: Any,
         *,
         image_shape: tuple[int, int] | None = None,
@@ -190,6 +190,7 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
                 map is a function without a name.
 
         Example:
+            >>> from tnml.nn import MPSLayer
             >>> model = MPSClassifier.from_layer(MPSLayer(4, 2), ["no", "yes"], data={"name": "mine"})
             >>> model.predict_proba([[0.1, 0.2, 0.3, 0.4]]).shape, model.data_
             ((1, 2), {'name': 'mine'})
@@ -202,10 +203,9 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         config = layer.config
         model = cls(
             max(layer.bond_dims),
-            features=config["features"],
             image_shape=image_shape,
             feature_range=feature_range,
-            **{name: config[name] for name in _SHARED},
+            **{name: config[name] for name in _SHARED if name in config},
         )
         ends = None if feature_range is None else np.array(feature_range, dtype=np.float64)
         model.feature_range_ = None if ends is None else np.tile(ends[:, None], layer.n_sites)
@@ -268,7 +268,7 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
         result: TrainResult | SweepResult
         if self._sweeps_on(X.shape[1]):
             steps = self._sweep_options(len(X), one_pass=one_pass, **own, **_SWEPT)
-            result = sweep_classifier(self.layer_, self._scaled(X), codes, steps, **given)
+            result = sweep_classifier(self._swept_layer(), self._scaled(X), codes, steps, **given)
         else:
             options = self._options(len(X), one_pass=one_pass, **own)
             result = train_classifier(self.layer_, self._scaled(X), codes, options, **given)
@@ -321,7 +321,7 @@ class MPSClassifier(ClassifierMixin, MPSEstimator):
 
 
 _SWEPT = {"proximal": 3.0, "max_error": 0.01}  # chosen on digits, wine, iris and breast cancer
-_SHARED = ("order", "label_site", "bond_dropout", "site_dropout", "dtype", "engine")
+_SHARED = ("features", "order", "label_site", "bond_dropout", "site_dropout", "dtype", "engine")
 
 
 def _check_classes(classes: npt.NDArray[Any]) -> None:

@@ -182,7 +182,7 @@ class MPSRegressor(RegressorMixin, MPSEstimator):
         result: TrainResult | SweepResult
         if self._sweeps_on(X.shape[1]):
             steps = self._sweep_options(len(X), one_pass=one_pass, **_SWEPT, damping=self._damping(len(X)))
-            result = sweep_regressor(self.layer_, x, standard, steps, progress=progress)
+            result = sweep_regressor(self._swept_layer(), x, standard, steps, progress=progress)
         else:
             options = self._options(len(X), one_pass=one_pass, loss="mse")
             result = train_regressor(self.layer_, x, standard, options, progress=progress)

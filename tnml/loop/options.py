@@ -24,6 +24,10 @@ _NAMED = {
 # These may change when a run is resumed: they move it to another machine or write more or less often.
 _FREE = frozenset({"device", "devices", "checkpoint_every", "checkpoint_seconds", "tensorboard"})
 
+IDENTITY = "identity"
+"""Where an identity keeps its version: 2 compares every module and buffer, none is that of tnml 0.1."""
+_SINCE_2 = ("module", "buffer ", IDENTITY)  # how the entries begin that version 2 brought
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoopOptions:
@@ -130,7 +134,8 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], free: Collecti
     """What differs between the record of a stored run and a new one in a way that changes the result.
 
     Where it runs and how often it writes may change. `epochs` may change where the learning rate does not
-    depend on it: under the schedules "constant" and "step".
+    depend on it: under the schedules "constant" and "step". Where the stored record is an identity of an
+    earlier version, what that did not keep is not compared.
 
     Args:
         saved: the record in the checkpoint.
@@ -147,6 +152,8 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], free: Collecti
     free = set(free)
     if now.get("schedule") in ("constant", "step"):
         free.add("epochs")
+    if IDENTITY in now and IDENTITY not in saved:
+        free |= {name for name in now if name.startswith(_SINCE_2) and name not in saved}
     names = [name for name in {**saved, **now} if name not in free]
     return [
         f"{name}: {saved.get(name)!r} in the checkpoint, {now.get(name)!r} now"

@@ -1,7 +1,9 @@
 """PyTorch modules made of tensor networks."""
 
 from tnml.nn.dropout import BondDropout, SiteDropout
+from tnml.nn.layer import TensorNetworkLayer
 from tnml.nn.mps.layer import MPSLayer
+from tnml.nn.networks import NETWORKS, Network, make_layer
 from tnml.nn.tt.compression import Compressed, compress
 from tnml.nn.tt.compression_report import CompressReport
 from tnml.nn.tt.convert import TTFit
@@ -10,14 +12,18 @@ from tnml.nn.tt.linear import TTLinear
 from tnml.nn.tt.network import TNN
 
 __all__ = [
+    "NETWORKS",
     "TNN",
     "BondDropout",
     "CompressReport",
     "Compressed",
     "MPSLayer",
+    "Network",
     "SiteDropout",
     "TTEmbedding",
     "TTFit",
     "TTLinear",
+    "TensorNetworkLayer",
     "compress",
+    "make_layer",
 ]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,7 +87,7 @@ def bond_figure(left: Sequence[int], right: Sequence[int]) -> Figure:
 
 def entanglement_figure(
     left: Sequence[int],
-    right: Sequence[int],
+    right: Sequence[int] | None,
     entropies: Sequence[float],
     picture: npt.NDArray[np.float64] | None = None,
     title: str = "Bond dimensions and entanglement of the model",
@@ -97,21 +98,22 @@ def entanglement_figure(
     entropy would need.
 
     Args:
-        left: bonds from the left end to the label core.
-        right: bonds from the label core to the right end.
-        entropies: of the n inner bonds, in nats, in chain order; the label core counts as a core.
-        picture: `[height, width]` entropy of each pixel's bond towards the label core.
+        left: bonds from the left end to the label core; of a network that is no chain those at its cuts.
+        right: bonds from the label core to the right end; None where there is no chain.
+        entropies: of the n inner bonds, in nats, in chain order; the label core counts as a core. Without a
+            chain those of the cuts.
+        picture: `[height, width]` entropy of each pixel's bond towards the label core, or of its cut.
         title: above the figure.
 
     Raises:
-        InputError: the number of entropies is not that of the inner bonds.
+        InputError: the number of entropies is not that of the inner bonds or cuts.
 
     Example:
         >>> figure = entanglement_figure([1, 2, 2], [2, 2, 1], [0.1, 0.6, 0.5, 0.2])
         >>> [axes.get_ylabel() for axes in figure.axes[:2]]
         ['bond dimension', 'entropy S (nats)']
     """
-    inner = len(left) + len(right) - 2
+    inner = len(left) if right is None else len(left) + len(right) - 2
     if len(entropies) != inner:
         raise InputError(f"expected {inner} entropies, one for each inner bond, got {len(entropies)}")
     figure = Figure(figsize=(11.5 if picture is not None else 7.5, 5.4), layout="constrained")
@@ -124,23 +126,30 @@ def entanglement_figure(
         bonds = figure.add_subplot(grid[0, 0])
         chain = figure.add_subplot(grid[1, 0], sharex=bonds)
         bonds.tick_params(labelbottom=False)
-    place = len(left) - 1
-    _draw_bonds(bonds, left, right)
-    bonds.set_title(f"dashed: the label core, after site {place}", fontsize=9)
-    where = [*range(1, place + 1), *range(place, inner)]
-    for part in (slice(0, place), slice(place, None)):
-        chain.plot(where[part], entropies[part], color="tab:red", linewidth=1.2, marker=".", markersize=3)
-    chain.axvline(place, color="tab:orange", linestyle="--")
+    line: dict[str, Any] = {"color": "tab:red", "linewidth": 1.2, "marker": ".", "markersize": 3}
+    if right is None:
+        _draw_cuts(bonds, left)
+        chain.plot(range(1, inner + 1), entropies, **line)
+        chain.set_xlabel("cut")
+    else:
+        place = len(left) - 1
+        _draw_bonds(bonds, left, right)
+        bonds.set_title(f"dashed: the label core, after site {place}", fontsize=9)
+        where = [*range(1, place + 1), *range(place, inner)]
+        for part in (slice(0, place), slice(place, None)):
+            chain.plot(where[part], entropies[part], **line)
+        chain.axvline(place, color="tab:orange", linestyle="--")
+        chain.set_xlabel("sites to the left of the bond")
     chain.set_ylim(0, 1.15 * max([*entropies, 0.1]))
     chain.set_ylabel("entropy S (nats)")
-    chain.set_xlabel("sites to the left of the bond")
     chain.secondary_yaxis("right", functions=(np.exp, _log)).set_ylabel(
         "effective bond dimension exp(S)", fontsize=9
     )
     if picture is not None:
         axes = figure.add_subplot(grid[:, 1])
         image = axes.imshow(picture, cmap="magma", vmin=0)
-        axes.set_title("entropy of each pixel's bond towards the label core", fontsize=9)
+        towards = "cut" if right is None else "bond towards the label core"
+        axes.set_title(f"entropy of each pixel's {towards}", fontsize=9)
         axes.set_xlabel("column of the image")
         axes.set_ylabel("row of the image")
         for axis in (axes.xaxis, axes.yaxis):
@@ -255,7 +264,17 @@ def _draw_bonds(axes: Axes, left: Sequence[int], right: Sequence[int]) -> None:
     axes.step(range(len(left)), left, where="mid", color="tab:blue")
     axes.step(range(label_site, label_site + len(right)), right, where="mid", color="tab:blue")
     axes.axvline(label_site, color="tab:orange", linestyle="--")
+    _finish_bonds(axes, [*left, *right])
+
+
+def _draw_cuts(axes: Axes, dims: Sequence[int]) -> None:
+    """The bond dimension at every cut, as steps."""
+    axes.step(range(1, len(dims) + 1), dims, where="mid", color="tab:blue")
+    _finish_bonds(axes, dims)
+
+
+def _finish_bonds(axes: Axes, dims: Sequence[int]) -> None:
     axes.set_ylabel("bond dimension")
-    axes.set_ylim(0, 1.15 * max([*left, *right]))
+    axes.set_ylim(0, 1.15 * max([*dims, 1]))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))

@@ -2,60 +2,71 @@
 
 import json
 import zlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from tnml.errors import InputError
-from tnml.loop.options import LoopOptions
-from tnml.nn import MPSLayer
+from tnml.loop.options import IDENTITY, LoopOptions
+from tnml.nn import TensorNetworkLayer
 
 _LONGEST = 80  # characters of an entry that is kept as it is; of a longer one its checksum is kept
+_WHOLE = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 
 def model_identity(module: nn.Module, options: LoopOptions) -> dict[str, str]:
-    """One short text for each argument of each `MPSLayer` in `module`, such as "model.features".
+    """One short text for everything in `module` that training does not change.
 
-    The engine is left out: it changes the rounding, not the model. So is the dtype where `precision` gives
-    it, because the run itself converts the module.
+    These are the class of every module, the shape of every buffer with a checksum where it holds whole
+    numbers or truth values, and every argument of each tensor network layer, such as "model.features".
+    Arguments that a resumed run may change are left out, the engine for one. So is the dtype where
+    `precision` gives it, because the run itself converts the module. Training changes floating-point buffers
+    (running statistics) and counters without axes, so their values are left out.
 
     Args:
         module: what is trained.
         options: `precision` is read.
 
     Example:
-        >>> model_identity(MPSLayer(4, 2, order="snake"), LoopOptions())["model.order"]
-        'snake'
+        >>> from tnml.nn import MPSLayer
+        >>> found = model_identity(MPSLayer(4, 2, order="snake"), LoopOptions())
+        >>> found["model.order"], found["module"], found["buffer neutral"]
+        ('snake', 'MPSLayer', '[4, 2] near 0.500 0.500')
     """
-    found: dict[str, str] = {}
+    found = {IDENTITY: "2"}
     for name, part in module.named_modules():
-        if isinstance(part, MPSLayer):
-            prefix = f"model.{name}" if name else "model"
-            found |= {f"{prefix}.{key}": _short(value) for key, value in _arguments(part).items()}
+        prefix = f"{name}." if name else ""
+        if isinstance(part, TensorNetworkLayer):
+            facts = part.identity().items()
+            found |= {f"model.{prefix}{key}": _short(value) for key, value in facts}
+        found[f"module {name}".rstrip()] = type(part).__qualname__
+        found |= {f"buffer {prefix}{key}": text for key, text in _buffers(part)}
     if options.precision in ("32", "64"):
         found = {key: value for key, value in found.items() if not key.endswith(".dtype")}
     return found
 
 
-def _arguments(layer: MPSLayer) -> Mapping[str, Any]:
-    """The layer's arguments without the engine; of a user's feature map what can be said of a function."""
-    try:
-        config = layer.config
-    except InputError:
-        function = str(layer.features.options.get("function", layer.features.name)).rpartition(".")[2]
-        return {
-            "n_sites": layer.n_sites,
-            "out_features": layer.out_features,
-            "bond_dim": layer.bond_dims,
-            "features": f"{function} with {layer.features.dim} components",
-            "order": layer.order.tolist(),
-            "label_site": layer.label_site,
-            "bond_dropout": layer.bond_dropout.p,
-            "site_dropout": layer.site_dropout.p,
-            "dtype": str(layer.weight.dtype).removeprefix("torch."),
-        }
-    return {key: value for key, value in config.items() if key != "engine"}
+def _buffers(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """Name and text of every buffer of the module itself that a state dict holds."""
+    for name, buffer in module.named_buffers(recurse=False):
+        if name in module._non_persistent_buffers_set:
+            continue
+        text = str(list(buffer.shape))
+        if buffer.dtype in _WHOLE and buffer.dim():
+            numbers = buffer.detach().cpu().to(torch.int64).contiguous().numpy()
+            text += f" checksum {zlib.crc32(numbers.tobytes()):08x}"
+        elif name == "neutral" and isinstance(module, TensorNetworkLayer):
+            text += f" near {_rough(buffer)}"
+        yield name, text
+
+
+def _rough(neutral: Tensor) -> str:
+    """The mean over the sites of each component, to the digits on which two computers agree.
+
+    It is fitted to samples where the feature map has no identity weights.
+    """
+    means = neutral.detach().double().cpu().mean(0)
+    return _short(" ".join(f"{mean:.3f}" for mean in means.tolist()))
 
 
 def _short(value: object) -> str:

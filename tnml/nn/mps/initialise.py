@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tnml.contraction import ChainShape
 from tnml.features import FeatureMap
+from tnml.nn.layer import check_weight, neutral_of
 
 
 def starting_path(features: FeatureMap, shape: ChainShape) -> str:
@@ -48,9 +49,7 @@ def neutral_features(features: FeatureMap, shape: ChainShape, path: Tensor | Non
     """
     if starting_path(features, shape) == "rotation":
         return torch.tensor([1.0, 0.0]).expand(shape.n_sites, 2)
-    if path is None:
-        path = torch.tensor(features.identity or (1.0,) * features.dim).expand(shape.n_sites, features.dim)
-    return path / path.square().sum(-1, keepdim=True).clamp_min(1e-12)
+    return neutral_of(features, shape.n_sites, path)
 
 
 def starting_cores(
@@ -108,7 +107,7 @@ def _quarter_turn(site: int, left: int, right: int) -> Tensor:
     return turn
 
 
-def fit_path(features: Tensor) -> Tensor:
+def fit_path(features: Tensor, weight: Tensor | None = None) -> Tensor:
     """Path weights `w [n, d]` that keep `prod_s w_s . phi(x_s)` near 1 for the samples given.
 
     Site after site, w_s is the ridge least-squares solution of `w_s . phi(x_bs) = 1 / p_b`, with p_b the
@@ -117,6 +116,10 @@ def fit_path(features: Tensor) -> Tensor:
 
     Args:
         features: `[b, n, d]`, at least d samples, the more the better.
+        weight: `[b]`, how much each sample counts in the least squares; None counts all alike.
+
+    Raises:
+        InputError: the weights do not fit; see `check_weight`.
 
     Cost: O(b n d^2), one pass.
 
@@ -129,10 +132,15 @@ def fit_path(features: Tensor) -> Tensor:
     product = torch.ones(samples, dtype=torch.float64, device=features.device)
     weights = torch.empty(sites, physical, dtype=torch.float64, device=features.device)
     eye = torch.eye(physical, dtype=torch.float64, device=features.device)
+    share = None
+    if weight is not None:
+        check_weight(weight, samples)
+        share = weight.to(features).unsqueeze(1)
     for site in range(sites):
         design = features[:, site] * product[:, None]
-        normal = design.T @ design
+        counted = design if share is None else design * share
+        normal = counted.T @ design
         ridge = 1e-6 * normal.diagonal().mean().clamp_min(1e-12)
-        weights[site] = torch.linalg.solve(normal + ridge * eye, design.sum(0))
+        weights[site] = torch.linalg.solve(normal + ridge * eye, counted.sum(0))
         product = (product * (features[:, site] @ weights[site])).clamp(1e-3, 1e3)
     return weights

@@ -1,35 +1,25 @@
 """The matrix product state as a PyTorch layer."""
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
-from os import PathLike
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from tnml.checks import whole
 from tnml.contraction import ENGINES, ChainShape, chain_flat
 from tnml.errors import InputError, choose
-from tnml.features import FEATURE_NAMES, FeatureMap, feature_map, site_order
-from tnml.files import FORMAT, write_model
+from tnml.features import FeatureMap, feature_map
 from tnml.mps import MatrixProductState
 from tnml.nn.dropout import BondDropout, SiteDropout
+from tnml.nn.layer import DTYPES, TensorNetworkLayer
 from tnml.nn.mps.convert import moments_of, truncated, weights_of
 from tnml.nn.mps.initialise import fit_path, neutral_features, starting_cores, starting_path
 from tnml.nn.mps.layout import chain_shape_of, layout_of
 from tnml.randomness import seeded
 
-DTYPES = {
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "complex64": torch.complex64,
-    "complex128": torch.complex128,
-}
 
-
-class MPSLayer(nn.Module):
+class MPSLayer(TensorNetworkLayer):
     """`[b, n]` inputs in [0, 1] (or `[b, n, d]` features) to `[b, c]` outputs, by a matrix product state.
 
         f_c(x) = A_1[phi(x_1)] .. A_p[phi(x_p)] L_c A_{p+1}[phi(x_{p+1})] .. A_n[phi(x_n)],
@@ -70,9 +60,9 @@ class MPSLayer(nn.Module):
         torch.Size([5, 10])
     """
 
+    network = "mps"
+    may_change = frozenset({"engine"})
     layout: Tensor
-    order: Tensor
-    neutral: Tensor
 
     def __init__(
         self,
@@ -92,24 +82,18 @@ class MPSLayer(nn.Module):
         engine: str = "auto",
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.n_sites = whole("n_sites", n_sites, 1)
-        self.out_features = whole("out_features", out_features, 1)
-        self.features = feature_map(features)
+        super().__init__(
+            n_sites, out_features, features=features, order=order, shape=shape, site_dropout=site_dropout
+        )
         self.engine = choose("engine", engine, {name: name for name in ENGINES})
         self.chain_shape = chain_shape_of(self.n_sites, self.features.dim, bond_dim, label_site)
+        # Put in again after its own: texts and marks of stored runs have them in this order.
+        del self.neutral, self.site_dropout
         self.bond_dropout = BondDropout(bond_dropout)
         self.site_dropout = SiteDropout(site_dropout)
-        sites = site_order(order, shape, self.n_sites)
-        self._arguments = {
-            "order": order if isinstance(order, str) else [int(i) for i in order],
-            "shape": shape if shape is None else tuple(map(int, shape)),
-        }
-        self.register_buffer("order", sites)
         self.register_buffer("layout", layout_of(self.chain_shape))
         self.register_buffer("neutral", neutral_features(self.features, self.chain_shape).float().clone())
         self._indices: tuple[ChainShape, Tensor] | None = None
-        self._raster = bool(torch.equal(self.order, torch.arange(self.n_sites)))
 
         chosen = choose("dtype", str(dtype).removeprefix("torch."), DTYPES)
         self._noise, self._seed = noise, seed
@@ -120,32 +104,15 @@ class MPSLayer(nn.Module):
         self.label = nn.Parameter(label.to(chosen))
         self.to(device)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Outputs `[b, c]` of inputs `[b, n]` in [0, 1], or of features `[b, n, d]`.
-
-        Raises:
-            InputError: `x` has another shape.
-        """
-        value, exponent = self._contract(x)
-        return value * torch.exp2(exponent).unsqueeze(-1).to(value.dtype)
-
-    def log_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`value [b, c]` and `log_scale [b]`, the outputs being `value * exp(log_scale)`.
-
-        Nothing overflows or vanishes, however long the chain; only the gradient of `value` is recorded.
+    def contract(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """`value [b, c]` and `exponent [b]` of features `[b, n, d]`; the outputs are `value * 2^exponent`.
 
         Example:
-            >>> value, log_scale = MPSLayer(4, 2).log_forward(torch.rand(3, 4))
-            >>> value.shape, log_scale.shape
+            >>> layer = MPSLayer(4, 2)
+            >>> value, exponent = layer.contract(torch.rand(3, 4, 2))
+            >>> value.shape, exponent.shape
             (torch.Size([3, 2]), torch.Size([3]))
         """
-        value, exponent = self._contract(x)
-        return value, exponent * math.log(2)
-
-    def _contract(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.local_features(x)
-        if self.training and self.site_dropout.p > 0:
-            features = self.site_dropout(features, self.neutral)
         weight: Tensor = self.weight
         label: Tensor = self.label
         if self.training and self.bond_dropout.p > 0:
@@ -153,26 +120,6 @@ class MPSLayer(nn.Module):
         left, right, exponent = chain_flat(features, weight, self.chain_shape, self.engine)
         both = (left @ label.reshape(label.shape[0], -1)).view(-1, self.out_features, label.shape[2])
         return torch.bmm(both, right.unsqueeze(-1)).squeeze(-1), exponent.sum(0)
-
-    def local_features(self, x: Tensor) -> Tensor:
-        """Features `[b, n, d]` in chain order, of inputs `[b, n]` or features `[b, n, d]` in the given order.
-
-        Raises:
-            InputError: the shape is not one of these.
-
-        Example:
-            >>> MPSLayer(4, 2).local_features(torch.zeros(1, 4))[0, 0]
-            tensor([1., 0.])
-        """
-        featured = x.dim() == 3 and x.shape[2] == self.features.dim
-        if x.shape[1:2] != (self.n_sites,) or not (x.dim() == 2 or featured):
-            raise InputError(
-                f"expected inputs [b, {self.n_sites}] or features [b, {self.n_sites}, {self.features.dim}], "
-                f"got {list(x.shape)}; flatten images to one row per sample"
-            )
-        if not self._raster:
-            x = x.index_select(1, self.order)
-        return (x if featured else self.features(x)).to(self.weight.dtype)
 
     def _dropped(self) -> tuple[Tensor, Tensor]:
         """Weights and label core with dropped bond indices set to 0, survivors scaled at the label core."""
@@ -207,7 +154,7 @@ class MPSLayer(nn.Module):
         return starting_cores(self.features, self.chain_shape, self._noise, dtype, generator), generator
 
     @torch.no_grad()
-    def rescale_(self, x: Tensor) -> "MPSLayer":
+    def rescale_(self, x: Tensor, weight: Tensor | None = None) -> Self:
         """This layer, its starting cores set so that the outputs of the samples `x` are of order one.
 
         For feature maps that preserve the identity path only the label core is scaled. For the others the
@@ -215,23 +162,23 @@ class MPSLayer(nn.Module):
 
         Args:
             x: a few hundred training samples, `[b, n]` or `[b, n, d]`.
+            weight: `[b]`, at least 0: how often each sample counts; None counts all alike.
+
+        Raises:
+            InputError: the weights do not fit, or all are zero.
 
         Example:
             >>> layer = MPSLayer(64, 10, features="rbf").rescale_(torch.rand(100, 64))
         """
         if starting_path(self.features, self.chain_shape) == "fitted":
-            path = fit_path(self.local_features(x).real)
+            path = fit_path(self.local_features(x).real, weight)
             self.neutral.copy_(neutral_features(self.features, self.chain_shape, path))
             weights = path.to(self.weight)
             fresh = self._starting_weight(self.weight.dtype)[0].to(self.weight)
             for core, w in zip(self.chain_shape.split(fresh), weights, strict=True):
                 core.add_((w - 1)[:, None, None] * torch.eye(core.shape[1], core.shape[2]).to(core))
             self.weight.copy_(fresh)
-        was_training = self.training
-        value, log_scale = self.eval().log_forward(x)  # without dropout
-        self.train(was_training)
-        log_norm = value.abs().square().mean(-1).sqrt().log() + log_scale
-        self.label.mul_(torch.exp(-log_norm.median()).to(self.label.dtype))
+        self.label.mul_(torch.exp(-self.typical_log_norm(x, weight)).to(self.label.dtype))
         return self
 
     @property
@@ -254,30 +201,58 @@ class MPSLayer(nn.Module):
         """Number of sites left of the label core."""
         return self.chain_shape.label_site
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """Arguments that rebuild this layer (not its weights), ready for JSON: `MPSLayer(**layer.config)`.
+    def own_config(self) -> dict[str, Any]:
+        """Bonds, label site, bond dropout and engine.
 
-        Raises:
-            InputError: the feature map is the user's own function, which no file can hold.
+        Example:
+            >>> MPSLayer(2, 2, engine="torch").own_config()
+            {'bond_dim': [1, 2, 2, 1], 'label_site': 1, 'bond_dropout': 0.0, 'engine': 'torch'}
         """
-        if self.features.name not in FEATURE_NAMES:
-            raise InputError(
-                f"the feature map {self.features.name!r} is a function, which no file can hold; "
-                "save the state dict and rebuild the layer with the function"
-            )
         return {
-            "n_sites": self.n_sites,
-            "out_features": self.out_features,
             "bond_dim": self.bond_dims,
-            "features": self.features.spec,
             "label_site": self.label_site,
             "bond_dropout": self.bond_dropout.p,
-            "site_dropout": self.site_dropout.p,
-            "dtype": str(self.weight.dtype).removeprefix("torch."),
             "engine": self.engine,
-            **self._arguments,
         }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The cores `(l, d, r)` as "core.0", .. and, in its place in the chain, the "label" core `(l, c, r)`.
+
+        Example:
+            >>> {name: tuple(t.shape) for name, t in MPSLayer(2, 3, 2).tensors().items()}
+            {'core.0': (1, 2, 2), 'label': (2, 3, 2), 'core.1': (2, 2, 1)}
+        """
+        named = [(f"core.{site}", core) for site, core in enumerate(self.cores)]
+        named.insert(self.label_site, ("label", self.label))
+        return dict(named)
+
+    def bonds(self) -> list[Tensor]:
+        """The Schmidt values `[k]` of the n inner bonds of the weight tensor, in chain order, float64.
+
+        Raises:
+            InputError: the weight tensor is zero or not finite.
+
+        Cost: n d chi^3.
+
+        Example:
+            >>> [len(values) for values in MPSLayer(4, 2, 3).bonds()]
+            [2, 3, 3, 2]
+        """
+        return [values.real for values in self._wide_state().schmidt_values()]
+
+    def log_norm(self) -> float:
+        """The logarithm of the 2-norm of the weight tensor, computed in double precision.
+
+        Example:
+            >>> layer = MPSLayer(1, 1, 1, noise=0.0)  # a core (1, 1), times the label core
+            >>> round(layer.log_norm() - layer.label.abs().log().item(), 4)
+            0.3466
+        """
+        return float(self._wide_state().log_norm())
+
+    def _wide_state(self) -> MatrixProductState:
+        state = self.to_state().detach()
+        return state.to("complex128" if state.dtype.is_complex else "float64")
 
     def to_state(self) -> MatrixProductState:
         """This layer as a matrix product state of n + 1 cores, in chain order, the label core among them.
@@ -366,21 +341,6 @@ class MPSLayer(nn.Module):
         layer.label.data.copy_(label)
         return layer, error
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Writes the layer to one safetensors file; `tnml.load` reads it.
-
-        Raises:
-            InputError: the file cannot be written, or the feature map is a user's function.
-
-        Example:
-            >>> import tempfile, os, tnml
-            >>> with tempfile.TemporaryDirectory() as folder:
-            ...     MPSLayer(4, 2).save(os.path.join(folder, "m.safetensors"))
-            ...     tnml.load(os.path.join(folder, "m.safetensors")).n_sites
-            4
-        """
-        write_model(path, self.state_dict(), {"format": FORMAT, "kind": "layer", "config": self.config})
-
     def extra_repr(self) -> str:
         """Sites, outputs, bond dimension and feature map."""
         return (
@@ -388,9 +348,20 @@ class MPSLayer(nn.Module):
             f"features={self.features.name!r}, label_site={self.label_site}, engine={self.engine!r}"
         )
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Takes bonds and label site over from the state, so that a saved state loads into a fresh layer."""
-        layout, label = state_dict.get(prefix + "layout"), state_dict.get(prefix + "label")
+    def adopt_(self, state: Mapping[str, Any], prefix: str) -> None:
+        """Takes bonds and label site over from the state, where it is one of this layer's sites and outputs.
+
+        Args:
+            state: a state dict.
+            prefix: of this layer's names in it.
+
+        Example:
+            >>> layer = MPSLayer(4, 2, 3)
+            >>> layer.adopt_(MPSLayer(4, 2, 1).state_dict(), "")
+            >>> layer.bond_dims
+            [1, 1, 1, 1, 1, 1]
+        """
+        layout, label = state.get(prefix + "layout"), state.get(prefix + "label")
         if (
             isinstance(layout, Tensor)
             and isinstance(label, Tensor)
@@ -400,13 +371,8 @@ class MPSLayer(nn.Module):
         ):
             label_site, *bonds = layout.tolist()
             shape = chain_shape_of(self.n_sites, self.features.dim, bonds, label_site)
-            if state_dict.get(prefix + "weight", self.weight).shape == (shape.n_weights,):
+            if state.get(prefix + "weight", self.weight).shape == (shape.n_weights,):
                 self._adopt(shape)
-        before = self.order.clone()
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        if not torch.equal(before, self.order):
-            self._raster = bool(torch.equal(self.order.cpu(), torch.arange(self.n_sites)))
-            self._arguments["order"] = self.order.tolist()
 
     def _adopt(self, shape: ChainShape) -> None:
         """Gives the parameters, zeroed, the sizes of another chain; they stay the same `nn.Parameter`s."""

@@ -14,6 +14,7 @@ from tnml.loop.options import LoopOptions
 from tnml.loop.protocols import Callback, Reporter
 from tnml.loop.results import Row
 from tnml.nn import MPSLayer
+from tnml.nn.networks import can, classes_with
 from tnml.training.batches import HeldOut
 from tnml.training.dmrg.options import SweepOptions
 from tnml.training.dmrg.run import SweepRun
@@ -184,15 +185,17 @@ def check_layer(layer: MPSLayer) -> None:
     """Raises unless sweeps can train this layer.
 
     Raises:
-        InputError: it is complex, or has one site.
+        InputError: it is no network that sweeps train, it is complex, or has one site.
 
     Example:
         >>> check_layer(MPSLayer(1, 2))
         Traceback (most recent call last):
         tnml.errors.InputError: sweeps need at least two sites, got 1; train it with gradients
     """
-    if not isinstance(layer, MPSLayer):
-        raise InputError(f"sweeps train an MPSLayer, got {type(layer).__name__}; train it with gradients")
+    if not can(layer, "sweeps"):
+        raise InputError(
+            f"sweeps train an {classes_with('sweeps')}, got {type(layer).__name__}; train it with gradients"
+        )
     if layer.n_sites < 2:
         raise InputError(f"sweeps need at least two sites, got {layer.n_sites}; train it with gradients")
     if layer.weight.is_complex():
@@ -214,7 +217,7 @@ def _train(
     loss = options.loss_for(data.task)
     part, held = data.parts(options.validation, options.seed)
     identity = {**data.identity(), **model_identity(layer, LoopOptions())}
-    for name in ("model.bond_dim", "model.label_site"):  # sweeps change them: the start does not matter
+    for name in ("model.bond_dim", "model.label_site", "buffer layout"):  # sweeps change them
         identity.pop(name, None)
     history, bonds, seconds = SweepRun(
         layer=layer,

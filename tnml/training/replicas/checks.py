@@ -5,6 +5,7 @@ from typing import Any
 
 from tnml.errors import InputError
 from tnml.nn import MPSLayer
+from tnml.nn.networks import can, classes_with
 from tnml.training.options import TrainOptions, check_for_task
 from tnml.training.tasks import Task
 
@@ -45,8 +46,9 @@ def check_layers(layers: Sequence[MPSLayer]) -> None:
     if not layers:
         raise InputError("expected at least one layer, got none")
     for number, layer in enumerate(layers):
-        if not isinstance(layer, MPSLayer):
-            raise InputError(f"layer {number} must be an MPSLayer, got {type(layer).__name__}")
+        if not can(layer, "replicas"):
+            names = classes_with("replicas")
+            raise InputError(f"layer {number} must be an {names}, got {type(layer).__name__}")
         if layer.bond_dropout.p or layer.site_dropout.p:
             raise InputError(f"layer {number} has dropout, which draws for one layer; train it by itself")
         if layer.weight.is_complex():

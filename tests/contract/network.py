@@ -1,0 +1,19 @@
+"""The contract of networks. A new network is tested by a subclass that gives what `Member` asks for.
+
+    class TestRing(NetworkContract):
+        network = "ring"
+        options: ClassVar = {"bond_dim": 3}
+        others: ClassVar = [{"bond_dim": 2}]
+
+        def weight_tensor(self, layer):
+            ...
+
+Where the table does not hold the network, `row` puts it there for the time of a test.
+"""
+
+from contract.network_life import LivesAsALayer
+from contract.network_numbers import RightNumbers
+
+
+class NetworkContract(RightNumbers, LivesAsALayer):
+    """All tests of a network."""

@@ -1,0 +1,83 @@
+"""Every network of tnml, and one that it does not know, under the contract of networks."""
+
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.register_assert_rewrite("contract.network_numbers", "contract.network_life")
+
+from contract.network import NetworkContract  # noqa: E402  (first its asserts are rewritten)
+from toy_network import TOY  # noqa: E402
+
+from tnml.errors import InputError  # noqa: E402
+from tnml.nn import NETWORKS, MPSLayer, make_layer  # noqa: E402
+
+
+class Chains(NetworkContract):
+    network = "mps"
+
+    def weight_tensor(self, layer: Any) -> Tensor:
+        """Core by core; every leg in the place of its core, then the label's at the end."""
+        tensors = layer.tensors()
+        found = torch.ones(1, 1, dtype=tensors["label"].dtype)
+        for core in tensors.values():
+            found = torch.einsum("pl,ldr->pdr", found, core).flatten(0, 1)
+        legs = [core.shape[1] for core in tensors.values()]
+        return found.reshape(legs).movedim(list(tensors).index("label"), -1)
+
+    def cuts(self, layer: Any) -> list[list[int]]:
+        legs = [*range(layer.n_sites)]
+        legs.insert(list(layer.tensors()).index("label"), layer.n_sites)
+        return [legs[:cut] for cut in range(1, len(legs))]
+
+
+class TestMPS(Chains):
+    options: ClassVar = {"bond_dim": 3}
+    others: ClassVar = [{"bond_dim": 2}, {"label_site": 1}]
+
+
+class TestMPSOfRotations(Chains):
+    options: ClassVar = {"bond_dim": [1, 2, 2, 3, 3, 2, 1], "features": "trigonometric", "label_site": 0}
+    others: ClassVar = [{"bond_dim": 4}]
+
+
+class TestMPSOnAFittedPath(Chains):
+    options: ClassVar = {
+        "bond_dim": 2,
+        "features": {"name": "rbf", "dim": 3, "normalise": False},
+        "label_site": 5,
+    }
+    others: ClassVar = [{"bond_dim": 4}]
+
+
+class TestToy(NetworkContract):
+    network, row = "toy", TOY
+    options: ClassVar = {"rank": 3}
+    others: ClassVar = [{"rank": 2}]
+    program = "from toy_network import ToyLayer as Layer"
+
+    def weight_tensor(self, layer: Any) -> Tensor:
+        """Term by term the products of all vectors, then the label matrix mixes the terms."""
+        vectors, label = layer.tensors().values()
+        found = torch.ones(1, label.shape[1], dtype=label.dtype)
+        for own in vectors:
+            found = torch.einsum("pr,dr->pdr", found, own).flatten(0, 1)
+        return (found @ label.T).reshape([own.shape[0] for own in vectors] + [label.shape[0]])
+
+    def cuts(self, layer: Any) -> list[list[int]]:
+        return [[site] for site in range(layer.n_sites)]
+
+
+def test_a_row_taken_out_leaves_the_table_as_it_was() -> None:
+    assert list(NETWORKS) == ["mps"]
+    with pytest.raises(InputError, match="unknown network 'toy'"):
+        make_layer("toy", 5, 3)
+    with pytest.raises(InputError, match="a network is a name or a mapping with a 'name', got 3"):
+        make_layer(3, 5, 3)  # type: ignore[arg-type]
+
+
+def test_arguments_for_any_network_reach_those_that_take_them() -> None:
+    layer = make_layer("mps", 4, 2, bond_dim=3, seed=2)
+    assert torch.equal(layer.weight, MPSLayer(4, 2, 3, seed=2).weight)

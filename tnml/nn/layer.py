@@ -1,0 +1,388 @@
+"""The contract of every tensor network layer: what the base class does, and what a network has to say."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from typing import Any, ClassVar, Protocol, Self, final, runtime_checkable
+
+import torch
+from jaxtyping import Float, Inexact
+from torch import Tensor, nn
+
+from tnml.checks import whole
+from tnml.errors import InputError
+from tnml.features import FEATURE_NAMES, FeatureMap, feature_map, site_order
+from tnml.files import FORMAT, write_model
+from tnml.mps import MatrixProductState
+from tnml.nn.dropout import SiteDropout
+
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "complex64": torch.complex64,
+    "complex128": torch.complex128,
+}
+
+
+class TensorNetworkLayer(nn.Module, ABC):
+    """`[b, n]` inputs in [0, 1] (or `[b, n, d]` features) to `[b, c]` outputs, by a tensor network.
+
+        order, feature map, site dropout  ->  features [b, n, d]  ->  contract  ->  value [b, c], exponent [b]
+
+    The outputs are `value * 2^exponent`, linear in the features of every site. Everything before and after
+    `contract` is here and final; what a network is stands in its abstract members. Its parameters have one
+    dtype, and a fresh layer gives outputs of order one where the feature map has identity weights.
+
+    Args:
+        n_sites: number of sites n (pixels).
+        out_features: number of outputs c.
+        features: a name, spec, callable or `FeatureMap`; see `tnml.features.feature_map`.
+        order: site order, a name or a permutation; see `tnml.features.site_order`.
+        shape: `(height, width)` of the image behind the sites, for the order.
+        site_dropout: probability of replacing a site's features by `neutral` in training.
+
+    Raises:
+        InputError: an argument is out of range; the text says which and what to do.
+
+    Example:
+        >>> from tnml.nn import MPSLayer
+        >>> layer = MPSLayer(4, 2)
+        >>> isinstance(layer, TensorNetworkLayer), layer.network, list(layer.tensors())
+        (True, 'mps', ['core.0', 'core.1', 'label', 'core.2', 'core.3'])
+    """
+
+    order: Tensor
+    neutral: Tensor
+
+    may_change: ClassVar[frozenset[str]] = frozenset()
+    """Names in `config` that a resumed run may change, because they change the rounding and not the model."""
+
+    def __init__(
+        self,
+        n_sites: int,
+        out_features: int,
+        *,
+        features: str | Mapping[str, Any] | Callable[[Tensor], Tensor] | FeatureMap = "linear",
+        order: str | Sequence[int] = "raster",
+        shape: tuple[int, int] | None = None,
+        site_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.n_sites = whole("n_sites", n_sites, 1)
+        self.out_features = whole("out_features", out_features, 1)
+        self.features = feature_map(features)
+        self.site_dropout = SiteDropout(site_dropout)
+        sites = site_order(order, shape, self.n_sites)
+        self._arguments = {
+            "order": order if isinstance(order, str) else [int(i) for i in order],
+            "shape": shape if shape is None else tuple(map(int, shape)),
+        }
+        self.register_buffer("order", sites)
+        self.register_buffer("neutral", neutral_of(self.features, self.n_sites).float().clone())
+        self._raster = bool(torch.equal(self.order, torch.arange(self.n_sites)))
+
+    @property
+    @abstractmethod
+    def network(self) -> str:
+        """Its name in `tnml.nn.NETWORKS`, which model files keep; write `network = "..."` in the class."""
+
+    @abstractmethod
+    def contract(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """`value [b, c]` and the binary logarithm `exponent [b]` of its scale, of features `[b, n, d]`.
+
+        The exponent must not carry a gradient; take a power of two out wherever the value could overflow.
+        """
+
+    @abstractmethod
+    def rescale_(self, x: Tensor, weight: Tensor | None = None) -> Self:
+        """This layer, its parameters set so that the outputs of the samples `x` are of order one."""
+
+    @abstractmethod
+    def own_config(self) -> dict[str, Any]:
+        """The arguments that this network has beyond those of the base class and dtype, ready for JSON."""
+
+    @abstractmethod
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The tensors whose contraction with the features is the output, as a dense oracle needs them."""
+
+    @property
+    @abstractmethod
+    def bond_dims(self) -> list[int]:
+        """The dimensions of its bonds."""
+
+    @abstractmethod
+    def bonds(self) -> list[Tensor]:
+        """What each cut carries, in double precision without gradient: Schmidt values or a matrix.
+
+        The cuts are of the weight tensor, label leg included. Schmidt values `[k]` descend, their squares add
+        up to 1; of a matrix `[k, l]` the singular values are, up to one factor, the Schmidt values.
+
+        Raises:
+            InputError: the weight tensor is zero or not finite.
+        """
+
+    @abstractmethod
+    def log_norm(self) -> float:
+        """The logarithm of the 2-norm of the weight tensor, computed in double precision."""
+
+    @abstractmethod
+    def adopt_(self, state: Mapping[str, Any], prefix: str) -> None:
+        """Takes over, before a state is loaded, the sizes that it has; nothing where sizes are fixed.
+
+        Args:
+            state: a state dict, perhaps incomplete or not of this network at all: torch complains afterwards.
+            prefix: of this layer's names in it.
+        """
+
+    @final  # type: ignore[misc]  # in torch it is an attribute
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs `[b, c]` of inputs `[b, n]` in [0, 1], or of features `[b, n, d]`.
+
+        Raises:
+            InputError: `x` has another shape.
+        """
+        value, exponent = self._contracted(x)
+        return value * torch.exp2(exponent).unsqueeze(-1).to(value.dtype)
+
+    @final
+    def log_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`value [b, c]` and `log_scale [b]`, the outputs being `value * exp(log_scale)`.
+
+        Nothing overflows or vanishes, however many sites there are; only the gradient of `value` is recorded.
+
+        Example:
+            >>> from tnml.nn import MPSLayer
+            >>> value, log_scale = MPSLayer(4, 2).log_forward(torch.rand(3, 4))
+            >>> value.shape, log_scale.shape
+            (torch.Size([3, 2]), torch.Size([3]))
+        """
+        value, exponent = self._contracted(x)
+        return value, exponent * math.log(2)
+
+    @final
+    def _contracted(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.local_features(x)
+        if self.training and self.site_dropout.p > 0:
+            features = self.site_dropout(features, self.neutral)
+        return self.contract(features)
+
+    @final
+    def local_features(self, x: Tensor) -> Tensor:
+        """Features `[b, n, d]` in the network's order, of inputs `[b, n]` or features `[b, n, d]` as given.
+
+        Raises:
+            InputError: the shape is not one of these.
+
+        Example:
+            >>> from tnml.nn import MPSLayer
+            >>> MPSLayer(4, 2).local_features(torch.zeros(1, 4))[0, 0]
+            tensor([1., 0.])
+        """
+        featured = x.dim() == 3 and x.shape[2] == self.features.dim
+        if x.shape[1:2] != (self.n_sites,) or not (x.dim() == 2 or featured):
+            raise InputError(
+                f"expected inputs [b, {self.n_sites}] or features [b, {self.n_sites}, {self.features.dim}], "
+                f"got {list(x.shape)}; flatten images to one row per sample"
+            )
+        if not self._raster:
+            x = x.index_select(1, self.order)
+        return (x if featured else self.features(x)).to(self.dtype)
+
+    @property
+    @final
+    def dtype(self) -> torch.dtype:
+        """The dtype of the parameters."""
+        for parameter in self._parameters.values():  # quicker than `parameters()`: this is on the hot path
+            if parameter is not None:
+                return parameter.dtype
+        return next(self.parameters()).dtype
+
+    @property
+    @final
+    def config(self) -> dict[str, Any]:
+        """Arguments that rebuild this layer (not its weights), ready for JSON: `type(layer)(**layer.config)`.
+
+        Raises:
+            InputError: the feature map is the user's own function, which no file can hold.
+        """
+        if self.features.name not in FEATURE_NAMES:
+            raise InputError(
+                f"the feature map {self.features.name!r} is a function, which no file can hold; "
+                "save the state dict and rebuild the layer with the function"
+            )
+        return {**self._facts(), "features": self.features.spec, **self._arguments}
+
+    @final
+    def identity(self) -> dict[str, Any]:
+        """What has to be the same where a run is resumed: `config` without what `may_change`.
+
+        Of a feature map that is the user's own function it has what can be said of a function.
+
+        Example:
+            >>> from tnml.nn import MPSLayer
+            >>> layer = MPSLayer(4, 2)
+            >>> set(layer.config) - set(layer.identity())
+            {'engine'}
+        """
+        if self.features.name in FEATURE_NAMES:
+            facts = self.config
+        else:
+            function = str(self.features.options.get("function", self.features.name)).rpartition(".")[2]
+            described = f"{function} with {self.features.dim} components"
+            facts = {**self._facts(), "features": described, "order": self.order.tolist()}
+        return {name: value for name, value in facts.items() if name not in self.may_change}
+
+    @final
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "n_sites": self.n_sites,
+            "out_features": self.out_features,
+            **self.own_config(),
+            "site_dropout": self.site_dropout.p,
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    @final
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the layer to one safetensors file; `tnml.load` reads it.
+
+        Raises:
+            InputError: the file cannot be written, or the feature map is a user's function.
+
+        Example:
+            >>> import tempfile, os, tnml
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     tnml.nn.MPSLayer(4, 2).save(os.path.join(folder, "m.safetensors"))
+            ...     tnml.load(os.path.join(folder, "m.safetensors")).n_sites
+            4
+        """
+        facts = {"format": FORMAT, "kind": "layer", "network": self.network, "config": self.config}
+        write_model(path, self.state_dict(), facts)
+
+    @final
+    @torch.no_grad()
+    def typical_log_norm(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The (lower) median over the samples of log |f(x)| / sqrt(c), without dropout.
+
+        Args:
+            x: `[b, n]` or `[b, n, d]`.
+            weight: `[b]`, at least 0: how often each sample counts; None counts all alike.
+
+        Raises:
+            InputError: the weights are not `[b]`, one is negative or not finite, or all are zero.
+
+        Example:
+            >>> from tnml.nn import MPSLayer
+            >>> layer, x = MPSLayer(4, 2), torch.rand(3, 4)
+            >>> a = layer.typical_log_norm(x, torch.tensor([2.0, 0.0, 1.0]))
+            >>> bool(a == layer.typical_log_norm(x[[0, 0, 2]]))
+            True
+        """
+        was_training = self.training
+        value, log_scale = self.eval().log_forward(x)
+        self.train(was_training)
+        log_norm = value.abs().square().mean(-1).sqrt().log() + log_scale
+        return log_norm.median() if weight is None else weighted_median(log_norm, weight)
+
+    @final
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Takes sizes and site order over from the state, so that a saved state loads into a fresh layer."""
+        self.adopt_(state_dict, prefix)
+        before = self.order.clone()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if not torch.equal(before, self.order):
+            self._raster = bool(torch.equal(self.order.cpu(), torch.arange(self.n_sites)))
+            self._arguments["order"] = self.order.tolist()
+
+
+@runtime_checkable
+class Chain(Protocol):
+    """A layer that is a chain with a label core: one with a matrix product state, in the order of its sites.
+
+    Example:
+        >>> from tnml.nn import MPSLayer
+        >>> isinstance(MPSLayer(4, 2), Chain), isinstance(nn.Linear(4, 2), Chain)
+        (True, False)
+    """
+
+    @property
+    def label_site(self) -> int:
+        """Number of sites before the label core."""
+
+    def to_state(self) -> MatrixProductState:
+        """The state, its label core marked."""
+
+
+@runtime_checkable
+class Compressible(Protocol):
+    """A layer of which a smaller copy can be made.
+
+    Example:
+        >>> from tnml.nn import MPSLayer
+        >>> isinstance(MPSLayer(4, 2), Compressible)
+        True
+    """
+
+    def compressed(
+        self,
+        *,
+        max_bond: int | Sequence[int] | None = None,
+        max_error: float | None = None,
+        samples: Tensor | None = None,
+    ) -> tuple[TensorNetworkLayer, float]:
+        """A copy with smaller bonds, and its relative error: by the tensor, or by samples."""
+
+
+def neutral_of(features: FeatureMap, n_sites: int, path: Tensor | None = None) -> Inexact[Tensor, "n d"]:
+    """Features whose product with the path weights w is 1 at every site, w / |w|²: what a dropped site holds.
+
+    Args:
+        features: the local feature map.
+        n_sites: number of sites n.
+        path: w `[n, d]`; None takes the identity weights of the map, or ones where it has none.
+
+    Example:
+        >>> neutral_of(feature_map("linear"), 1)
+        tensor([[0.5000, 0.5000]])
+    """
+    if path is None:
+        path = torch.tensor(features.identity or (1.0,) * features.dim).expand(n_sites, features.dim)
+    return path / path.square().sum(-1, keepdim=True).clamp_min(1e-12)
+
+
+def check_weight(weight: Tensor, count: int) -> None:
+    """Raises unless these are the weights of so many samples.
+
+    Raises:
+        InputError: they are not `[count]`, one is negative or not finite, or all are zero.
+
+    Example:
+        >>> check_weight(torch.tensor([1.0, 0.0]), 2)
+    """
+    if weight.shape != (count,):
+        raise InputError(f"expected one weight per sample [{count}], got {list(weight.shape)}")
+    if not bool((torch.isfinite(weight) & (weight >= 0)).all()) or not bool(weight.any()):
+        raise InputError("weights must be finite and at least 0, and one of them above 0")
+
+
+def weighted_median(values: Float[Tensor, " b"], weight: Tensor) -> Float[Tensor, ""]:
+    """The lower median of weighted values: the least one at which half of the weight is reached.
+
+    Args:
+        values: to choose from; with a NaN among them the median is NaN.
+        weight: `[b]`, at least 0; whole numbers give the median of the values repeated as often.
+
+    Raises:
+        InputError: the weights do not fit; see `check_weight`.
+
+    Example:
+        >>> weighted_median(torch.tensor([3.0, 1.0, 2.0]), torch.tensor([3.0, 1.0, 1.0]))
+        tensor(3.)
+    """
+    check_weight(weight, len(values))
+    if bool(values.isnan().any()):
+        return values.new_tensor(math.nan)
+    ordered, places = values.sort()
+    reached = weight.double()[places].cumsum(0)
+    return ordered[int((reached < reached[-1] / 2).sum())]
