@@ -19,7 +19,7 @@ from tnml.pde import (
     preset,
     solve,
 )
-from tnml.pde.noise import sign_design
+from tnml.pde.paths.noise import sign_design
 from tnml.pde.solve import OnPaths, loss_of
 
 SMALL = {"iterations": 3, "reports": 1, "paths": 4, "time_steps": 4, "width": 8, "device": "cpu"}

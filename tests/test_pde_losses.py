@@ -21,8 +21,8 @@ from tnml.pde import (
     euler_maruyama,
     increments,
 )
-from tnml.pde.noise import sign_design
-from tnml.pde.smoothing import sample_paths
+from tnml.pde.paths.noise import sign_design
+from tnml.pde.paths.pilot import sample_paths
 
 M, N = 5, 4
 KINDS = ["soft", "multiplicative", "additive", "smoothed"]

@@ -8,8 +8,9 @@ import torch
 from pde_oracles import brownian_bridge
 
 from tnml.errors import InputError
-from tnml.pde import BlackScholesBarenblatt, HestonCall, Problem, euler_maruyama, increments, noise
-from tnml.pde.noise import bridge, sign_design
+from tnml.pde import BlackScholesBarenblatt, HestonCall, Problem, euler_maruyama, increments
+from tnml.pde.paths import noise
+from tnml.pde.paths.noise import bridge, sign_design
 
 METHODS = ["normal", "signs", "sobol"]
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from tnml.checks import whole
 from tnml.errors import InputError
 from tnml.pde.derivatives import Function
-from tnml.pde.noise import increments
-from tnml.pde.paths import Paths, euler_maruyama
+from tnml.pde.paths.noise import increments
+from tnml.pde.paths.simulation import Paths, euler_maruyama
 from tnml.pde.problem import Problem
-from tnml.randomness import Noise
+from tnml.pde.streams import MEASURED
 
 _POINTS = 2**14  # points evaluated at once
 
@@ -103,7 +103,7 @@ def fresh_paths(
         problem.horizon / time_steps,
         seed=seed,
         step=number,
-        stream=Noise.ACCURACY,
+        stream=MEASURED,
         dtype=dtype,
         device=device,
     )

@@ -4,7 +4,7 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType
+from types import CodeType, FunctionType, MappingProxyType, MethodType
 from typing import Any
 
 import torch
@@ -17,6 +17,30 @@ from tnml.pde.problem import Problem
 _DEEP = 6  # functions within functions, at most so many
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 _FREE_OF_LOSS = frozenset({"chunk"})  # changes time and memory only
+# Where functions and classes were before they moved: the texts in the checkpoints of older runs name these.
+_FORMER_MODULES = MappingProxyType(
+    {
+        "tnml.nn.mps.layer": "tnml.nn.mps_layer",
+        "tnml.nn.tt.embedding": "tnml.nn.tt_embedding",
+        "tnml.nn.tt.linear": "tnml.nn.tt_linear",
+        "tnml.nn.tt.module": "tnml.nn.tt_module",
+        "tnml.nn.tt.network": "tnml.nn.tnn",
+        "tnml.pde.ansatz.ansatz": "tnml.pde.ansatz",
+        "tnml.pde.equations.allen_cahn": "tnml.pde.problems",
+        "tnml.pde.equations.arithmetic_basket": "tnml.pde.option_problems",
+        "tnml.pde.equations.black_scholes_barenblatt": "tnml.pde.problems",
+        "tnml.pde.equations.geometric_basket": "tnml.pde.option_problems",
+        "tnml.pde.equations.hamilton_jacobi_bellman": "tnml.pde.problems",
+        "tnml.pde.equations.heat": "tnml.pde.problems",
+        "tnml.pde.equations.heston": "tnml.pde.option_problems",
+        "tnml.pde.equations.terms": "tnml.pde.option_problems",
+        "tnml.pde.losses.deep_bsde": "tnml.pde.deep_bsde",
+        "tnml.pde.losses.euler": "tnml.pde.losses",
+        "tnml.pde.losses.unbiased": "tnml.pde.losses",
+        "tnml.pde.paths.noise": "tnml.pde.noise",
+        "tnml.pde.paths.simulation": "tnml.pde.paths",
+    }
+)
 # What the paths and the losses take from a problem; `exact` and `reference` are only compared with.
 _OF_PROBLEM = (
     *("terminal", "diffusion", "drift", "driver", "driver_value", "driver_direction", "terminal_gradient"),
@@ -120,7 +144,9 @@ def check_same(checkpoint: Mapping[str, Any], identity: Mapping[str, Any], sourc
 
 
 def _name(value: object) -> str:
-    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    module = getattr(value, "__module__", "")
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    return f"{_FORMER_MODULES.get(module, module)}.{name}"
 
 
 def _hash(*parts: object) -> str:

@@ -1,7 +1,6 @@
 """Everything that can be chosen about solving an equation, and the recipes of the named problems."""
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
@@ -13,10 +12,11 @@ from tnml.checks import number, whole
 from tnml.errors import InputError, choose
 from tnml.loop.options import AVERAGES, SCHEDULES, check_device
 from tnml.nn import TNN
-from tnml.pde.ansatz import TERMINALS, Ansatz, make_network
-from tnml.pde.deep_bsde import DeepBSDE
+from tnml.pde.ansatz.ansatz import TERMINALS, Ansatz
+from tnml.pde.ansatz.network import make_network
+from tnml.pde.equations.table import EQUATIONS
+from tnml.pde.losses.deep_bsde import DeepBSDE
 from tnml.pde.problem import Problem
-from tnml.pde.problems import PROBLEMS
 from tnml.training import LoopOptions
 
 LOSS_NAMES = ("auto", "euler", "unbiased", "deep-bsde")
@@ -52,8 +52,8 @@ class SolveOptions:
         group: of "unbiased" only: noises in each of its two groups.
         group_noise: of "unbiased" only: of the noises in those groups: "signs" or "normal", see
             `tnml.pde.increments`; or "design", which replaces the two groups by one of sign vectors that
-            leave hardly any noise, see `tnml.pde.noise.sign_design`: for few dimensions, since there are 2 d
-            of them or more.
+            leave hardly any noise, see `tnml.pde.paths.noise.sign_design`: for few dimensions, since there
+            are 2 d of them or more.
         ahead: of "unbiased" only: how far it looks ahead from every point, as a part of a time step, above 0
             and at most 1; see `tnml.pde.UnbiasedLoss`.
         relative: of "unbiased" only: whether its residuals are divided by |u|, for solutions far from zero.
@@ -187,7 +187,7 @@ class SolveOptions:
         return loop, -(-total // epochs)
 
     def make_network(self, dim: int) -> TNN:
-        """A network from (t, x) to u as the options say, see `tnml.pde.ansatz.make_network`.
+        """A network from (t, x) to u as the options say, see `tnml.pde.ansatz.network.make_network`.
 
         Args:
             dim: space coordinates of the problem.
@@ -296,25 +296,6 @@ class SolveOptions:
         }
 
 
-# What differs from the defaults, by the name of the problem.
-_RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "bsb": {
-            "terminal": "multiplicative",
-            "relative": True,
-            "paths": 8,
-            "iterations": 10_000,
-            "ema_decay": 0.999,
-        },
-        "allen-cahn": {"iterations": 4000},
-        "geometric-basket": {"iterations": 4000},
-        "arithmetic-basket": {"iterations": 4000},
-        # Two dimensions: four sign vectors leave no noise, so that a short step shows what is left.
-        "heston": {"group_noise": "design", "dtype": "float64", "ahead": 0.2, "iterations": 4000},
-    }
-)
-
-
 def preset(problem: Problem | str, **changes: Any) -> SolveOptions:
     """The options that suit a named problem; the defaults for any other, and for problems of one's own.
 
@@ -330,14 +311,14 @@ def preset(problem: Problem | str, **changes: Any) -> SolveOptions:
         'multiplicative'
     """
     if isinstance(problem, str):
-        choose("problem", problem, PROBLEMS)
+        choose("problem", problem, EQUATIONS)
         name = problem
     else:
         name = problem.name if problem.options is not None else ""
     known = {field.name: field.name for field in dataclasses.fields(SolveOptions)}
     for change in changes:
         choose("option", change, known)
-    recipe = _RECIPES.get(name, {})
+    recipe = EQUATIONS[name].recipe if name in EQUATIONS else {}
     if changes.get("loss") == "deep-bsde":
         recipe = {option: value for option, value in recipe.items() if option not in _OF_U}
     return SolveOptions(**{**recipe, **changes})

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from tnml.errors import InputError
 from tnml.loop.results import TrainingDiverged
-from tnml.pde.ansatz import Ansatz
-from tnml.pde.deep_bsde import DeepBSDE
-from tnml.pde.paths import Paths, euler_maruyama
+from tnml.pde.ansatz.ansatz import Ansatz
+from tnml.pde.losses.deep_bsde import DeepBSDE
+from tnml.pde.paths.simulation import Paths, euler_maruyama
 
 _POINTS = 2**14  # points looked at at once
 _BEFORE = 50  # steps between two looks of the loop at its loss

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tnml.errors import InputError
 from tnml.pde.checks import check_dim, check_positive
-from tnml.pde.sampling import antithetic_mean
+from tnml.pde.paths.sampling import antithetic_mean
 
 _EULER_STEPS = 100  # of the trivial baseline, where no exact step to the horizon is known
 

@@ -15,12 +15,12 @@ from tnml.errors import InputError
 from tnml.files import FORMAT, read_model, write_model
 from tnml.loop.results import Row
 from tnml.pde.accuracy import Along, PathErrors, along, fresh_paths, path_errors, values_along
-from tnml.pde.ansatz import Ansatz
-from tnml.pde.deep_bsde import DeepBSDE
+from tnml.pde.ansatz.ansatz import Ansatz
+from tnml.pde.equations.table import problem as named_problem
+from tnml.pde.losses.deep_bsde import DeepBSDE
 from tnml.pde.options import SolveOptions
-from tnml.pde.paths import Paths
+from tnml.pde.paths.simulation import Paths
 from tnml.pde.problem import Problem, Reference
-from tnml.pde.problems import problem as named_problem
 from tnml.randomness import forked_rng
 
 KIND = "pde-solution"

@@ -18,16 +18,18 @@ from tnml.loop.protocols import Reporter
 from tnml.loop.results import Row, TrainingDiverged
 from tnml.pde.accuracy import exact_along, fresh_paths, relative_l2, values_along
 from tnml.pde.budget import iterations_of, seconds_per_iteration
-from tnml.pde.deep_bsde import DeepBSDE, DeepBSDELoss
 from tnml.pde.identity import check_same, identity_of
-from tnml.pde.losses import EulerLoss, UnbiasedLoss
-from tnml.pde.noise import increments, sign_design
+from tnml.pde.losses.deep_bsde import DeepBSDE, DeepBSDELoss
+from tnml.pde.losses.euler import EulerLoss
+from tnml.pde.losses.unbiased import UnbiasedLoss
 from tnml.pde.options import LOSS_NAMES, NETWORKS, SolveOptions, preset
 from tnml.pde.path_checks import examine, explained
-from tnml.pde.paths import Paths, euler_maruyama
+from tnml.pde.paths.noise import increments, sign_design
+from tnml.pde.paths.simulation import Paths, euler_maruyama
 from tnml.pde.problem import Problem
 from tnml.pde.solution import Solution
-from tnml.randomness import Noise, Stream, forked_rng, step_seed
+from tnml.pde.streams import LOOK_AHEAD, WEIGHTS
+from tnml.randomness import forked_rng, step_seed
 
 Loss = Callable[[Any, Problem, Paths], Tensor]  # (model, problem, paths) -> mean over the paths
 
@@ -90,7 +92,7 @@ def solve(
     options, network = _asked(problem, network, name, options)
     chosen = loss_of(options, problem.dim) if loss is None or isinstance(loss, str) else loss
     with forked_rng(torch.device("cpu")):
-        torch.manual_seed(step_seed(options.seed, 0, stream=Stream.WEIGHTS))
+        torch.manual_seed(step_seed(options.seed, 0, stream=WEIGHTS))
         model = options.make_model(problem, network)
         start = {name: value.clone() for name, value in model.state_dict().items()}
         on_paths = OnPaths(problem, options, chosen)
@@ -211,7 +213,7 @@ class OnPaths:
             dt,
             method="signs" if named else options.group_noise,
             first=first,
-            stream=Noise.AHEAD,
+            stream=LOOK_AHEAD,
             **shared,  # type: ignore[arg-type]
         )
         fresh = drawn.view(count, n, -1, d)

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tnml.errors import InputError, choose
-from tnml.randomness import Stream, generator
+from tnml.pde.streams import NORMAL, SHIFT
+from tnml.randomness import generator
 
 _BLOCK = 16  # paths drawn from one generator; even, so that a pair of antithetic paths is in one block
 _METHODS = {name: name for name in ("normal", "signs", "sobol")}
@@ -106,7 +107,7 @@ def _standard(
     blocks = range(first // _BLOCK, -(-(first + m) // _BLOCK))
     drawn = torch.empty(len(blocks) * _BLOCK, n, d, dtype=dtype)
     for place, block in enumerate(blocks):
-        source = generator(seed, step, block, Stream.NORMAL + 16 * stream)
+        source = generator(seed, step, block, NORMAL + 16 * stream)
         part = drawn[place * _BLOCK : (place + 1) * _BLOCK]
         if method == "normal":
             part.normal_(generator=source)
@@ -129,9 +130,7 @@ def _sobol(m: int, n: int, d: int, seed: int, step: int, stream: int, first: int
         if first
         else engine.draw(m, dtype=torch.float64)
     )
-    shift = torch.rand(
-        n * d, dtype=torch.float64, generator=generator(seed, step, 0, Stream.SOBOL + 16 * stream)
-    )
+    shift = torch.rand(n * d, dtype=torch.float64, generator=generator(seed, step, 0, SHIFT + 16 * stream))
     uniform = ((points + shift) % 1.0).clamp(1e-15, 1 - 1e-15)
     return torch.einsum("kn,mkd->mnd", bridge(n), torch.special.ndtri(uniform).view(m, n, d))
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tnml.pde.paths import Paths
+from tnml.pde.paths.simulation import Paths
 
 
 def summed(

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from tnml.errors import InputError, choose
 from tnml.nn.tt.network import ACTIVATIONS
-from tnml.pde.losses import PathLoss
-from tnml.pde.paths import Paths
+from tnml.pde.losses.path_loss import PathLoss
+from tnml.pde.paths.pilot import sample_paths, terminal_values
+from tnml.pde.paths.simulation import Paths
 from tnml.pde.problem import Problem
-from tnml.pde.smoothing import sample_paths, terminal_values
 
 
 def hidden_widths(dim: int) -> tuple[int, int]:

@@ -1,0 +1,24 @@
+"""Terms that several equations share."""
+
+from torch import Tensor
+
+
+def times_y(t: Tensor, x: Tensor, y: Tensor, *, rate: float) -> Tensor:
+    """The driver `rate y`, of discounting.
+
+    Example:
+        >>> one = torch.ones(1, 1)
+        >>> times_y(one, one, one, rate=0.5)
+        tensor([[0.5000]])
+    """
+    return rate * y
+
+
+def time_to_go(t: Tensor, horizon: float) -> Tensor:
+    """`horizon - t` in float64; 0 after the horizon, where float32's 0.3 already lies for one of 0.3.
+
+    Example:
+        >>> time_to_go(torch.tensor([[0.25], [2.0]]), 1.0).tolist()
+        [[0.75], [0.0]]
+    """
+    return (horizon - t.double()).clamp(min=0)
