@@ -226,10 +226,10 @@ def test_coupled_paths_wait_for_a_solution():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"m": 0}, "must be positive"),
-        ({"dt": 0.0}, "must be positive"),
-        ({"dt": math.nan}, "must be positive"),
-        ({"first": -1}, "not negative"),
+        ({"m": 0}, "m must be a whole number, at least 1"),
+        ({"dt": 0.0}, "dt must be a number, above 0"),
+        ({"dt": math.nan}, "dt must be a number, above 0"),
+        ({"first": -1}, "first must be a whole number, at least 0"),
         ({"method": "sobl"}, "did you mean 'sobol'"),
         ({"method": "sobol", "n": 300, "d": 100}, "21201"),
     ],

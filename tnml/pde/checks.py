@@ -1,39 +1,21 @@
-"""Checks that problems share."""
+"""What the numbers of an equation have to be."""
 
-import math
-import operator
-
-from tnml.errors import InputError
+from tnml.checks import number
 
 
-def check_dim(dim: object) -> int:
-    """`dim` as an int, if it is a positive integer of any kind, NumPy's for one.
+def as_number(name: str, value: object, *, above: float | None = None) -> float:
+    """`value` if it is a finite number above `above`: Python's own as it is, any other as a float.
+
+    The options of an equation are kept in files and compared when a run is resumed; there 1 and 1.0 differ,
+    and NumPy's numbers have no place.
 
     Raises:
         InputError: it is not.
 
     Example:
-        >>> check_dim(3)
-        3
+        >>> import numpy as np
+        >>> as_number("sigma", 1, above=0.0), as_number("sigma", np.float32(0.5), above=0.0)
+        (1, 0.5)
     """
-    try:
-        found = 0 if isinstance(dim, bool) else operator.index(dim)  # type: ignore[arg-type]
-    except TypeError:
-        found = 0
-    if found < 1:
-        raise InputError(f"dim must be a positive integer, got {dim!r}; give the number of coordinates")
-    return found
-
-
-def check_positive(**values: object) -> None:
-    """Raises unless every value, called by its name, is a positive finite number.
-
-    Raises:
-        InputError: one is not.
-
-    Example:
-        >>> check_positive(sigma=0.4)
-    """
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise InputError(f"{name} must be a positive finite number, got {value!r}")
+    found = number(name, value, above=above)
+    return value if isinstance(value, int | float) else found

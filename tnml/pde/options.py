@@ -8,8 +8,8 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from tnml.checks import number, whole
-from tnml.errors import InputError, choose
+from tnml.checks import number, one_of, whole
+from tnml.errors import InputError
 from tnml.loop.options import AVERAGES, SCHEDULES, check_device
 from tnml.nn import TNN
 from tnml.pde.ansatz.ansatz import TERMINALS, Ansatz
@@ -36,9 +36,9 @@ _NAMED = {
     "first": ("tt", "dense"),
 }
 # What may change when a run is resumed: `max_seconds` counts when it begins.
-_FREE = frozenset({"device", "devices", "chunk", "checkpoint_seconds", "max_seconds", "tensorboard"})
-# What is said about the network behind u(t, x), which "deep-bsde" has not.
-_OF_U = ("terminal", "network", "width", "depth", "rank", "activation", "first")
+_MAY_CHANGE = frozenset({"device", "devices", "chunk", "checkpoint_seconds", "max_seconds", "tensorboard"})
+# What describes the network behind u(t, x), which "deep-bsde" does not have.
+_OF_THE_NETWORK = ("terminal", "network", "width", "depth", "rank", "activation", "first")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ class SolveOptions:
 
     def __post_init__(self) -> None:
         for name, known in _NAMED.items():
-            choose(name, getattr(self, name), dict.fromkeys(known))
+            one_of(name, getattr(self, name), known)
         sizes = ("group", "width", "depth", "rank", "paths", "time_steps", "iterations", "reports", "devices")
         for name in sizes:
             whole(name, getattr(self, name), 1)
@@ -266,7 +266,7 @@ class SolveOptions:
 
     def _check_deep_bsde(self) -> None:
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        for name in _OF_U:
+        for name in _OF_THE_NETWORK:
             if getattr(self, name) != defaults[name]:
                 raise InputError(
                     f"{name}={getattr(self, name)!r} has no meaning for the loss 'deep-bsde', which makes "
@@ -292,7 +292,7 @@ class SolveOptions:
         return {
             name: value if isinstance(value, str | int | float) else str(value)
             for name, value in self.record().items()
-            if name not in _FREE
+            if name not in _MAY_CHANGE
         }
 
 
@@ -311,14 +311,14 @@ def preset(problem: Problem | str, **changes: Any) -> SolveOptions:
         'multiplicative'
     """
     if isinstance(problem, str):
-        choose("problem", problem, EQUATIONS)
+        one_of("problem", problem, EQUATIONS)
         name = problem
     else:
         name = problem.name if problem.options is not None else ""
-    known = {field.name: field.name for field in dataclasses.fields(SolveOptions)}
+    known = [field.name for field in dataclasses.fields(SolveOptions)]
     for change in changes:
-        choose("option", change, known)
+        one_of("option", change, known)
     recipe = EQUATIONS[name].recipe if name in EQUATIONS else {}
     if changes.get("loss") == "deep-bsde":
-        recipe = {option: value for option, value in recipe.items() if option not in _OF_U}
+        recipe = {option: value for option, value in recipe.items() if option not in _OF_THE_NETWORK}
     return SolveOptions(**{**recipe, **changes})

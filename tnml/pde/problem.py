@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tnml.checks import whole
 from tnml.errors import InputError
-from tnml.pde.checks import check_dim, check_positive
+from tnml.pde.checks import as_number
 from tnml.pde.paths.sampling import antithetic_mean
 
 _EULER_STEPS = 100  # of the trivial baseline, where no exact step to the horizon is known
@@ -125,8 +126,8 @@ class Problem:
     options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "dim", check_dim(self.dim))
-        check_positive(horizon=self.horizon)
+        object.__setattr__(self, "dim", whole("dim", self.dim, 1))
+        object.__setattr__(self, "horizon", as_number("horizon", self.horizon, above=0.0))
         object.__setattr__(self, "x0", _starting_point(self.x0, self.dim))
         self._check_combination()
         _check_factor("diffusion", self.diffusion, self.dim)
@@ -263,8 +264,8 @@ class Problem:
         """
         if self.coupled:
             raise InputError(f"{self.name!r} is coupled: without its solution X_T is not known")
-        if steps is not None and steps < 1:
-            raise InputError(f"steps must be at least 1, got {steps}")
+        if steps is not None:
+            steps = whole("steps", steps, 1)
         count = steps or (1 if self._one_step_is_exact else _EULER_STEPS)
         dt = self.horizon / count
         start = self.start(torch.float64)

@@ -1,6 +1,11 @@
-"""True values of the named problems, in float64: closed forms and integrals at any (t, x), and sampling."""
+"""True values of the named problems, in float64: closed forms and integrals at any (t, x), and sampling.
+
+The truth of every row of `tnml.pde.equations.table.EQUATIONS` is here by its name, those of added rows too.
+"""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -12,6 +17,7 @@ from tnml.pde.equations.geometric_basket import geometric_basket_call
 from tnml.pde.equations.hamilton_jacobi_bellman import hamilton_jacobi_bellman
 from tnml.pde.equations.heat import heat_equation
 from tnml.pde.equations.heston import heston_call
+from tnml.pde.equations.table import EQUATIONS
 from tnml.pde.problem import Problem, Reference
 
 __all__ = [
@@ -24,6 +30,14 @@ __all__ = [
     "heston_call",
     "monte_carlo",
 ]
+
+
+def __getattr__(name: str) -> Callable[..., Any]:
+    """The truth of a row that is not imported above."""
+    for equation in EQUATIONS.values():
+        if equation.truth is not None and equation.truth.__name__ == name:
+            return equation.truth
+    raise AttributeError(f"module 'tnml.pde.references' has no attribute {name!r}")
 
 
 def monte_carlo(problem: Problem, samples: int = 2**18, steps: int | None = None, seed: int = 0) -> Reference:

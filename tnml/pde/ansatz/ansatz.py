@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from tnml.errors import InputError, choose
+from tnml.checks import one_of, whole
+from tnml.errors import InputError
 from tnml.pde.ansatz.network import check_network, make_network
 from tnml.pde.ansatz.network_derivatives import Network, network_gradient, network_slope
 from tnml.pde.ansatz.smoothing import smoothed, smoothing_nodes
@@ -13,8 +14,8 @@ from tnml.pde.derivatives import reverse_gradient
 from tnml.pde.paths.pilot import sample_paths, terminal_values
 from tnml.pde.problem import Problem
 
-TERMINALS = {name: name for name in ("soft", "multiplicative", "additive", "smoothed")}
-_SCALINGS = {"paths": True, "none": False}
+TERMINALS = ("soft", "multiplicative", "additive", "smoothed")
+_SCALINGS = ("paths", "none")
 
 
 class Ansatz(nn.Module):
@@ -77,9 +78,9 @@ class Ansatz(nn.Module):
             check_network(network)
         self.network = network
         self.problem = problem
-        self.terminal = choose("terminal", terminal, TERMINALS)
-        self.scaling = scaling
-        if nodes < 2 or nodes % 2:
+        self.terminal = one_of("terminal", terminal, TERMINALS)
+        self.scaling = one_of("scaling", scaling, _SCALINGS)
+        if whole("nodes", nodes, 2) % 2:
             raise InputError(f"nodes come in pairs; give an even number of at least 2, got {nodes}")
         learnt = (
             [p for p in network.parameters() if p.is_floating_point()]
@@ -88,7 +89,7 @@ class Ansatz(nn.Module):
         )
         like = learnt[0] if learnt else torch.zeros(0)
         dtype = like.dtype
-        self._set_constants(choose("scaling", scaling, _SCALINGS), nodes, dtype)
+        self._set_constants(scaling == "paths", nodes, dtype)
         self.to(like.device)
         self._check_shapes()
 
@@ -147,7 +148,7 @@ class Ansatz(nn.Module):
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         """`u(t, x) [m, 1]` at `t [m, 1]` and `x [m, d]`."""
-        return self.base(t, x) + self._weight(t, x) * self._raised(self.network(self._inputs(t, x)))
+        return self.base(t, x) + self._weight(t, x) * self._with_offset(self.network(self._inputs(t, x)))
 
     def base(self, t: Tensor, x: Tensor) -> Tensor:
         """What u would be with N + a = 0, `[m, 1]`: the terminal value, smoothed or not, or a constant."""
@@ -166,21 +167,21 @@ class Ansatz(nn.Module):
         What does not depend on the network is differentiated apart, without a graph. Where t or x carry a
         graph, as on the paths of coupled problems, everything goes into one graph.
         """
-        if _tracked(t, x):
+        if _has_graph(t, x):
             y, z = self._whole_gradient(t, x)
             return y, (z * v).sum(1, keepdim=True)
         n, dn = network_slope(
             self.network, self._inputs(t, x), torch.cat([torch.zeros_like(t), v * self.factor[1:]], 1)
         )
-        known, slope = self._known(t, x, v)
+        known, slope = self._base_and_slope(t, x, v)
         return self._combined(t, x, known, slope, n, dn, v)
 
     def value_and_gradient(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """`u [m, 1]` and `Du [m, d]`, by reverse mode through the network; see `value_and_slope`."""
-        if _tracked(t, x):
+        if _has_graph(t, x):
             return self._whole_gradient(t, x)
         n, dn = network_gradient(self.network, self._inputs(t, x))
-        known, slope = self._known(t, x, None)
+        known, slope = self._base_and_slope(t, x, None)
         return self._combined(t, x, known, slope, n, dn[:, 1:] * self.factor[1:], None)
 
     def _combined(
@@ -190,12 +191,12 @@ class Ansatz(nn.Module):
         weight = (
             self._weight(t, x) if self.terminal != "multiplicative" else (self.problem.horizon - t) * known
         )
-        value = known + weight * self._raised(n)
+        value = known + weight * self._with_offset(n)
         if self.terminal == "multiplicative":  # the only weight that depends on x
             slope = slope * (1 + (self.problem.horizon - t) * n)
         return value, slope + weight * dn
 
-    def _known(self, t: Tensor, x: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _base_and_slope(self, t: Tensor, x: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor]:
         """`base` and its gradient, or its derivative along v, outside of every graph."""
         with torch.no_grad():
             if self.terminal == "soft":
@@ -216,7 +217,7 @@ class Ansatz(nn.Module):
         left = self.problem.horizon - t
         return left * self.problem.g(x) if self.terminal == "multiplicative" else left * self.scale
 
-    def _raised(self, n: Tensor) -> Tensor:
+    def _with_offset(self, n: Tensor) -> Tensor:
         return n if self.a is None else n + self.a
 
     def _inputs(self, t: Tensor, x: Tensor) -> Tensor:
@@ -228,5 +229,5 @@ class Ansatz(nn.Module):
         return f"{self.problem.name!r}, dim={self.problem.dim}, terminal={self.terminal!r}"
 
 
-def _tracked(t: Tensor, x: Tensor) -> bool:
+def _has_graph(t: Tensor, x: Tensor) -> bool:
     return (t.requires_grad or x.requires_grad) and torch.is_grad_enabled()

@@ -10,7 +10,7 @@ from tnml.errors import InputError, choose
 from tnml.nn import TNN, BondDropout, SiteDropout, TTLinear
 
 _NETWORKS = {"dense": False, "tnn": True}
-_START = 0.1  # the last layer starts at so much of its usual size
+_START = 0.1  # the last layer starts at this part of its usual size
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 _DROPOUTS = (nn.modules.dropout._DropoutNd, BondDropout, SiteDropout)

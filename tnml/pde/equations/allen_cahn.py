@@ -6,8 +6,9 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
+from tnml.checks import whole
 from tnml.errors import choose
-from tnml.pde.checks import check_dim, check_positive
+from tnml.pde.checks import as_number
 from tnml.pde.equations.equation import Equation
 from tnml.pde.equations.radial import radial_solution
 from tnml.pde.equations.terms import time_to_go
@@ -35,8 +36,7 @@ def AllenCahn(  # noqa: N802
         >>> [round(AllenCahn(20, convention=name).true_value().value, 7) for name in ("raissi", "han")]
         [0.3086985, 0.2063548]
     """
-    dim = check_dim(dim)
-    check_positive(horizon=horizon)
+    dim, horizon = whole("dim", dim, 1), as_number("horizon", horizon, above=0.0)
     sigma2 = choose("convention", convention, {"raissi": 1.0, "han": 2.0})
     return Problem(
         name="allen-cahn",

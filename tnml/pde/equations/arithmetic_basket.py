@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tnml.pde.checks import check_dim
-from tnml.pde.equations.baskets import equal_assets, log_normal_market
+from tnml.pde.equations.baskets import basket_options, equal_assets, log_normal_market
 from tnml.pde.equations.calls import black_call, normal_distribution
 from tnml.pde.equations.equation import Equation
 from tnml.pde.paths.sampling import controlled_mean
@@ -50,14 +49,13 @@ def ArithmeticBasketCall(  # noqa: N802
         >>> abs(value - 8.5324) < 4 * error + 1e-4
         True
     """
-    dim = check_dim(dim)
-    options = dict(locals())
+    options = basket_options(locals())
     factor, covariance = equal_assets(options)
-    market: dict[str, Any] = {"strike": strike, "rate": rate, "horizon": horizon}
-    spots = torch.full((dim,), float(spot), dtype=torch.float64)
+    market: dict[str, Any] = {name: options[name] for name in ("strike", "rate", "horizon")}
+    spots = torch.full((options["dim"],), float(options["spot"]), dtype=torch.float64)
     return Problem(
         name="arithmetic-basket",
-        terminal=partial(_call_on_mean, strike=strike),
+        terminal=partial(_call_on_mean, strike=market["strike"]),
         reference=partial(arithmetic_basket_call, spots, factor=factor, **market),
         smoothed_terminal=partial(_smoothed_arithmetic, covariance=covariance, **market),
         options=options,

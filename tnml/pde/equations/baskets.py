@@ -7,34 +7,50 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tnml.checks import whole
 from tnml.errors import InputError
-from tnml.pde.checks import check_positive
+from tnml.pde.checks import as_number
 from tnml.pde.equations.terms import times_y
 from tnml.pde.problem import LogNormal
 
 
-def equal_assets(options: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Cholesky factor and covariance of the log-returns per unit of time, from checked options of a basket.
+def basket_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a basket, checked.
 
     Args:
-        options: "dim", "spot", "strike", "volatility", "correlation" and "horizon".
+        given: "dim", "spot", "strike", "rate", "volatility", "correlation" and "horizon".
 
     Raises:
         InputError: a value is out of range.
 
     Example:
-        >>> prices = {"spot": 1.0, "strike": 1.0, "horizon": 1.0}
-        >>> factor, covariance = equal_assets({"dim": 2, "volatility": 0.5, "correlation": 0.5, **prices})
-        >>> covariance.tolist()
-        [[0.25, 0.125], [0.125, 0.25]]
+        >>> given = {"dim": 2, "spot": 1.0, "strike": 1.0, "rate": 0.0, "volatility": 0.5, "horizon": 1.0}
+        >>> basket_options({**given, "correlation": -2.0})
+        Traceback (most recent call last):
+        tnml.errors.InputError: correlation must lie between -1 and 1 for 2 assets, got -2.0
     """
-    dim, correlation, volatility = options["dim"], options["correlation"], options["volatility"]
-    check_positive(**{name: options[name] for name in ("spot", "strike", "volatility", "horizon")})
-    least = -1 / (dim - 1) if dim > 1 else -1.0
+    dim = whole("dim", given["dim"], 1)
+    limits = dict.fromkeys(("spot", "strike", "volatility", "horizon"), 0.0)
+    options = {name: as_number(name, value, above=limits.get(name)) for name, value in given.items()}
+    correlation, least = options["correlation"], -1 / (dim - 1) if dim > 1 else -1.0
     if not least < correlation < 1:
         raise InputError(
             f"correlation must lie between {least:.4g} and 1 for {dim} assets, got {correlation!r}"
         )
+    return {**options, "dim": dim}
+
+
+def equal_assets(options: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Cholesky factor and covariance of the log-returns per unit of time.
+
+    Args:
+        options: of the basket, from `basket_options`.
+
+    Example:
+        >>> equal_assets({"dim": 2, "volatility": 0.5, "correlation": 0.5})[1].tolist()
+        [[0.25, 0.125], [0.125, 0.25]]
+    """
+    dim, correlation, volatility = options["dim"], options["correlation"], options["volatility"]
     equal = correlation + (1 - correlation) * torch.eye(dim, dtype=torch.float64)
     return volatility * torch.linalg.cholesky(equal), volatility**2 * equal
 
@@ -43,7 +59,7 @@ def log_normal_market(options: Mapping[str, Any], factor: Tensor) -> dict[str, A
     """What the problems of two baskets share, as arguments of `Problem`.
 
     Args:
-        options: of the basket.
+        options: of the basket, from `basket_options`.
         factor: from `equal_assets`.
 
     Example:

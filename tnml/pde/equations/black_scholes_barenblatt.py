@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tnml.pde.checks import check_dim, check_positive
+from tnml.checks import whole
+from tnml.pde.checks import as_number
 from tnml.pde.equations.equation import Equation
 from tnml.pde.equations.terms import time_to_go, times_y
 from tnml.pde.problem import LogNormal, Problem
@@ -36,8 +37,8 @@ def BlackScholesBarenblatt(  # noqa: N802 - problems are named like the equation
         >>> BlackScholesBarenblatt(10).true_value().value
         7.7104878747...
     """
-    dim = check_dim(dim)
-    check_positive(sigma=sigma)
+    dim, rate = whole("dim", dim, 1), as_number("rate", rate)
+    sigma, horizon = as_number("sigma", sigma, above=0.0), as_number("horizon", horizon, above=0.0)
     return Problem(
         name="bsb",
         dim=dim,

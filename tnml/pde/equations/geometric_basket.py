@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tnml.pde.checks import check_dim
-from tnml.pde.equations.baskets import equal_assets, log_normal_market
+from tnml.pde.equations.baskets import basket_options, equal_assets, log_normal_market
 from tnml.pde.equations.calls import EXPIRED, bachelier_call, black_call
 from tnml.pde.equations.equation import Equation
 from tnml.pde.problem import Problem
@@ -47,13 +46,12 @@ def GeometricBasketCall(  # noqa: N802
         >>> round(GeometricBasketCall(10).true_value().value, 6)
         7.949269
     """
-    dim = check_dim(dim)
-    options = dict(locals())
+    options = basket_options(locals())
     factor, covariance = equal_assets(options)
-    market: dict[str, Any] = {"strike": strike, "rate": rate, "horizon": horizon}
+    market: dict[str, Any] = {name: options[name] for name in ("strike", "rate", "horizon")}
     return Problem(
         name="geometric-basket",
-        terminal=partial(_call_on_geometric_mean, strike=strike),
+        terminal=partial(_call_on_geometric_mean, strike=market["strike"]),
         exact=partial(geometric_basket_call, covariance=covariance, **market),
         smoothed_terminal=partial(_smoothed_geometric, covariance=covariance, **market),
         options=options,

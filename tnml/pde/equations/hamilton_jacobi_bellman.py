@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tnml.pde.checks import check_dim
+from tnml.checks import whole
+from tnml.pde.checks import as_number
 from tnml.pde.equations.equation import Equation
 from tnml.pde.equations.quadrature import half_line
 from tnml.pde.equations.terms import time_to_go
@@ -37,7 +38,7 @@ def HamiltonJacobiBellman(  # noqa: N802
         >>> HamiltonJacobiBellman(100).true_value().value
         4.5901617246...
     """
-    dim = check_dim(dim)
+    dim, horizon = whole("dim", dim, 1), as_number("horizon", horizon, above=0.0)
     return Problem(
         name="hjb",
         dim=dim,

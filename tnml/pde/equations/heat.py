@@ -5,7 +5,8 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
-from tnml.pde.checks import check_dim, check_positive
+from tnml.checks import whole
+from tnml.pde.checks import as_number
 from tnml.pde.equations.equation import Equation
 from tnml.pde.equations.terms import time_to_go
 from tnml.pde.problem import Problem
@@ -30,8 +31,8 @@ def HeatEquation(  # noqa: N802
         >>> round(HeatEquation(100).true_value().value, 9)
         200.0
     """
-    dim = check_dim(dim)
-    check_positive(sigma=sigma)
+    dim = whole("dim", dim, 1)
+    sigma, horizon = as_number("sigma", sigma, above=0.0), as_number("horizon", horizon, above=0.0)
     return Problem(
         name="heat",
         dim=dim,

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tnml.errors import InputError
-from tnml.pde.checks import check_positive
+from tnml.pde.checks import as_number
 from tnml.pde.equations.calls import EXPIRED, black_call
 from tnml.pde.equations.equation import Equation
 from tnml.pde.equations.quadrature import stretched
@@ -61,8 +61,10 @@ def HestonCall(  # noqa: N802 - problems are named like the equations they are
         >>> round(HestonCall().true_value().value, 6)
         6.806113
     """
-    options = dict(locals())
-    check_positive(**{name: value for name, value in options.items() if name not in ("rate", "rho")})
+    given = dict(locals())
+    limits = {name: None if name in ("rate", "rho") else 0.0 for name in given}
+    options = {name: as_number(name, value, above=limits[name]) for name, value in given.items()}
+    xi, rho = options["xi"], options["rho"]
     if not -1 < rho < 1:
         raise InputError(f"rho must lie between -1 and 1, got {rho!r}")
     names = ("strike", "rate", "kappa", "theta", "horizon")
@@ -70,13 +72,13 @@ def HestonCall(  # noqa: N802 - problems are named like the equations they are
     return Problem(
         name="heston",
         dim=2,
-        horizon=horizon,
-        x0=[spot, v0],
-        terminal=partial(_call_on_first, strike=strike),
-        drift=partial(_heston_drift, rate=rate, kappa=kappa, theta=theta),
+        horizon=market["horizon"],
+        x0=[options["spot"], options["v0"]],
+        terminal=partial(_call_on_first, strike=market["strike"]),
+        drift=partial(_heston_drift, rate=market["rate"], kappa=market["kappa"], theta=market["theta"]),
         diffusion=partial(_heston_diffusion, xi=xi, rho=rho),
-        driver_value=partial(times_y, rate=rate),
-        discount=rate,
+        driver_value=partial(times_y, rate=market["rate"]),
+        discount=market["rate"],
         inside=_variance_not_negative,
         exact=partial(heston_call, xi=xi, rho=rho, **market),
         smoothed_terminal=partial(_smoothed_heston, **market),

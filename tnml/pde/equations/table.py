@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from tnml.checks import one_of
 from tnml.errors import choose
 from tnml.pde.equations import (
     allen_cahn,
@@ -66,5 +67,5 @@ def problem(name: str, **options: Any) -> Problem:
     maker = choose("problem", name, PROBLEMS)
     known = inspect.signature(maker).parameters
     for option in options:
-        choose(f"option of problem {name!r}", option, known)
+        one_of(f"option of problem {name!r}", option, known)
     return maker(**options)

@@ -6,13 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tnml.errors import InputError, choose
+from tnml.checks import one_of
+from tnml.errors import InputError
 from tnml.pde.derivatives import Function, value_and_gradient, value_and_slope
 from tnml.pde.losses.path_loss import PathLoss
 from tnml.pde.paths.simulation import Paths
 from tnml.pde.problem import Problem
 
-_MODES = {name: name for name in ("auto", "forward", "reverse")}
+_MODES = ("auto", "forward", "reverse")
 
 
 class EulerLoss(PathLoss):
@@ -65,7 +66,7 @@ class EulerLoss(PathLoss):
         if not 0 <= terminal_weight < math.inf:
             raise InputError(f"terminal_weight must not be negative, got {terminal_weight}")
         self.terminal_weight = terminal_weight
-        self.mode = choose("mode", mode, _MODES)
+        self.mode = one_of("mode", mode, _MODES)
 
     def per_path(self, solution: Function, problem: Problem, paths: Paths) -> Float[Tensor, " m"]:
         """The sum over steps and terminal terms for each path."""
@@ -88,9 +89,9 @@ class EulerLoss(PathLoss):
         predicted = (y + slope + _driver_value(problem, t, x, y) * dt).view(m, n)
         last_t, last_x = paths.points(n, n + 1)
         if getattr(solution, "hard", False):
-            return _misses(y.view(m, n), predicted, problem.g(last_x))
+            return _squared_residuals(y.view(m, n), predicted, problem.g(last_x))
         last, z = value_and_gradient(solution, last_t, last_x)
-        return _misses(y.view(m, n), predicted, last) + self._terminal(problem, last_x, last, z)
+        return _squared_residuals(y.view(m, n), predicted, last) + self._terminal(problem, last_x, last, z)
 
     def _by_gradients(self, solution: Function, problem: Problem, paths: Paths) -> Tensor:
         m, n = len(paths), paths.steps
@@ -105,9 +106,11 @@ class EulerLoss(PathLoss):
         predicted = (y + problem.phi(t, x, y, z) * paths.dt + moved).view(m, n)
         last_x = paths.x[:, -1]
         if hard:
-            return _misses(ys, predicted, problem.g(last_x))
+            return _squared_residuals(ys, predicted, problem.g(last_x))
         last = ys[:, n:]
-        return _misses(ys[:, :n], predicted, last) + self._terminal(problem, last_x, last, zs[:, n])
+        return _squared_residuals(ys[:, :n], predicted, last) + self._terminal(
+            problem, last_x, last, zs[:, n]
+        )
 
     def _stepped(self, solution: Function, problem: Problem, paths: Paths) -> Tensor:
         """Coupled problems: the path is made while u is evaluated on it, and depends on the parameters."""
@@ -145,6 +148,6 @@ def _driver_value(problem: Problem, t: Tensor, x: Tensor, y: Tensor) -> Tensor |
     return 0.0 if problem.driver_value is None else problem.driver_value(t, x, y)
 
 
-def _misses(y: Tensor, predicted: Tensor, last: Tensor) -> Tensor:
+def _squared_residuals(y: Tensor, predicted: Tensor, last: Tensor) -> Tensor:
     """The squared residuals of each path, summed over its steps; y, predicted `[m, n]`, last `[m, 1]`."""
     return (torch.cat([y[:, 1:], last], 1) - predicted).square().sum(1)

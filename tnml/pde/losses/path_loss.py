@@ -5,9 +5,10 @@ from abc import ABC, abstractmethod
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tnml.errors import InputError, choose
+from tnml.checks import whole
+from tnml.errors import choose
 from tnml.pde.derivatives import Function
-from tnml.pde.paths.chunks import summed
+from tnml.pde.paths.chunks import sum_over_chunks
 from tnml.pde.paths.simulation import Paths
 from tnml.pde.problem import Problem
 
@@ -19,7 +20,7 @@ class PathLoss(ABC):
 
     Args:
         chunk: most points of (t, x) at once, but at least those of one path, which bounds the memory; the
-            gradients stay the same, see `tnml.pde.paths.chunks.summed`. None: all at once.
+            gradients stay the same, see `tnml.pde.paths.chunks.sum_over_chunks`. None: all at once.
         reduction: "mean" or "sum" over the paths.
 
     Raises:
@@ -37,8 +38,8 @@ class PathLoss(ABC):
     fresh_increments = 0  # of a point, that `Paths.fresh` must hold
 
     def __init__(self, *, chunk: int | None = None, reduction: str = "mean") -> None:
-        if chunk is not None and chunk < 1:
-            raise InputError(f"chunk is a number of points, at least 1, or None; got {chunk}")
+        if chunk is not None:
+            chunk = whole("chunk", chunk, 1)
         choose("reduction", reduction, _REDUCTIONS)
         self.chunk = chunk
         self.reduction = reduction
@@ -67,5 +68,5 @@ class PathLoss(ABC):
         if self.chunk is not None and not paths.x.requires_grad:
             size = max(1, self.chunk // self.points_per_path(paths))
         known = solution.parameters() if isinstance(solution, nn.Module) else ()
-        total = summed(of_part, paths, size, [p for p in known if p.requires_grad])
+        total = sum_over_chunks(of_part, paths, size, [p for p in known if p.requires_grad])
         return total / len(paths) if _REDUCTIONS[self.reduction] else total

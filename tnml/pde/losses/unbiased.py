@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tnml.checks import whole
 from tnml.errors import InputError
 from tnml.pde.derivatives import Function, value_and_gradient
 from tnml.pde.losses.path_loss import PathLoss
@@ -77,8 +78,7 @@ class UnbiasedLoss(PathLoss):
         reduction: str = "mean",
     ) -> None:
         super().__init__(chunk=chunk, reduction=reduction)
-        if group < 1:
-            raise InputError(f"group is a number of increments, at least 1; got {group}")
+        group = whole("group", group, 1)
         if groups not in (1, 2):
             raise InputError(f"groups must be 2, or 1 for increments without noise; got {groups}")
         if not 0 < ahead <= 1:
@@ -110,7 +110,7 @@ class UnbiasedLoss(PathLoss):
         moved = (sigma_e.view(m * n, self.groups, self.group, -1).mean(2) * z[:, None]).sum(2)
         residual = ahead - y - problem.phi(t, x, y, z) * h - moved
         if self.relative:
-            residual = residual / _size(problem, y.detach().abs().view(m, n)).view(m * n, 1)
+            residual = residual / _kept_from_zero(problem, y.detach().abs().view(m, n)).view(m * n, 1)
         product = residual[:, :1] * residual[:, -1:]
         return product.view(m, n).mean(1) / h**2
 
@@ -123,13 +123,13 @@ class UnbiasedLoss(PathLoss):
         return paths.fresh
 
 
-def _size(problem: Problem, u: Tensor) -> Tensor:
+def _kept_from_zero(problem: Problem, u: Tensor) -> Tensor:
     """`u [m, n] >= 0` kept from zero by bounds that do not depend on the other paths of a batch or chunk."""
-    least = _SMALL * u.mean(1, keepdim=True).clamp_min(_typical(problem))
+    least = _SMALL * u.mean(1, keepdim=True).clamp_min(_typical_terminal_value(problem))
     return torch.maximum(u, torch.where(least > 0, least, 1.0))
 
 
 @lru_cache(maxsize=8)
-def _typical(problem: Problem) -> float:
+def _typical_terminal_value(problem: Problem) -> float:
     """The mean of |g(X_T)|."""
     return float(terminal_values(problem, sample_paths(problem)).abs().mean())

@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tnml.errors import InputError, choose
+from tnml.checks import number, one_of, whole
+from tnml.errors import InputError
 from tnml.pde.streams import NORMAL, SHIFT
 from tnml.randomness import generator
 
 _BLOCK = 16  # paths drawn from one generator; even, so that a pair of antithetic paths is in one block
-_METHODS = {name: name for name in ("normal", "signs", "sobol")}
+_METHODS = ("normal", "signs", "sobol")
 
 
 def increments(
@@ -62,12 +63,9 @@ def increments(
         >>> torch.equal(part, whole[20:])
         True
     """
-    if min(m, n, d) < 1 or first < 0 or not dt > 0:
-        raise InputError(
-            "paths, steps, dimensions and dt must be positive and first not negative, "
-            f"got {m}, {n}, {d}, {dt} and {first}"
-        )
-    choose("method", method, _METHODS)
+    m, n, d, first = whole("m", m, 1), whole("n", n, 1), whole("d", d, 1), whole("first", first)
+    number("dt", dt, above=0.0)
+    one_of("method", method, _METHODS)
     if antithetic:  # path i is half path i // 2, with its sign
         low, high = first // 2, (first + m + 1) // 2
         half = _standard(high - low, n, d, seed, step, stream, method, low, dtype)
