@@ -1,6 +1,12 @@
-"""What the numbers of an equation have to be."""
+"""What the numbers and functions of an equation have to be."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
 
 from tnml.checks import number
+from tnml.errors import InputError
 
 
 def as_number(name: str, value: object, *, above: float | None = None) -> float:
@@ -19,3 +25,98 @@ def as_number(name: str, value: object, *, above: float | None = None) -> float:
     """
     found = number(name, value, above=above)
     return value if isinstance(value, int | float) else found
+
+
+def starting_point(x0: Tensor | Sequence[float] | float, dim: int) -> Tensor:
+    """The point `[d]` in float64.
+
+    Raises:
+        InputError: it has another number of coordinates, or one is not finite.
+
+    Example:
+        >>> starting_point(0.5, 2)
+        tensor([0.5000, 0.5000], dtype=torch.float64)
+    """
+    point = torch.as_tensor(x0, dtype=torch.float64).detach().cpu()
+    if point.dim() == 0:
+        point = point.expand(dim).clone()
+    if tuple(point.shape) != (dim,):
+        raise InputError(f"x0 must be one number or have dim = {dim} numbers, got shape {tuple(point.shape)}")
+    if not bool(point.isfinite().all()):
+        raise InputError("x0 must be finite")
+    return point
+
+
+def check_constant(what: str, value: object, dim: int, *, matrix: bool = True) -> None:
+    """Raises unless a constant is a number, `[d]` or, where `matrix` allows it, `[d, d]`.
+
+    Functions and None pass.
+
+    Raises:
+        InputError: it is something else.
+
+    Example:
+        >>> check_constant("diffusion", torch.ones(3), 3)
+    """
+    if isinstance(value, Tensor):
+        shapes = [(), (dim,), *([(dim, dim)] if matrix else [])]
+        if tuple(value.shape) not in shapes:
+            wanted = " or ".join(str(list(shape)) for shape in shapes[1:])
+            raise InputError(f"{what} must be a number or a tensor {wanted}, got {list(value.shape)}")
+    elif not (value is None or callable(value) or isinstance(value, int | float)):
+        raise InputError(f"{what} must be a function, a number or a tensor, got {type(value).__name__}")
+
+
+def shaped(what: str, shape: tuple[int, int], function: Callable[..., object], *inputs: Tensor) -> Tensor:
+    """What a function returns for a batch of starting points, if it has the shape.
+
+    Raises:
+        InputError: it fails, or returns another shape.
+
+    Example:
+        >>> shaped("drift", (1, 2), torch.sin, torch.zeros(1, 2))
+        tensor([[0., 0.]])
+    """
+    try:
+        value = function(*inputs)
+    except (RuntimeError, TypeError, IndexError) as error:
+        text = str(error).partition("\n")[0]
+        took = ", ".join(str(list(part.shape)) for part in inputs)
+        hint = "its arguments and shapes are those of the docstring of Problem"
+        if "dtype" in text:
+            hint = "let its constants take the dtype of x, as in `A.to(x)`"
+        kind = type(error).__name__
+        raise InputError(f"{what} fails for float64 inputs {took} ({kind}: {text}); {hint}") from error
+    if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+        came = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        advice = "; sum with keepdim=True" if shape[1] == 1 else ""
+        raise InputError(f"{what} must return {list(shape)} for {shape[0]} points, got {came}{advice}")
+    return value
+
+
+def check_finite(what: str, value: Tensor) -> None:
+    """Raises unless all entries of what a function returned at the start are finite.
+
+    Raises:
+        InputError: one is not.
+
+    Example:
+        >>> check_finite("terminal", torch.zeros(1))
+    """
+    if not bool(value.isfinite().all()):
+        raise InputError(f"{what} is not finite at (0, x0); check the formula and x0")
+
+
+def checked(what: str, shape: tuple[int, int], function: Callable[..., object], *inputs: Tensor) -> Tensor:
+    """What a function returns for a batch of starting points, if it has the shape and is finite.
+
+    Raises:
+        InputError: it fails, or returns another shape or no finite number.
+
+    Example:
+        >>> checked("terminal", (1, 1), torch.exp, torch.zeros(1, 1))
+        tensor([[1.]])
+    """
+    value = shaped(what, shape, function, *inputs)
+    check_finite(what, value)
+    return value

@@ -17,7 +17,7 @@ from tnml.pde.problem import Problem
 _DEEP = 6  # functions within functions, at most this many
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 _FREE_OF_LOSS = frozenset({"chunk"})  # changes time and memory only
-# Where functions and classes were before they moved: the texts in the checkpoints of older runs name these.
+# Where functions and classes were before they moved: the checkpoints of older runs name these modules.
 _FORMER_MODULES = MappingProxyType(
     {
         "tnml.nn.mps.layer": "tnml.nn.mps_layer",

@@ -31,6 +31,7 @@ def smoothing_nodes(problem: Problem, count: int, paths: Paths, seed: int = 0) -
 
     Example:
         >>> from tnml.pde import BlackScholesBarenblatt
+        >>> from tnml.pde.paths.pilot import sample_paths
         >>> problem = BlackScholesBarenblatt(4)
         >>> nodes = smoothing_nodes(problem, 8, sample_paths(problem))
         >>> nodes.shape, bool(nodes.sum(0).abs().max() < 1e-12)

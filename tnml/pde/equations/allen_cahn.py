@@ -74,6 +74,7 @@ def allen_cahn(
     point.
 
     Example:
+        >>> import torch
         >>> round(float(allen_cahn(torch.zeros(1, 1), torch.zeros(1, 20))), 7)
         0.3086985
     """

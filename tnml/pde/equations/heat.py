@@ -52,6 +52,7 @@ def heat_equation(
     """`|x|^2 + d sigma^2 (T - t)`, the mean of `|X_T|^2`.
 
     Example:
+        >>> import torch
         >>> float(heat_equation(torch.zeros(1, 1), torch.ones(1, 10)))
         30.0000000...
     """
