@@ -42,7 +42,7 @@ def iterations_of(
         try:
             return int(checkpoint["options"]["epochs"]) * int(checkpoint["identity"]["steps_per_epoch"])
         except (KeyError, TypeError, ValueError):
-            return options.iterations  # of another kind of training; the loop says so
+            return options.iterations  # it is of another kind of training, which the loop reports
     if options.max_seconds is None:
         return options.iterations
     if started_outside():

@@ -1,5 +1,6 @@
 """What the numbers and functions of an equation have to be."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -9,11 +10,25 @@ from tnml.checks import number
 from tnml.errors import InputError
 
 
-def as_number(name: str, value: object, *, above: float | None = None) -> float:
-    """`value` if it is a finite number above `above`: Python's own as it is, any other as a float.
+def as_number(
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float = math.inf,
+) -> float:
+    """What `tnml.checks.number` takes, Python's own numbers as they are and NumPy's as floats.
 
-    The options of an equation are kept in files and compared when a run is resumed; there 1 and 1.0 differ,
-    and NumPy's numbers have no place.
+    Options are kept in files and compared when a run is resumed: there 1 and 1.0 differ, and NumPy's numbers
+    cannot be written.
+
+    Args:
+        name: what the error calls it.
+        value: what came.
+        above: it has to be larger.
+        least: it has to be at least this.
+        below: it has to be smaller.
 
     Raises:
         InputError: it is not.
@@ -23,7 +38,7 @@ def as_number(name: str, value: object, *, above: float | None = None) -> float:
         >>> as_number("sigma", 1, above=0.0), as_number("sigma", np.float32(0.5), above=0.0)
         (1, 0.5)
     """
-    found = number(name, value, above=above)
+    found = number(name, value, above=above, least=least, below=below)
     return value if isinstance(value, int | float) else found
 
 

@@ -137,7 +137,7 @@ def check_same(checkpoint: Mapping[str, Any], identity: Mapping[str, Any], sourc
     """
     stored = checkpoint.get("identity")
     if not isinstance(stored, Mapping):
-        return  # of another kind of training; the loop says so
+        return  # it is of another kind of training, which the loop reports
     names = [name for name in identity if name != "model"]
     other = differences(
         {name: stored.get(name) for name in names}, {name: identity[name] for name in names}, free=()

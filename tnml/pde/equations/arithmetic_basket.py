@@ -14,7 +14,7 @@ from tnml.pde.equations.equation import Equation
 from tnml.pde.paths.sampling import controlled_mean
 from tnml.pde.problem import Problem, Reference
 
-_LEAST_TIME = 1e-14  # to go, in smoothed terminal values: what it leaves at the strike is below float32
+_LEAST_TIME = 1e-14  # to go, in smoothed terminal values: what that adds at the strike is below float32
 
 
 def ArithmeticBasketCall(  # noqa: N802

@@ -12,7 +12,7 @@ from tnml.pde.equations.calls import EXPIRED, bachelier_call, black_call
 from tnml.pde.equations.equation import Equation
 from tnml.pde.problem import Problem
 
-_LEAST_TIME = 1e-14  # to go, in smoothed terminal values: what it leaves at the strike is below float32
+_LEAST_TIME = 1e-14  # to go, in smoothed terminal values: what that adds at the strike is below float32
 
 
 def GeometricBasketCall(  # noqa: N802

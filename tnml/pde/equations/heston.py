@@ -19,7 +19,7 @@ from tnml.pde.problem import Problem
 _TILT = math.tan(math.pi / 12)  # of the path of the price's integral; below 1, else Black's part grows
 _EARLY = 0.5  # Black's part ends that early, in units of where the other begins
 _SMALL = 38.0  # exp(-38) = 3e-17: where that integral ends
-_LEAST_TIME = 1e-14  # to go, in smoothed terminal values: what it leaves at the strike is below float32
+_LEAST_TIME = 1e-14  # to go, in smoothed terminal values: what that adds at the strike is below float32
 
 
 def HestonCall(  # noqa: N802 - problems are named like the equations they are

@@ -17,7 +17,7 @@ def times_y(t: Tensor, x: Tensor, y: Tensor, *, rate: float) -> Tensor:
 
 
 def time_to_go(t: Tensor, horizon: float) -> Tensor:
-    """`horizon - t` in float64; 0 after the horizon, where float32's 0.3 already lies for one of 0.3.
+    """`horizon - t` in float64; 0 after the horizon; float32's 0.3, for example, lies after 0.3.
 
     Example:
         >>> time_to_go(torch.tensor([[0.25], [2.0]]), 1.0).tolist()
