@@ -13,7 +13,7 @@ from tnml.pde.derivatives import Function
 from tnml.pde.paths.noise import increments
 from tnml.pde.paths.simulation import Paths, euler_maruyama
 from tnml.pde.problem import Problem
-from tnml.pde.streams import MEASURED
+from tnml.randomness import Noise
 
 _POINTS = 2**14  # points evaluated at once
 
@@ -103,7 +103,7 @@ def fresh_paths(
         problem.horizon / time_steps,
         seed=seed,
         step=number,
-        stream=MEASURED,
+        stream=Noise.ACCURACY,
         dtype=dtype,
         device=device,
     )

@@ -1,6 +1,5 @@
 """What the numbers and functions of an equation have to be."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,25 +9,11 @@ from tnml.checks import number
 from tnml.errors import InputError
 
 
-def as_number(
-    name: str,
-    value: object,
-    *,
-    above: float | None = None,
-    least: float | None = None,
-    below: float = math.inf,
-) -> float:
-    """What `tnml.checks.number` takes, Python's own numbers as they are and NumPy's as floats.
+def as_number(name: str, value: object, *, above: float | None = None) -> float:
+    """`value` if it is a finite number above `above`: Python's own as it is, NumPy's as a float.
 
-    Options are kept in files and compared when a run is resumed: there 1 and 1.0 differ, and NumPy's numbers
-    cannot be written.
-
-    Args:
-        name: what the error calls it.
-        value: what came.
-        above: it has to be larger.
-        least: it has to be at least this.
-        below: it has to be smaller.
+    The options of a problem are kept in files and compared when a run is resumed: there 1 and 1.0 differ, and
+    NumPy's numbers cannot be written.
 
     Raises:
         InputError: it is not.
@@ -38,7 +23,7 @@ def as_number(
         >>> as_number("sigma", 1, above=0.0), as_number("sigma", np.float32(0.5), above=0.0)
         (1, 0.5)
     """
-    found = number(name, value, above=above, least=least, below=below)
+    found = number(name, value, above=above)
     return value if isinstance(value, int | float) else found
 
 

@@ -8,13 +8,12 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from tnml.checks import one_of, whole
+from tnml.checks import keep_number, keep_whole, one_of
 from tnml.errors import InputError
 from tnml.loop.options import AVERAGES, SCHEDULES, check_device
 from tnml.nn import TNN
 from tnml.pde.ansatz.ansatz import TERMINALS, Ansatz
 from tnml.pde.ansatz.network import make_network
-from tnml.pde.checks import as_number
 from tnml.pde.equations.table import EQUATIONS
 from tnml.pde.losses.deep_bsde import DeepBSDE
 from tnml.pde.problem import Problem
@@ -138,16 +137,14 @@ class SolveOptions:
         for name, known in _NAMED.items():
             one_of(name, getattr(self, name), known)
         sizes = ("group", "width", "depth", "rank", "paths", "time_steps", "iterations", "reports", "devices")
-        kept: dict[str, float] = {name: whole(name, getattr(self, name), 1) for name in sizes}
-        kept["seed"] = whole("seed", self.seed)
+        keep_whole(self, *sizes, least=1)
+        keep_whole(self, "seed")
         if self.chunk is not None:
-            kept["chunk"] = whole("chunk", self.chunk, 1)
-        kept["ema_decay"] = as_number("ema_decay", self.ema_decay, least=0.0, below=1.0)
+            keep_whole(self, "chunk", least=1)
+        keep_number(self, "ema_decay", least=0.0, below=1.0)
         limits = ("max_seconds", "clip_norm", "checkpoint_seconds")
-        for name in ("lr", "ahead", *(name for name in limits if getattr(self, name) is not None)):
-            kept[name] = as_number(name, getattr(self, name), above=0.0)
-        for name, value in kept.items():
-            object.__setattr__(self, name, value)
+        given = [name for name in limits if getattr(self, name) is not None]
+        keep_number(self, "lr", "ahead", *given, above=0.0)
         if self.ahead > 1:
             raise InputError(f"ahead is a part of a time step, above 0 and at most 1; got {self.ahead}")
         if self.antithetic and self.paths % 2:

@@ -24,9 +24,8 @@ from tnml.pde.losses.named import OWN, Loss, loss_of, name_of
 from tnml.pde.options import NETWORKS, SolveOptions, preset
 from tnml.pde.path_checks import check_functions
 from tnml.pde.problem import Problem
-from tnml.pde.streams import WEIGHTS
 from tnml.pde.training_paths import LossOnPaths, PathBatches
-from tnml.randomness import forked_rng, step_seed
+from tnml.randomness import Stream, forked_rng, step_seed
 
 _CHECKED = 8  # paths that the problem's functions are tried on
 
@@ -134,7 +133,7 @@ def _checked_model(loss_on_paths: LossOnPaths, network: nn.Module | None) -> Ans
     """The model with starting weights from the seed; the problem's functions are tried on a few paths."""
     options = loss_on_paths.options
     with forked_rng(torch.device("cpu")):
-        torch.manual_seed(step_seed(options.seed, 0, stream=WEIGHTS))
+        torch.manual_seed(step_seed(options.seed, 0, stream=Stream.WEIGHTS))
         model = options.make_model(loss_on_paths.problem, network)
         device = next(model.parameters()).device
         check_functions(model, loss_on_paths.paths_of_step(0, 0, min(_CHECKED, options.paths), device))

@@ -8,7 +8,7 @@ from tnml.pde.options import SolveOptions
 from tnml.pde.paths.noise import increments, sign_design
 from tnml.pde.paths.simulation import Paths, euler_maruyama
 from tnml.pde.problem import Problem
-from tnml.pde.streams import LOOK_AHEAD
+from tnml.randomness import Noise
 
 
 class PathBatches:
@@ -76,7 +76,7 @@ class LossOnPaths:
             dt,
             method="signs" if asked else options.group_noise,
             first=first,
-            stream=LOOK_AHEAD,
+            stream=Noise.AHEAD,
             **shared,  # type: ignore[arg-type]
         )
         fresh = noise.view(count, n, -1, d)

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from tnml.pde.paths.simulation import Paths
 from tnml.pde.problem import Problem
-from tnml.pde.streams import NODES
-from tnml.randomness import generator
+from tnml.randomness import Stream, generator
 
 _CLEAR = 0.5  # share of the mean in the mean square of the terminal's slope that makes a direction
 
@@ -38,7 +37,7 @@ def smoothing_nodes(problem: Problem, count: int, paths: Paths, seed: int = 0) -
         (torch.Size([8, 4]), True)
     """
     d, half = problem.dim, count // 2
-    z = torch.randn(half, d, generator=generator(seed, 0, stream=NODES), dtype=torch.float64)
+    z = torch.randn(half, d, generator=generator(seed, 0, stream=Stream.NODES), dtype=torch.float64)
     slope = _terminal_slope(problem, paths)
     mean = slope.mean(0)
     if mean.square().sum() > _CLEAR * slope.square().sum(1).mean():

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from tnml.checks import number, one_of, whole
 from tnml.errors import InputError
-from tnml.pde.streams import NORMAL, SHIFT
-from tnml.randomness import generator
+from tnml.randomness import Stream, generator
 
 _BLOCK = 16  # paths drawn from one generator; even, so that a pair of antithetic paths is in one block
 _METHODS = ("normal", "signs", "sobol")
@@ -105,7 +104,7 @@ def _standard(
     blocks = range(first // _BLOCK, -(-(first + m) // _BLOCK))
     drawn = torch.empty(len(blocks) * _BLOCK, n, d, dtype=dtype)
     for place, block in enumerate(blocks):
-        source = generator(seed, step, block, NORMAL + 16 * stream)
+        source = generator(seed, step, block, Stream.NORMAL + 16 * stream)
         part = drawn[place * _BLOCK : (place + 1) * _BLOCK]
         if method == "normal":
             part.normal_(generator=source)
@@ -128,7 +127,8 @@ def _sobol(m: int, n: int, d: int, seed: int, step: int, stream: int, first: int
         if first
         else engine.draw(m, dtype=torch.float64)
     )
-    shift = torch.rand(n * d, dtype=torch.float64, generator=generator(seed, step, 0, SHIFT + 16 * stream))
+    source = generator(seed, step, 0, Stream.SOBOL + 16 * stream)
+    shift = torch.rand(n * d, dtype=torch.float64, generator=source)
     uniform = ((points + shift) % 1.0).clamp(1e-15, 1 - 1e-15)
     return torch.einsum("kn,mkd->mnd", bridge(n), torch.special.ndtri(uniform).view(m, n, d))
 
