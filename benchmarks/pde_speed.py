@@ -26,7 +26,8 @@ from tnml.pde import (
     increments,
     preset,
 )
-from tnml.pde.solve import OnPaths, loss_of
+from tnml.pde.losses.named import loss_of
+from tnml.pde.training_paths import LossOnPaths
 
 MAKERS = {"bsb": BlackScholesBarenblatt, "hjb": HamiltonJacobiBellman}
 
@@ -157,7 +158,7 @@ def cost(*, smoke: bool, turns: int) -> dict[str, Any]:
 
 def _iteration(problem: Problem, options: SolveOptions, turns: int) -> dict[str, Any]:
     """Seconds and memory of an iteration: paths, loss, gradient."""
-    on_paths = OnPaths(problem, options, loss_of(options, problem.dim))
+    on_paths = LossOnPaths(problem, options, loss_of(options, problem.dim))
     torch.manual_seed(0)
     model = options.make_model(problem)
     index = torch.arange(options.paths)

@@ -13,9 +13,10 @@ from torch import nn
 from tnml.errors import InputError
 from tnml.nn import TNN
 from tnml.pde import Ansatz, BlackScholesBarenblatt, HamiltonJacobiBellman, LogNormal, Problem
-from tnml.pde.ansatz import make_network
-from tnml.pde.network_derivatives import jet, network_gradient, network_slope
-from tnml.pde.smoothing import sample_paths, smoothed, smoothing_nodes
+from tnml.pde.ansatz.network import make_network
+from tnml.pde.ansatz.network_derivatives import jet, network_gradient, network_slope
+from tnml.pde.ansatz.smoothing import smoothed, smoothing_nodes
+from tnml.pde.paths.pilot import sample_paths
 
 KINDS = ["soft", "multiplicative", "additive", "smoothed"]
 

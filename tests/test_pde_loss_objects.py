@@ -19,8 +19,9 @@ from tnml.pde import (
     preset,
     solve,
 )
-from tnml.pde.noise import sign_design
-from tnml.pde.solve import OnPaths, loss_of
+from tnml.pde.losses.named import loss_of
+from tnml.pde.paths.noise import sign_design
+from tnml.pde.training_paths import LossOnPaths
 
 SMALL = {"iterations": 3, "reports": 1, "paths": 4, "time_steps": 4, "width": 8, "device": "cpu"}
 
@@ -100,7 +101,7 @@ def test_the_design_is_for_one_group():
     options = preset(problem, **SMALL).settled(problem)
     assert np.isfinite(solve(problem, loss=UnbiasedLoss(), options=options).value)
     design = sign_design(2).double() * (problem.horizon / 4) ** 0.5
-    one, two = (OnPaths(problem, options, loss).draw(0, 4, 0).fresh for loss in
+    one, two = (LossOnPaths(problem, options, loss).paths_of_step(0, 0, 4).fresh for loss in
                 (loss_of(options, 2), UnbiasedLoss(group=5)))  # fmt: skip
     assert one.shape == (4, 4, 4, 2)
     assert two.shape == (4, 4, 10, 2)

@@ -21,8 +21,8 @@ from tnml.pde import (
     euler_maruyama,
     increments,
 )
-from tnml.pde.noise import sign_design
-from tnml.pde.smoothing import sample_paths
+from tnml.pde.paths.noise import sign_design
+from tnml.pde.paths.pilot import sample_paths
 
 M, N = 5, 4
 KINDS = ["soft", "multiplicative", "additive", "smoothed"]
@@ -370,13 +370,13 @@ def test_fresh_increments_are_drawn_where_none_are_given():
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: EulerLoss(chunk=0), "chunk is a number"),
+        (lambda: EulerLoss(chunk=0), "chunk must be a whole number, at least 1"),
         (lambda: EulerLoss(reduction="avg"), "unknown reduction"),
         (lambda: EulerLoss(mode="forwards"), "did you mean 'forward'"),
         (lambda: EulerLoss(terminal_weight=-1.0), "must not be negative"),
         (lambda: UnbiasedLoss(ahead=0.0), "above 0 and at most 1"),
         (lambda: UnbiasedLoss(groups=3), "groups must be 2, or 1"),
-        (lambda: UnbiasedLoss(group=0), "group is a number"),
+        (lambda: UnbiasedLoss(group=0), "group must be a whole number, at least 1"),
         (lambda: DeepBSDE(coupled(), 3), "coupled"),
         (lambda: DeepBSDE(linear_in_z(), 0), "steps must be"),
         (lambda: DeepBSDE(linear_in_z(), 3, hidden=(0,)), "positive"),

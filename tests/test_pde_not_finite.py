@@ -5,7 +5,7 @@ import torch
 
 from tnml.errors import InputError
 from tnml.pde import EulerLoss, GeometricBasketCall, Paths, Problem, SolveOptions, solve
-from tnml.pde.path_checks import examine
+from tnml.pde.path_checks import check_functions
 from tnml.training import TrainingDiverged
 
 SMALL = {"iterations": 60, "reports": 3, "paths": 8, "time_steps": 8, "width": 8, "device": "cpu"}
@@ -87,10 +87,10 @@ def test_which_function_where(changes, what, time, loss, terminal):
         model = options.make_model(own())
         model.problem = own(**changes)
     if what == "the gradient of terminal" and terminal == "smoothed":
-        examine(model, paths)  # which takes the gradient of the mean over nodes
+        check_functions(model, paths)  # which takes the gradient of the mean over nodes
         return
     with pytest.raises(InputError, match=rf"^{what} is not finite at t = {time:g} on"):
-        examine(model, paths)
+        check_functions(model, paths)
 
 
 def test_a_terminal_value_that_is_nan_on_some_path():

@@ -8,8 +8,9 @@ import torch
 from pde_oracles import brownian_bridge
 
 from tnml.errors import InputError
-from tnml.pde import BlackScholesBarenblatt, HestonCall, Problem, euler_maruyama, increments, noise
-from tnml.pde.noise import bridge, sign_design
+from tnml.pde import BlackScholesBarenblatt, HestonCall, Problem, euler_maruyama, increments
+from tnml.pde.paths import noise
+from tnml.pde.paths.noise import bridge, sign_design
 
 METHODS = ["normal", "signs", "sobol"]
 
@@ -225,10 +226,10 @@ def test_coupled_paths_wait_for_a_solution():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"m": 0}, "must be positive"),
-        ({"dt": 0.0}, "must be positive"),
-        ({"dt": math.nan}, "must be positive"),
-        ({"first": -1}, "not negative"),
+        ({"m": 0}, "m must be a whole number, at least 1"),
+        ({"dt": 0.0}, "dt must be a number, above 0"),
+        ({"dt": math.nan}, "dt must be a number, above 0"),
+        ({"first": -1}, "first must be a whole number, at least 0"),
         ({"method": "sobl"}, "did you mean 'sobol'"),
         ({"method": "sobol", "n": 300, "d": 100}, "21201"),
     ],

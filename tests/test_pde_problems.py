@@ -267,8 +267,8 @@ def test_the_record_is_frozen_and_x0_is_kept_in_double_precision():
 
 
 WRONG = {
-    "dim": ({"dim": 0}, "dim must be a positive integer, got 0"),
-    "horizon": ({"horizon": -1.0}, "horizon must be a positive finite number, got -1.0"),
+    "dim": ({"dim": 0}, "dim must be a whole number, at least 1, got 0"),
+    "horizon": ({"horizon": -1.0}, "horizon must be a number, above 0, got -1.0"),
     "x0 length": ({"x0": [1.0, 2.0]}, r"x0 must .* dim = 3 numbers, got shape \(2,\)"),
     "x0 nan": ({"x0": math.nan}, "x0 must be finite"),
     "no diffusion": ({"diffusion": None}, "diffusion is missing"),
@@ -357,7 +357,7 @@ def test_dimensions_may_be_numpy_integers(name):
     assert type(made.dim) is int
     assert json.loads(json.dumps(dict(made.options)))["dim"] == 3
     for wrong in (3.0, "3", True, None, np.float64(3)):
-        with pytest.raises(InputError, match="dim must be a positive integer"):
+        with pytest.raises(InputError, match="dim must be a whole number"):
             problem(name, dim=wrong)
 
 
@@ -369,17 +369,17 @@ def test_own_dimensions_may_be_numpy_integers():
     ("make", "text"),
     [
         (lambda: BlackScholesBarenblatt(0), "dim must be"),
-        (lambda: BlackScholesBarenblatt(3, sigma=-1.0), "sigma must be a positive"),
+        (lambda: BlackScholesBarenblatt(3, sigma=-1.0), "sigma must be a number, above 0"),
         (lambda: AllenCahn(3, convention="raisi"), "did you mean 'raissi'"),
         (lambda: AllenCahn(3, horizon=-1.0), "horizon must be"),
         (lambda: HestonCall(rho=-1.0), "rho must lie"),
-        (lambda: HestonCall(v0=0.0), "v0 must be a positive"),
+        (lambda: HestonCall(v0=0.0), "v0 must be a number, above 0"),
         (lambda: ArithmeticBasketCall(3, correlation=-0.5), "correlation must lie between -0.5 and 1"),
         (lambda: GeometricBasketCall(3, volatility=0.0), "volatility must be"),
         (lambda: problem("bbs"), "did you mean 'bsb'"),
         (lambda: problem("hjb", dims=3), "unknown option of problem 'hjb' 'dims'; did you mean 'dim'"),
-        (lambda: HeatEquation(3).trivial(samples=2), "samples must be at least 4"),
-        (lambda: HeatEquation(3).trivial(steps=0), "steps must be at least 1"),
+        (lambda: HeatEquation(3).trivial(samples=2), "samples must be a whole number, at least 4"),
+        (lambda: HeatEquation(3).trivial(steps=0), "steps must be a whole number, at least 1"),
     ],
 )
 def test_bad_options_give_one_clear_error(make, text):

@@ -19,9 +19,9 @@ from tnml.pde import (
     HeatEquation,
     HestonCall,
     monte_carlo,
-    radial,
 )
-from tnml.pde.option_prices import bachelier_call, black_call
+from tnml.pde.equations import radial
+from tnml.pde.equations.calls import bachelier_call, black_call
 from tnml.pde.references import (
     allen_cahn,
     arithmetic_basket_call,

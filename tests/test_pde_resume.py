@@ -1,4 +1,4 @@
-"""Resuming a solution: what may change and what may not, the time limit, and the marks of functions."""
+"""Resuming a solution: what may change and what may not, the time limit, fingerprints of functions."""
 
 import functools
 import itertools
@@ -10,7 +10,7 @@ from torch import nn
 from tnml.errors import InputError
 from tnml.pde import EulerLoss, HamiltonJacobiBellman, Problem, SolveOptions, preset, solve
 from tnml.pde.budget import iterations_of, mean_time
-from tnml.pde.identity import mark
+from tnml.pde.identity import fingerprint
 
 SMALL = {"iterations": 6, "reports": 3, "paths": 4, "time_steps": 4, "width": 8, "device": "cpu"}
 
@@ -86,7 +86,7 @@ def test_another_problem_or_loss_is_another_run(run, changes, name):
         resume(run, **changes)
 
 
-def test_marks():
+def test_fingerprints():
     def outer(x):
         return [y + 1 for y in x]
 
@@ -103,19 +103,21 @@ def test_marks():
         def method(self, x):
             return x
 
-    assert mark(outer).split("#")[1] != mark(other).split("#")[1], "functions inside count"
-    assert "0x" not in mark(outer), "no addresses"
-    assert mark(Object(1.0)) == mark(Object(1.0)) != mark(Object(2.0))
-    assert mark(Object(1.0).method) == mark(Object(1.0).method) != mark(Object(2.0).method)
-    assert mark({"b": 1, "a": (2, None)}) == "{b: 1, a: (2, None)}"
-    assert mark(torch.zeros(2000)) != mark(torch.cat([torch.zeros(1999), torch.ones(1)]))
-    assert len(mark(torch.zeros(2000))) < 40
-    assert mark(frozenset("abc")) == mark(frozenset("cba"))
+    assert fingerprint(outer).split("#")[1] != fingerprint(other).split("#")[1], "functions inside count"
+    assert "0x" not in fingerprint(outer), "no addresses"
+    assert fingerprint(Object(1.0)) == fingerprint(Object(1.0)) != fingerprint(Object(2.0))
+    assert (
+        fingerprint(Object(1.0).method) == fingerprint(Object(1.0).method) != fingerprint(Object(2.0).method)
+    )
+    assert fingerprint({"b": 1, "a": (2, None)}) == "{b: 1, a: (2, None)}"
+    assert fingerprint(torch.zeros(2000)) != fingerprint(torch.cat([torch.zeros(1999), torch.ones(1)]))
+    assert len(fingerprint(torch.zeros(2000))) < 40
+    assert fingerprint(frozenset("abc")) == fingerprint(frozenset("cba"))
     layer = nn.Linear(2, 1)
-    before = mark(layer)
+    before = fingerprint(layer)
     nn.init.zeros_(layer.weight)
-    assert mark(layer) != before
-    assert mark(torch.sin) != mark(torch.cos)
+    assert fingerprint(layer) != before
+    assert fingerprint(torch.sin) != fingerprint(torch.cos)
 
 
 def test_two_networks_are_not_printed_where_the_options_say_it(run):

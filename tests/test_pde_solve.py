@@ -27,7 +27,8 @@ from tnml.pde import (
     solve,
 )
 from tnml.pde.accuracy import errors_at_start, path_errors, relative_l2
-from tnml.pde.solve import OnPaths, PathBatches, loss_of
+from tnml.pde.losses.named import loss_of
+from tnml.pde.training_paths import LossOnPaths, PathBatches
 from tnml.training import TrainingInterrupted
 
 PROGRAM = Path(__file__).parent / "programs" / "pde_job.py"
@@ -215,14 +216,14 @@ def exact_on(problem, paths):
 def test_batches_follow_from_the_step_and_split_into_parts():
     problem = HamiltonJacobiBellman(3)
     options = SolveOptions(paths=7, time_steps=3).settled(problem)
-    on_paths = OnPaths(problem, options, loss_of(options, problem.dim))
+    on_paths = LossOnPaths(problem, options, loss_of(options, problem.dim))
     index, number = PathBatches(7, 10)(1, 4)
     assert number.tolist() == [14] * 7
-    whole = on_paths.draw(0, 7, 14)
-    part = on_paths.draw(3, 4, 14)
+    whole = on_paths.paths_of_step(14, 0, 7)
+    part = on_paths.paths_of_step(14, 3, 4)
     assert torch.equal(whole.part(3, 7).x, part.x)
     assert torch.equal(whole.fresh[3:], part.fresh)
-    assert not torch.equal(whole.x, on_paths.draw(0, 7, 15).x)
+    assert not torch.equal(whole.x, on_paths.paths_of_step(15, 0, 7).x)
     model = options.make_model(problem)
     halves = [on_paths(model, index[s], number[s]) for s in (slice(0, 3), slice(3, 7))]
     together = (3 * halves[0] + 4 * halves[1]) / 7
@@ -312,7 +313,7 @@ BAD = {
         lambda: solve(own(terminal=lambda x: torch.sqrt(x.min(1, keepdim=True).values))),
         "terminal is not finite|terminal must|the gradient of terminal",
     ),
-    "negative horizon": (lambda: own(horizon=-1.0), "horizon must be a positive finite number, got -1.0"),
+    "negative horizon": (lambda: own(horizon=-1.0), "horizon must be a number, above 0, got -1.0"),
     "mismatched dimensions": (lambda: own(x0=[1.0, 2.0]), r"x0 must .* numbers, got shape \(2,\)"),
     "batch norm": (
         lambda: solve(own(), nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))),

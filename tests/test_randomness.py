@@ -5,7 +5,7 @@ import torch
 
 from tnml.data import random_table
 from tnml.errors import InputError
-from tnml.pde.noise import increments
+from tnml.pde.paths.noise import increments
 from tnml.randomness import (
     Noise,
     Stream,

@@ -17,8 +17,8 @@ from tnml.cli.runs import MODEL, OPTIONS, RUNS, discard_unused, next_free, remov
 from tnml.errors import InputError
 from tnml.files import write_text
 from tnml.pde import Problem, Solution, SolveOptions, solve
-from tnml.pde.deep_bsde import hidden_widths
-from tnml.pde.problems import PROBLEMS, problem
+from tnml.pde.equations.table import PROBLEMS, problem
+from tnml.pde.losses.deep_bsde import hidden_widths
 from tnml.training import ProgressReporter
 
 INTERRUPTED = 130

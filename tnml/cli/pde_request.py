@@ -14,7 +14,7 @@ from tnml.cli.run_options import add_run_options, hide_files_of_groups, run_fold
 from tnml.cli.runs import OPTIONS
 from tnml.errors import InputError, choose
 from tnml.pde import SolveOptions, preset
-from tnml.pde.problems import PROBLEMS
+from tnml.pde.equations.table import PROBLEMS
 
 SHARED = frozenset({"seed", "device", "devices"})  # asked for once, at the top
 EXAMPLES = (

@@ -2,22 +2,22 @@
 
 from tnml.pde import references
 from tnml.pde.accuracy import Along, PathErrors
-from tnml.pde.ansatz import Ansatz
-from tnml.pde.deep_bsde import DeepBSDE, DeepBSDELoss
-from tnml.pde.losses import EulerLoss, UnbiasedLoss
-from tnml.pde.noise import increments
-from tnml.pde.option_problems import ArithmeticBasketCall, GeometricBasketCall, HestonCall
+from tnml.pde.ansatz.ansatz import Ansatz
+from tnml.pde.equations.allen_cahn import AllenCahn
+from tnml.pde.equations.arithmetic_basket import ArithmeticBasketCall
+from tnml.pde.equations.black_scholes_barenblatt import BlackScholesBarenblatt
+from tnml.pde.equations.geometric_basket import GeometricBasketCall
+from tnml.pde.equations.hamilton_jacobi_bellman import HamiltonJacobiBellman
+from tnml.pde.equations.heat import HeatEquation
+from tnml.pde.equations.heston import HestonCall
+from tnml.pde.equations.table import PROBLEMS, problem
+from tnml.pde.losses.deep_bsde import DeepBSDE, DeepBSDELoss
+from tnml.pde.losses.euler import EulerLoss
+from tnml.pde.losses.unbiased import UnbiasedLoss
 from tnml.pde.options import SolveOptions, preset
-from tnml.pde.paths import Paths, euler_maruyama
+from tnml.pde.paths.noise import increments
+from tnml.pde.paths.simulation import Paths, euler_maruyama
 from tnml.pde.problem import LogNormal, Problem, Reference
-from tnml.pde.problems import (
-    PROBLEMS,
-    AllenCahn,
-    BlackScholesBarenblatt,
-    HamiltonJacobiBellman,
-    HeatEquation,
-    problem,
-)
 from tnml.pde.references import monte_carlo
 from tnml.pde.solution import Solution
 from tnml.pde.solve import solve

@@ -10,8 +10,8 @@ from torch import Tensor
 from tnml.checks import whole
 from tnml.errors import InputError
 from tnml.pde.derivatives import Function
-from tnml.pde.noise import increments
-from tnml.pde.paths import Paths, euler_maruyama
+from tnml.pde.paths.noise import increments
+from tnml.pde.paths.simulation import Paths, euler_maruyama
 from tnml.pde.problem import Problem
 from tnml.randomness import Noise
 
@@ -148,7 +148,7 @@ def exact_along(problem: Problem, paths: Paths) -> Tensor:
     return values_along(lambda t, x: exact(t.double().clamp(max=problem.horizon), x), paths)
 
 
-def along(values: AlongPaths, problem: Problem, paths: Paths) -> Along:
+def values_and_truth(values: AlongPaths, problem: Problem, paths: Paths) -> Along:
     """A solution and the truth, where it is known, along the paths.
 
     Args:
@@ -160,7 +160,8 @@ def along(values: AlongPaths, problem: Problem, paths: Paths) -> Along:
         >>> from functools import partial
         >>> from tnml.pde import BlackScholesBarenblatt
         >>> problem = BlackScholesBarenblatt(3)
-        >>> found = along(partial(values_along, problem.exact), problem, fresh_paths(problem, 2, 4, seed=0))
+        >>> paths = fresh_paths(problem, 2, 4, seed=0)
+        >>> found = values_and_truth(partial(values_along, problem.exact), problem, paths)
         >>> torch.equal(found.u, found.exact)
         True
     """

@@ -25,7 +25,7 @@ def iterations_of(
 
     Args:
         options: with `iterations`, `reports` and `max_seconds`.
-        seconds: the time of one iteration, measured for about as long as it is told.
+        seconds: the time of one iteration, measured for about the seconds it is given.
         checkpoint: of the run that is resumed, whose number stays what it was.
 
     Raises:
@@ -42,7 +42,7 @@ def iterations_of(
         try:
             return int(checkpoint["options"]["epochs"]) * int(checkpoint["identity"]["steps_per_epoch"])
         except (KeyError, TypeError, ValueError):
-            return options.iterations  # of another kind of training; the loop says so
+            return options.iterations  # it is of another kind of training, which the loop reports
     if options.max_seconds is None:
         return options.iterations
     if started_outside():
@@ -64,7 +64,7 @@ def seconds_per_iteration(
 
     Args:
         model: left as it is.
-        loss: of the model, the numbers of the paths and that of the step, as `tnml.pde.solve.OnPaths`.
+        loss: of the model, the numbers of the paths and that of the step, as `LossOnPaths`.
         options: paths, device and devices.
         longest: seconds to measure; twice as long where they are noisy.
     """
@@ -85,12 +85,12 @@ def seconds_per_iteration(
 
 
 def mean_time(
-    act: Callable[[int], object], longest: float, clock: Callable[[], float] = time.perf_counter
+    iteration: Callable[[int], object], longest: float, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """The mean time of an act, measured for `longest` seconds, or twice that where its halves disagree.
+    """The mean time of an iteration, measured for `longest` seconds, or twice that where its halves disagree.
 
     Args:
-        act: called with 0, 1, 2, ..; the first two times do not count.
+        iteration: called with 0, 1, 2, ..; the first two times do not count.
         longest: seconds.
         clock: gives the time.
 
@@ -99,12 +99,12 @@ def mean_time(
         True
     """
     for number in range(_WARM):
-        act(number)
+        iteration(number)
     times: list[float] = []
     spent, limit = 0.0, longest
     while spent < limit:
         begin = clock()
-        act(_WARM + len(times))
+        iteration(_WARM + len(times))
         times.append(max(clock() - begin, 1e-9))
         spent += times[-1]
         if spent >= limit == longest and _noisy(times):

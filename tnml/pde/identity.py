@@ -1,10 +1,10 @@
-"""What makes two runs the same: marks of functions, numbers and tensors that are alike in every process."""
+"""What makes two runs the same: fingerprints of functions, numbers and tensors, alike in every process."""
 
 import functools
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType
+from types import CodeType, FunctionType, MappingProxyType, MethodType
 from typing import Any
 
 import torch
@@ -14,9 +14,33 @@ from tnml.errors import InputError
 from tnml.loop.options import differences
 from tnml.pde.problem import Problem
 
-_DEEP = 6  # functions within functions, at most so many
+_DEEP = 6  # functions within functions, at most this many
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 _FREE_OF_LOSS = frozenset({"chunk"})  # changes time and memory only
+# Where functions and classes were before they moved: the checkpoints of older runs name these modules.
+_FORMER_MODULES = MappingProxyType(
+    {
+        "tnml.nn.mps.layer": "tnml.nn.mps_layer",
+        "tnml.nn.tt.embedding": "tnml.nn.tt_embedding",
+        "tnml.nn.tt.linear": "tnml.nn.tt_linear",
+        "tnml.nn.tt.module": "tnml.nn.tt_module",
+        "tnml.nn.tt.network": "tnml.nn.tnn",
+        "tnml.pde.ansatz.ansatz": "tnml.pde.ansatz",
+        "tnml.pde.equations.allen_cahn": "tnml.pde.problems",
+        "tnml.pde.equations.arithmetic_basket": "tnml.pde.option_problems",
+        "tnml.pde.equations.black_scholes_barenblatt": "tnml.pde.problems",
+        "tnml.pde.equations.geometric_basket": "tnml.pde.option_problems",
+        "tnml.pde.equations.hamilton_jacobi_bellman": "tnml.pde.problems",
+        "tnml.pde.equations.heat": "tnml.pde.problems",
+        "tnml.pde.equations.heston": "tnml.pde.option_problems",
+        "tnml.pde.equations.terms": "tnml.pde.option_problems",
+        "tnml.pde.losses.deep_bsde": "tnml.pde.deep_bsde",
+        "tnml.pde.losses.euler": "tnml.pde.losses",
+        "tnml.pde.losses.unbiased": "tnml.pde.losses",
+        "tnml.pde.paths.noise": "tnml.pde.noise",
+        "tnml.pde.paths.simulation": "tnml.pde.paths",
+    }
+)
 # What the paths and the losses take from a problem; `exact` and `reference` are only compared with.
 _OF_PROBLEM = (
     *("terminal", "diffusion", "drift", "driver", "driver_value", "driver_direction", "terminal_gradient"),
@@ -24,7 +48,7 @@ _OF_PROBLEM = (
 )
 
 
-def mark(value: object, depth: int = 0) -> str:
+def fingerprint(value: object, depth: int = 0) -> str:
     """A short text that tells this number, tensor or function from others, and is the same elsewhere.
 
     Of a function it is the name with a hash of its code, of the values it closes over, of its defaults and
@@ -35,9 +59,11 @@ def mark(value: object, depth: int = 0) -> str:
         depth: how far inside another value it is.
 
     Example:
-        >>> mark(0.5), mark(torch.ones(2)) == mark(torch.ones(2)) != mark(torch.zeros(2))
-        ('0.5', True)
-        >>> mark(lambda x: x + 1) == mark(lambda x: x + 2)
+        >>> fingerprint(0.5)
+        '0.5'
+        >>> fingerprint(torch.ones(2)) == fingerprint(torch.ones(2)) != fingerprint(torch.zeros(2))
+        True
+        >>> fingerprint(lambda x: x + 1) == fingerprint(lambda x: x + 2)
         False
     """
     if isinstance(value, _PLAIN):
@@ -49,24 +75,25 @@ def mark(value: object, depth: int = 0) -> str:
         plain = value.detach().cpu().contiguous()
         return f"tensor {list(plain.shape)} #{_hash(str(plain.dtype), repr(plain.tolist()))}"
     if isinstance(value, functools.partial):
-        named = ", ".join(f"{name}={mark(part, deeper)}" for name, part in sorted(value.keywords.items()))
-        return f"partial({', '.join([mark(part, deeper) for part in (value.func, *value.args)])}, {named})"
+        parts = [fingerprint(part, deeper) for part in (value.func, *value.args)]
+        named = [f"{name}={fingerprint(part, deeper)}" for name, part in sorted(value.keywords.items())]
+        return f"partial({', '.join(parts)}, {', '.join(named)})"
     if isinstance(value, MethodType):
-        return f"{mark(value.__func__, deeper)} of {mark(value.__self__, deeper)}"
+        return f"{fingerprint(value.__func__, deeper)} of {fingerprint(value.__self__, deeper)}"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{name}: {mark(part, deeper)}' for name, part in value.items())}}}"
+        return f"{{{', '.join(f'{name}: {fingerprint(part, deeper)}' for name, part in value.items())}}}"
     if isinstance(value, list | tuple):
-        return f"({', '.join(mark(part, deeper) for part in value)})"
+        return f"({', '.join(fingerprint(part, deeper) for part in value)})"
     if isinstance(value, set | frozenset):
-        return f"{{{', '.join(sorted(mark(part, deeper) for part in value))}}}"
+        return f"{{{', '.join(sorted(fingerprint(part, deeper) for part in value))}}}"
     code = getattr(value, "__code__", None)
     if isinstance(code, CodeType):
-        return f"{_name(value)} #{_hash(*_of_code(code, deeper), *_around(value, code, deeper))}"
+        return f"{_name(value)} #{_hash(*_code_parts(code, deeper), *_outside_parts(value, code, deeper))}"
     if isinstance(value, nn.Module):
-        return f"{_name(type(value))} #{_hash(repr(value), mark(value.state_dict(), deeper))}"
+        return f"{_name(type(value))} #{_hash(repr(value), fingerprint(value.state_dict(), deeper))}"
     if isinstance(value, type) or hasattr(value, "__qualname__"):
         return _name(value)
-    return f"{_name(type(value))} {mark(getattr(value, '__dict__', {}), deeper)}"
+    return f"{_name(type(value))} {fingerprint(getattr(value, '__dict__', {}), deeper)}"
 
 
 def identity_of(problem: Problem, loss: object, model: nn.Module) -> dict[str, str | int | float]:
@@ -82,15 +109,15 @@ def identity_of(problem: Problem, loss: object, model: nn.Module) -> dict[str, s
         "problem": problem.name,
         "dim": problem.dim,
         "horizon": problem.horizon,
-        "problem x0": mark(problem.start(torch.float64)),
-        **{f"problem {name}": mark(getattr(problem, name)) for name in _OF_PROBLEM},
+        "problem x0": fingerprint(problem.start(torch.float64)),
+        **{f"problem {name}": fingerprint(getattr(problem, name)) for name in _OF_PROBLEM},
     }
     found |= {"problem options": repr(dict(problem.options or {})), "loss object": type(loss).__name__}
     if isinstance(loss, FunctionType | MethodType | functools.partial) or not hasattr(loss, "__dict__"):
-        found["loss function"] = mark(loss)
+        found["loss function"] = fingerprint(loss)
     else:
         own = {name: part for name, part in vars(loss).items() if name not in _FREE_OF_LOSS}
-        found |= {f"loss {name}": mark(part) for name, part in own.items()}
+        found |= {f"loss {name}": fingerprint(part) for name, part in own.items()}
     return {**found, "model": repr(model)}
 
 
@@ -110,17 +137,21 @@ def check_same(checkpoint: Mapping[str, Any], identity: Mapping[str, Any], sourc
     """
     stored = checkpoint.get("identity")
     if not isinstance(stored, Mapping):
-        return  # of another kind of training; the loop says so
+        return  # it is of another kind of training, which the loop reports
     names = [name for name in identity if name != "model"]
     other = differences(
         {name: stored.get(name) for name in names}, {name: identity[name] for name in names}, free=()
     )
     if other:
-        raise InputError(f"{source} belongs to another run: {'; '.join(other)}; use the same or start anew")
+        raise InputError(
+            f"{source} belongs to another run: {'; '.join(other)}; use the same or start a new run"
+        )
 
 
 def _name(value: object) -> str:
-    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    module = getattr(value, "__module__", "")
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    return f"{_FORMER_MODULES.get(module, module)}.{name}"
 
 
 def _hash(*parts: object) -> str:
@@ -128,20 +159,22 @@ def _hash(*parts: object) -> str:
     return hashlib.sha256(text).hexdigest()[:8]
 
 
-def _of_code(code: CodeType, depth: int) -> list[object]:
+def _code_parts(code: CodeType, depth: int) -> list[object]:
     """What a function does, without the lines and files it is in."""
     parts: list[object] = [code.co_code, code.co_names, code.co_varnames]
     for constant in code.co_consts:
-        parts += _of_code(constant, depth) if isinstance(constant, CodeType) else [mark(constant, depth)]
+        parts += (
+            _code_parts(constant, depth) if isinstance(constant, CodeType) else [fingerprint(constant, depth)]
+        )
     return parts
 
 
-def _around(function: object, code: CodeType, depth: int) -> list[str]:
+def _outside_parts(function: object, code: CodeType, depth: int) -> list[str]:
     """What a function takes from outside: defaults, the values it closes over, numbers of its module."""
-    parts = [mark(getattr(function, name, None), depth) for name in ("__defaults__", "__kwdefaults__")]
+    parts = [fingerprint(getattr(function, name, None), depth) for name in ("__defaults__", "__kwdefaults__")]
     for cell in getattr(function, "__closure__", None) or ():
         try:
-            parts.append(mark(cell.cell_contents, depth))
+            parts.append(fingerprint(cell.cell_contents, depth))
         except ValueError:  # not filled yet
             parts.append("empty")
     known = getattr(function, "__globals__", {})

@@ -1,7 +1,6 @@
 """Everything that can be chosen about solving an equation, and the recipes of the named problems."""
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
@@ -9,14 +8,15 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from tnml.checks import number, whole
-from tnml.errors import InputError, choose
+from tnml.checks import keep_number, keep_whole, one_of
+from tnml.errors import InputError
 from tnml.loop.options import AVERAGES, SCHEDULES, check_device
 from tnml.nn import TNN
-from tnml.pde.ansatz import TERMINALS, Ansatz, make_network
-from tnml.pde.deep_bsde import DeepBSDE
+from tnml.pde.ansatz.ansatz import TERMINALS, Ansatz
+from tnml.pde.ansatz.network import make_network
+from tnml.pde.equations.table import EQUATIONS
+from tnml.pde.losses.deep_bsde import DeepBSDE
 from tnml.pde.problem import Problem
-from tnml.pde.problems import PROBLEMS
 from tnml.training import LoopOptions
 
 LOSS_NAMES = ("auto", "euler", "unbiased", "deep-bsde")
@@ -36,9 +36,9 @@ _NAMED = {
     "first": ("tt", "dense"),
 }
 # What may change when a run is resumed: `max_seconds` counts when it begins.
-_FREE = frozenset({"device", "devices", "chunk", "checkpoint_seconds", "max_seconds", "tensorboard"})
-# What is said about the network behind u(t, x), which "deep-bsde" has not.
-_OF_U = ("terminal", "network", "width", "depth", "rank", "activation", "first")
+_MAY_CHANGE = frozenset({"device", "devices", "chunk", "checkpoint_seconds", "max_seconds", "tensorboard"})
+# What describes the network behind u(t, x), which "deep-bsde" does not have.
+_OF_THE_NETWORK = ("terminal", "network", "width", "depth", "rank", "activation", "first")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +52,8 @@ class SolveOptions:
         group: of "unbiased" only: noises in each of its two groups.
         group_noise: of "unbiased" only: of the noises in those groups: "signs" or "normal", see
             `tnml.pde.increments`; or "design", which replaces the two groups by one of sign vectors that
-            leave hardly any noise, see `tnml.pde.noise.sign_design`: for few dimensions, since there are 2 d
-            of them or more.
+            leave hardly any noise, see `tnml.pde.paths.noise.sign_design`: for few dimensions, since there
+            are 2 d of them or more.
         ahead: of "unbiased" only: how far it looks ahead from every point, as a part of a time step, above 0
             and at most 1; see `tnml.pde.UnbiasedLoss`.
         relative: of "unbiased" only: whether its residuals are divided by |u|, for solutions far from zero.
@@ -135,20 +135,18 @@ class SolveOptions:
 
     def __post_init__(self) -> None:
         for name, known in _NAMED.items():
-            choose(name, getattr(self, name), dict.fromkeys(known))
+            one_of(name, getattr(self, name), known)
         sizes = ("group", "width", "depth", "rank", "paths", "time_steps", "iterations", "reports", "devices")
-        for name in sizes:
-            whole(name, getattr(self, name), 1)
-        whole("seed", self.seed, 0)
+        keep_whole(self, *sizes, least=1)
+        keep_whole(self, "seed")
         if self.chunk is not None:
-            whole("chunk", self.chunk, 1)
-        number("lr", self.lr, above=0.0)
-        if number("ahead", self.ahead, above=0.0) > 1:
+            keep_whole(self, "chunk", least=1)
+        keep_number(self, "ema_decay", least=0.0, below=1.0)
+        limits = ("max_seconds", "clip_norm", "checkpoint_seconds")
+        given = [name for name in limits if getattr(self, name) is not None]
+        keep_number(self, "lr", "ahead", *given, above=0.0)
+        if self.ahead > 1:
             raise InputError(f"ahead is a part of a time step, above 0 and at most 1; got {self.ahead}")
-        number("ema_decay", self.ema_decay, least=0.0, below=1.0)
-        for name in ("max_seconds", "clip_norm", "checkpoint_seconds"):
-            if getattr(self, name) is not None:
-                number(name, getattr(self, name), above=0.0)
         if self.antithetic and self.paths % 2:
             raise InputError(f"antithetic paths come in pairs, got paths={self.paths}; take an even number")
         check_device(self.device)
@@ -187,7 +185,7 @@ class SolveOptions:
         return loop, -(-total // epochs)
 
     def make_network(self, dim: int) -> TNN:
-        """A network from (t, x) to u as the options say, see `tnml.pde.ansatz.make_network`.
+        """A network from (t, x) to u as the options say, see `tnml.pde.ansatz.network.make_network`.
 
         Args:
             dim: space coordinates of the problem.
@@ -266,7 +264,7 @@ class SolveOptions:
 
     def _check_deep_bsde(self) -> None:
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        for name in _OF_U:
+        for name in _OF_THE_NETWORK:
             if getattr(self, name) != defaults[name]:
                 raise InputError(
                     f"{name}={getattr(self, name)!r} has no meaning for the loss 'deep-bsde', which makes "
@@ -292,27 +290,8 @@ class SolveOptions:
         return {
             name: value if isinstance(value, str | int | float) else str(value)
             for name, value in self.record().items()
-            if name not in _FREE
+            if name not in _MAY_CHANGE
         }
-
-
-# What differs from the defaults, by the name of the problem.
-_RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "bsb": {
-            "terminal": "multiplicative",
-            "relative": True,
-            "paths": 8,
-            "iterations": 10_000,
-            "ema_decay": 0.999,
-        },
-        "allen-cahn": {"iterations": 4000},
-        "geometric-basket": {"iterations": 4000},
-        "arithmetic-basket": {"iterations": 4000},
-        # Two dimensions: four sign vectors leave no noise, so that a short step shows what is left.
-        "heston": {"group_noise": "design", "dtype": "float64", "ahead": 0.2, "iterations": 4000},
-    }
-)
 
 
 def preset(problem: Problem | str, **changes: Any) -> SolveOptions:
@@ -330,14 +309,14 @@ def preset(problem: Problem | str, **changes: Any) -> SolveOptions:
         'multiplicative'
     """
     if isinstance(problem, str):
-        choose("problem", problem, PROBLEMS)
+        one_of("problem", problem, EQUATIONS)
         name = problem
     else:
         name = problem.name if problem.options is not None else ""
-    known = {field.name: field.name for field in dataclasses.fields(SolveOptions)}
+    known = [field.name for field in dataclasses.fields(SolveOptions)]
     for change in changes:
-        choose("option", change, known)
-    recipe = _RECIPES.get(name, {})
+        one_of("option", change, known)
+    recipe = EQUATIONS[name].recipe if name in EQUATIONS else {}
     if changes.get("loss") == "deep-bsde":
-        recipe = {option: value for option, value in recipe.items() if option not in _OF_U}
+        recipe = {option: value for option, value in recipe.items() if option not in _OF_THE_NETWORK}
     return SolveOptions(**{**recipe, **changes})

@@ -9,24 +9,24 @@ from torch import Tensor
 
 from tnml.errors import InputError
 from tnml.loop.results import TrainingDiverged
-from tnml.pde.ansatz import Ansatz
-from tnml.pde.deep_bsde import DeepBSDE
-from tnml.pde.paths import Paths, euler_maruyama
+from tnml.pde.ansatz.ansatz import Ansatz
+from tnml.pde.losses.deep_bsde import DeepBSDE
+from tnml.pde.paths.simulation import Paths, euler_maruyama
 
 _POINTS = 2**14  # points looked at at once
 _BEFORE = 50  # steps between two looks of the loop at its loss
 
 
-class Draw(Protocol):
-    """The paths `first` to `first + count - 1` of a step, as `tnml.pde.solve.OnPaths.draw` gives them."""
+class PathsOfStep(Protocol):
+    """Gives the paths `first` to `first + count - 1` of a step, as `LossOnPaths.paths_of_step` does."""
 
-    def __call__(self, first: int, count: int, number: int) -> Paths:
+    def __call__(self, step: int, first: int, count: int, device: torch.device) -> Paths:
         """The paths."""
 
 
 @torch.no_grad()
-def examine(model: Ansatz | DeepBSDE, paths: Paths) -> None:
-    """Raises where a function of the problem is not finite on paths, and says which and where.
+def check_functions(model: Ansatz | DeepBSDE, paths: Paths) -> None:
+    """Raises unless all functions of the problem are finite on paths; says which is not, and where.
 
     The driver is asked where the losses ask it: at the times before the horizon, with the model's own u and
     Du. Paths of coupled problems are made with the model.
@@ -42,20 +42,24 @@ def examine(model: Ansatz | DeepBSDE, paths: Paths) -> None:
         >>> from tnml.pde import HeatEquation, SolveOptions, increments
         >>> problem = HeatEquation(2)
         >>> paths = euler_maruyama(problem, increments(4, 5, 2, 0.2, seed=0, step=0))
-        >>> examine(SolveOptions(width=8).make_model(problem), paths)
+        >>> check_functions(SolveOptions(width=8).make_model(problem), paths)
     """
     if model.problem.coupled:
         u = model if isinstance(model, Ansatz) else None
         paths = euler_maruyama(model.problem, paths.dw, solution=u)
     rows = max(1, _POINTS // (paths.steps + 1))
     for first in range(0, len(paths), rows):
-        _examine(model, paths.part(first, first + rows))
+        _check_part(model, paths.part(first, first + rows))
 
 
-def explained(
-    error: TrainingDiverged, model: Ansatz | DeepBSDE, start: Mapping[str, Any], draw: Draw, paths: int
-) -> InputError:
-    """What to raise for a training that diverged: a function that is not finite, if one is found, or `error`.
+def why_diverged(
+    error: TrainingDiverged,
+    model: Ansatz | DeepBSDE,
+    start: Mapping[str, Any],
+    paths_of_step: PathsOfStep,
+    paths: int,
+) -> InputError | None:
+    """The error of a function that is not finite, where one is found to be why a training diverged.
 
     The paths of the last steps are made again. Where the weights are not finite any more, those of the
     start take their place; what only a later u would show stays unfound.
@@ -64,34 +68,37 @@ def explained(
         error: of the loop, which names epoch and step.
         model: that was trained.
         start: its state before the training.
-        draw: the paths of a step.
+        paths_of_step: makes the paths again.
         paths: in a step.
 
     Example:
         >>> from tnml.pde import HeatEquation, SolveOptions, increments
         >>> problem = HeatEquation(2)
         >>> model = SolveOptions(width=8).make_model(problem)
-        >>> def draw(first, count, number):
-        ...     return euler_maruyama(problem, increments(count, 5, 2, 0.2, seed=0, step=number))
+        >>> def paths_of_step(step, first, count, device):
+        ...     return euler_maruyama(problem, increments(count, 5, 2, 0.2, seed=0, step=step))
         >>> error = TrainingDiverged("NaN in epoch 1, at step 2 of 2")
-        >>> explained(error, model, model.state_dict(), draw, 4) is error
+        >>> why_diverged(error, model, model.state_dict(), paths_of_step, 4) is None
         True
     """
     place = re.search(r"in epoch (\d+), at step (\d+) of (\d+)", str(error))
     if place is None:
-        return error
+        return None
     epoch, step, steps = (int(part) for part in place.groups())
     if not all(bool(p.isfinite().all()) for p in model.parameters()):
         model.load_state_dict(start)
+    device = next(model.parameters()).device
     for number in range(max(0, step - _BEFORE), step):
         try:
-            examine(model, draw(0, paths, (epoch - 1) * steps + number))
-        except InputError as found:
-            return InputError(f"{found} (the training broke off in epoch {epoch}, at step {step} of {steps})")
-    return error
+            check_functions(model, paths_of_step((epoch - 1) * steps + number, 0, paths, device))
+        except InputError as reason:
+            return InputError(
+                f"{reason} (the training broke off in epoch {epoch}, at step {step} of {steps})"
+            )
+    return None
 
 
-def _examine(model: Ansatz | DeepBSDE, paths: Paths) -> None:
+def _check_part(model: Ansatz | DeepBSDE, paths: Paths) -> None:
     problem, m, n = model.problem, len(paths), paths.steps
     t, x = paths.points(0, n + 1)
     at_end = torch.arange(n + 1, device=x.device).repeat(m) == n

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tnml.checks import whole
 from tnml.errors import InputError
-from tnml.pde.checks import check_dim, check_positive
-from tnml.pde.sampling import antithetic_mean
+from tnml.pde.checks import as_number, check_constant, check_finite, checked, shaped, starting_point
+from tnml.pde.paths.sampling import antithetic_mean
 
 _EULER_STEPS = 100  # of the trivial baseline, where no exact step to the horizon is known
 
@@ -125,14 +126,14 @@ class Problem:
     options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "dim", check_dim(self.dim))
-        check_positive(horizon=self.horizon)
-        object.__setattr__(self, "x0", _starting_point(self.x0, self.dim))
+        object.__setattr__(self, "dim", whole("dim", self.dim, 1))
+        object.__setattr__(self, "horizon", as_number("horizon", self.horizon, above=0.0))
+        object.__setattr__(self, "x0", starting_point(self.x0, self.dim))
         self._check_combination()
-        _check_factor("diffusion", self.diffusion, self.dim)
+        check_constant("diffusion", self.diffusion, self.dim)
         if self.log_normal is not None:
-            _check_factor("factor of log_normal", self.log_normal.factor, self.dim)
-            _check_factor("rate of log_normal", self.log_normal.rate, self.dim, matrix=False)
+            check_constant("factor of log_normal", self.log_normal.factor, self.dim)
+            check_constant("rate of log_normal", self.log_normal.rate, self.dim, matrix=False)
         self._check_functions()
 
     @property
@@ -263,8 +264,8 @@ class Problem:
         """
         if self.coupled:
             raise InputError(f"{self.name!r} is coupled: without its solution X_T is not known")
-        if steps is not None and steps < 1:
-            raise InputError(f"steps must be at least 1, got {steps}")
+        if steps is not None:
+            steps = whole("steps", steps, 1)
         count = steps or (1 if self._one_step_is_exact else _EULER_STEPS)
         dt = self.horizon / count
         start = self.start(torch.float64)
@@ -301,24 +302,24 @@ class Problem:
         x = self.start(torch.float64).expand(rows, -1).clone()
         t = x.new_zeros(rows, 1)
         one, all_ = (rows, 1), (rows, self.dim)
-        g = _checked("terminal", one, self.terminal, x)
-        z = _checked("the gradient of terminal", all_, self.g_gradient, x)
-        _checked("diffusion", all_, self.sigma, t, x, torch.ones_like(x))
+        g = checked("terminal", one, self.terminal, x)
+        z = checked("the gradient of terminal", all_, self.g_gradient, x)
+        checked("diffusion", all_, self.sigma, t, x, torch.ones_like(x))
         if self.driver_direction is not None:
-            _checked("driver_direction", all_, self.driver_direction, t, x)
+            checked("driver_direction", all_, self.driver_direction, t, x)
         for y in (g, g.abs() + 1):  # a call's g is 0 at the strike, where u is not: y ln y is a fair driver
-            found = {"the drift": _shaped("the drift", all_, self.mu, t, x, y, z)}
+            found = {"the drift": shaped("the drift", all_, self.mu, t, x, y, z)}
             if self.driver_value is not None:
-                found["driver_value"] = _shaped("driver_value", one, self.driver_value, t, x, y)
-            phi = found["driver"] = _shaped("driver", one, self.phi, t, x, y, z)
+                found["driver_value"] = shaped("driver_value", one, self.driver_value, t, x, y)
+            phi = found["driver"] = shaped("driver", one, self.phi, t, x, y, z)
             if all(bool(value.isfinite().all()) for value in found.values()):
                 break
         for name, value in found.items():
-            _check_finite(name, value)
+            check_finite(name, value)
         for name in ("exact", "smoothed_terminal"):
             function = getattr(self, name)
             if function is not None:
-                _checked(name, one, function, t, x)
+                checked(name, one, function, t, x)
         if self.discount:
             slope = float((self.phi(t, x, y + 1, z) - phi).mean())
             if not math.isclose(slope, self.discount, rel_tol=1e-6, abs_tol=1e-9):
@@ -326,59 +327,6 @@ class Problem:
                     f"discount={self.discount} promises a driver discount * y, but phi grows by {slope:.6g} "
                     "when y grows by 1; correct one of them"
                 )
-
-
-def _starting_point(x0: Tensor | Sequence[float] | float, dim: int) -> Tensor:
-    point = torch.as_tensor(x0, dtype=torch.float64).detach().cpu()
-    if point.dim() == 0:
-        point = point.expand(dim).clone()
-    if tuple(point.shape) != (dim,):
-        raise InputError(f"x0 must be one number or have dim = {dim} numbers, got shape {tuple(point.shape)}")
-    if not bool(point.isfinite().all()):
-        raise InputError("x0 must be finite")
-    return point
-
-
-def _check_factor(what: str, factor: object, dim: int, *, matrix: bool = True) -> None:
-    """Raises unless a constant is a number, `[d]` or `[d, d]`; functions and None pass."""
-    if isinstance(factor, Tensor):
-        shapes = [(), (dim,), *([(dim, dim)] if matrix else [])]
-        if tuple(factor.shape) not in shapes:
-            wanted = " or ".join(str(list(shape)) for shape in shapes[1:])
-            raise InputError(f"{what} must be a number or a tensor {wanted}, got {list(factor.shape)}")
-    elif not (factor is None or callable(factor) or isinstance(factor, int | float)):
-        raise InputError(f"{what} must be a function, a number or a tensor, got {type(factor).__name__}")
-
-
-def _shaped(what: str, shape: tuple[int, int], function: Callable[..., object], *inputs: Tensor) -> Tensor:
-    """What a function returns for a batch of starting points, if it has the shape."""
-    try:
-        value = function(*inputs)
-    except (RuntimeError, TypeError, IndexError) as error:
-        text = str(error).partition("\n")[0]
-        took = ", ".join(str(list(part.shape)) for part in inputs)
-        hint = "its arguments and shapes are those of the docstring of Problem"
-        if "dtype" in text:
-            hint = "let its constants take the dtype of x, as in `A.to(x)`"
-        kind = type(error).__name__
-        raise InputError(f"{what} fails for float64 inputs {took} ({kind}: {text}); {hint}") from error
-    if not isinstance(value, Tensor) or tuple(value.shape) != shape:
-        came = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        advice = "; sum with keepdim=True" if shape[1] == 1 else ""
-        raise InputError(f"{what} must return {list(shape)} for {shape[0]} points, got {came}{advice}")
-    return value
-
-
-def _check_finite(what: str, value: Tensor) -> None:
-    if not bool(value.isfinite().all()):
-        raise InputError(f"{what} is not finite at (0, x0); check the formula and x0")
-
-
-def _checked(what: str, shape: tuple[int, int], function: Callable[..., object], *inputs: Tensor) -> Tensor:
-    """What a function returns for a batch of starting points, if it has the shape and is finite."""
-    value = _shaped(what, shape, function, *inputs)
-    _check_finite(what, value)
-    return value
 
 
 def _like(value: float | Tensor, x: Tensor) -> Tensor:

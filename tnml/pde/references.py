@@ -1,19 +1,24 @@
 """True values of the named problems, in float64: closed forms and integrals at any (t, x), and sampling.
 
-`allen_cahn` is solved for in `radial.py`; the prices of calls are in `option_prices.py`.
+The truth of every row of `tnml.pde.equations.table.EQUATIONS` is here by its name, those of added rows too.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from tnml.errors import InputError
-from tnml.pde.option_prices import arithmetic_basket_call, geometric_basket_call, heston_call
+from tnml.pde.equations.allen_cahn import allen_cahn
+from tnml.pde.equations.arithmetic_basket import arithmetic_basket_call
+from tnml.pde.equations.black_scholes_barenblatt import black_scholes_barenblatt
+from tnml.pde.equations.geometric_basket import geometric_basket_call
+from tnml.pde.equations.hamilton_jacobi_bellman import hamilton_jacobi_bellman
+from tnml.pde.equations.heat import heat_equation
+from tnml.pde.equations.heston import heston_call
+from tnml.pde.equations.table import EQUATIONS
 from tnml.pde.problem import Problem, Reference
-from tnml.pde.quadrature import half_line
-from tnml.pde.radial import allen_cahn
 
 __all__ = [
     "allen_cahn",
@@ -27,65 +32,12 @@ __all__ = [
 ]
 
 
-def black_scholes_barenblatt(
-    t: Float[Tensor, "m 1"],
-    x: Float[Tensor, "m d"],
-    *,
-    sigma: float = 0.4,
-    rate: float = 0.05,
-    horizon: float = 1.0,
-) -> Float[Tensor, "m 1"]:
-    """`exp((rate + sigma^2)(T - t)) |x|^2`, the solution with the terminal value `|x|^2`.
-
-    Example:
-        >>> x = torch.tensor([[1.0, 0.5] * 5], dtype=torch.float64)
-        >>> float(black_scholes_barenblatt(torch.zeros(1, 1), x))
-        7.7104878747...
-    """
-    left, x = _left(t, horizon), x.double()
-    return torch.exp((rate + sigma**2) * left) * x.square().sum(1, keepdim=True)
-
-
-def hamilton_jacobi_bellman(
-    t: Float[Tensor, "m 1"], x: Float[Tensor, "m d"], *, horizon: float = 1.0
-) -> Float[Tensor, "m 1"]:
-    """The solution with `phi = |z|^2`, `sigma = sqrt2` and the terminal value `ln(.5 (1 + |x|^2))`.
-
-    By the transform of Cole and Hopf, `u = -ln E[2 / (1 + |X_T|^2)]`; the fraction is the integral of
-    `2 exp(-s (1 + |X_T|^2))` over s > 0, whose mean over the Gaussian X_T is known. What is left is one
-    integral over s. Its scale falls with `2 d (T - t) + |x|^2`, so s is measured in it.
-
-    Example:
-        >>> float(hamilton_jacobi_bellman(torch.zeros(1, 1), torch.zeros(1, 100)))
-        4.5901617246...
-    """
-    x = x.double()
-    spread, square = 4 * _left(t, horizon), x.square().sum(1, keepdim=True)
-    d = x.shape[1]
-    scale = 20 / (1 + d * spread / 2 + square)
-    s, weights = (part.to(x.device) for part in half_line())
-    s = scale.detach() * s
-    growth = 1 + s * spread
-    exponent = -s - d / 2 * torch.log(growth) - s * square / growth
-    return -torch.log(2 * scale.detach() * (weights * torch.exp(exponent)).sum(1, keepdim=True))
-
-
-def heat_equation(
-    t: Float[Tensor, "m 1"], x: Float[Tensor, "m d"], *, sigma: float = 2**0.5, horizon: float = 1.0
-) -> Float[Tensor, "m 1"]:
-    """`|x|^2 + d sigma^2 (T - t)`, the mean of `|X_T|^2`.
-
-    Example:
-        >>> float(heat_equation(torch.zeros(1, 1), torch.ones(1, 10)))
-        30.0000000...
-    """
-    left, x = _left(t, horizon), x.double()
-    return x.square().sum(1, keepdim=True) + x.shape[1] * sigma**2 * left
-
-
-def _left(t: Tensor, horizon: float) -> Tensor:
-    """The time to go: 0 after the horizon, which float32's 0.3 is for one."""
-    return (horizon - t.double()).clamp(min=0)
+def __getattr__(name: str) -> Callable[..., Any]:
+    """The truth of a row that is not imported above."""
+    for equation in EQUATIONS.values():
+        if equation.truth is not None and equation.truth.__name__ == name:
+            return equation.truth
+    raise AttributeError(f"module 'tnml.pde.references' has no attribute {name!r}")
 
 
 def monte_carlo(problem: Problem, samples: int = 2**18, steps: int | None = None, seed: int = 0) -> Reference:

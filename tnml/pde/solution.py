@@ -14,13 +14,13 @@ from tnml import __version__
 from tnml.errors import InputError
 from tnml.files import FORMAT, read_model, write_model
 from tnml.loop.results import Row
-from tnml.pde.accuracy import Along, PathErrors, along, fresh_paths, path_errors, values_along
-from tnml.pde.ansatz import Ansatz
-from tnml.pde.deep_bsde import DeepBSDE
+from tnml.pde.accuracy import Along, PathErrors, fresh_paths, path_errors, values_along, values_and_truth
+from tnml.pde.ansatz.ansatz import Ansatz
+from tnml.pde.equations.table import problem as named_problem
+from tnml.pde.losses.deep_bsde import DeepBSDE
 from tnml.pde.options import SolveOptions
-from tnml.pde.paths import Paths
+from tnml.pde.paths.simulation import Paths
 from tnml.pde.problem import Problem, Reference
-from tnml.pde.problems import problem as named_problem
 from tnml.randomness import forked_rng
 
 KIND = "pde-solution"
@@ -134,18 +134,18 @@ class Solution:
         Raises:
             InputError: fewer than two sets, or fewer paths than sets.
         """
-        whole = self.model if isinstance(self.model, Ansatz) else None
+        u = self.model if isinstance(self.model, Ansatz) else None
         return path_errors(
             self._on_paths,
             self.value,
-            whole.base if whole is not None and whole.hard else None,
+            u.base if u is not None and u.hard else None,
             self.problem,
             paths=paths,
             time_steps=self.options.time_steps,
             sets=sets,
             seed=seed,
             dtype=self._like.dtype,
-            solution=whole,
+            solution=u,
         )
 
     @torch.no_grad()
@@ -164,7 +164,7 @@ class Solution:
             dtype=self._like.dtype,
             solution=self.model if isinstance(self.model, Ansatz) else None,
         )
-        return along(self._on_paths, self.problem, part)
+        return values_and_truth(self._on_paths, self.problem, part)
 
     def summary(self, errors: PathErrors | None = None) -> list[tuple[str, str]]:
         """Names and values for a person: u(0, x0), the truth, errors, parameters, time.
@@ -201,10 +201,10 @@ class Solution:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one safetensors file of tensors and JSON; `Solution.load` reads it.
 
-        Of a problem or a network of one's own the file keeps the weights only, and `load` asks for it.
+        Of your own problem or network the file keeps the weights only, and `load` asks for it.
 
         Args:
-            path: by custom it ends in `.safetensors`.
+            path: by convention it ends in `.safetensors`.
 
         Raises:
             InputError: the file cannot be written.

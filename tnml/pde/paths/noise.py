@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tnml.errors import InputError, choose
+from tnml.checks import number, one_of, whole
+from tnml.errors import InputError
 from tnml.randomness import Stream, generator
 
 _BLOCK = 16  # paths drawn from one generator; even, so that a pair of antithetic paths is in one block
-_METHODS = {name: name for name in ("normal", "signs", "sobol")}
+_METHODS = ("normal", "signs", "sobol")
 
 
 def increments(
@@ -61,12 +62,9 @@ def increments(
         >>> torch.equal(part, whole[20:])
         True
     """
-    if min(m, n, d) < 1 or first < 0 or not dt > 0:
-        raise InputError(
-            "paths, steps, dimensions and dt must be positive and first not negative, "
-            f"got {m}, {n}, {d}, {dt} and {first}"
-        )
-    choose("method", method, _METHODS)
+    m, n, d, first = whole("m", m, 1), whole("n", n, 1), whole("d", d, 1), whole("first", first)
+    number("dt", dt, above=0.0)
+    one_of("method", method, _METHODS)
     if antithetic:  # path i is half path i // 2, with its sign
         low, high = first // 2, (first + m + 1) // 2
         half = _standard(high - low, n, d, seed, step, stream, method, low, dtype)
@@ -129,9 +127,8 @@ def _sobol(m: int, n: int, d: int, seed: int, step: int, stream: int, first: int
         if first
         else engine.draw(m, dtype=torch.float64)
     )
-    shift = torch.rand(
-        n * d, dtype=torch.float64, generator=generator(seed, step, 0, Stream.SOBOL + 16 * stream)
-    )
+    source = generator(seed, step, 0, Stream.SOBOL + 16 * stream)
+    shift = torch.rand(n * d, dtype=torch.float64, generator=source)
     uniform = ((points + shift) % 1.0).clamp(1e-15, 1 - 1e-15)
     return torch.einsum("kn,mkd->mnd", bridge(n), torch.special.ndtri(uniform).view(m, n, d))
 

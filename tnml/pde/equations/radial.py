@@ -36,35 +36,28 @@ class Panel(NamedTuple):
     coefficients: Matrix
 
 
-def allen_cahn(
-    t: Float[Tensor, "m 1"], x: Float[Tensor, "m d"], *, sigma2: float = 1.0, horizon: float = 0.3
+def radial_solution(
+    left: Float[Tensor, "m 1"], rho: Float[Tensor, "m 1"], *, dim: int, sigma2: float, horizon: float
 ) -> Float[Tensor, "m 1"]:
-    """The solution with `phi = -y + y^3`, `sigma = sqrt(sigma2)` and the terminal value `1 / (2 + .4 |x|^2)`.
-
-    The solution depends on `rho = |x|^2` and the time to go only; it is solved for once per dimension,
-    diffusion and horizon, to about ten digits (eight at horizons above 5), and evaluated as a polynomial.
+    """The solution as a function of the time to go and `rho = |x|^2`, see `tnml.pde.references.allen_cahn`.
 
     Args:
-        t: times up to the horizon; later ones are taken as the horizon.
-        x: points.
-        sigma2: squared diffusion coefficient: 1 in Raissi's convention, 2 in that of Han, Jentzen and E.
+        left: times to go, from 0 to the horizon; float64.
+        rho: squared lengths of the points.
+        dim: their space coordinates.
+        sigma2: squared diffusion coefficient.
         horizon: final time, at most 100.
 
     Raises:
         InputError: the horizon or sigma2 is out of range, or eight digits are out of reach.
 
-    Cost: a second for the solution, some more at horizons above 10; then some hundred multiplications per
-    point.
-
     Example:
-        >>> round(float(allen_cahn(torch.zeros(1, 1), torch.zeros(1, 20))), 7)
+        >>> left, rho = torch.full((1, 1), 0.3, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+        >>> round(float(radial_solution(left, rho, dim=20, sigma2=1.0, horizon=0.3)), 7)
         0.3086985
     """
-    t, x = t.double(), x.double()
-    left = (horizon - t).clamp(min=0)  # float32's 0.3 lies beyond 0.3
-    rho = x.square().sum(1, keepdim=True)
-    panels = _solved(x.shape[1], float(sigma2), float(horizon))
-    ends = torch.tensor([panel.end for panel in panels[:-1]], dtype=torch.float64, device=x.device)
+    panels = _solved(dim, sigma2, horizon)
+    ends = torch.tensor([panel.end for panel in panels[:-1]], dtype=torch.float64, device=rho.device)
     places = torch.bucketize(left.detach()[:, 0], ends)
     value = torch.zeros_like(rho)
     for place in places.unique().tolist():

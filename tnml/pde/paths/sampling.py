@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tnml.errors import InputError
+from tnml.checks import whole
 
-_CHUNK = 2**22  # normal numbers drawn at once: 32 MB
+_CHUNK = 2**22  # normal numbers made at once: 32 MB
 
 
 class Mean(NamedTuple):
@@ -40,7 +40,7 @@ def antithetic_mean(
         >>> abs(mean - 1) < 4 * error
         True
     """
-    pairs = torch.cat([(value(noise) + value(-noise)) / 2 for noise in _draws(shape, samples, seed)])
+    pairs = torch.cat([(value(noise) + value(-noise)) / 2 for noise in _normal_chunks(shape, samples, seed)])
     return Mean(float(pairs.mean()), float(pairs.std()) / math.sqrt(len(pairs)))
 
 
@@ -74,7 +74,7 @@ def controlled_mean(
         True
     """
     pairs = []
-    for noise in _draws(shape, samples, seed):
+    for noise in _normal_chunks(shape, samples, seed):
         plus, minus = values(noise), values(-noise)
         pairs.append(torch.stack([(a + b) / 2 for a, b in zip(plus, minus, strict=True)]))
     value, control = torch.cat(pairs, 1)
@@ -84,10 +84,9 @@ def controlled_mean(
     return Mean(float(left.mean()), float(left.std()) / math.sqrt(left.numel()))
 
 
-def _draws(shape: tuple[int, ...], samples: int, seed: int) -> Iterator[Tensor]:
-    pairs = samples // 2
-    if pairs < 2:
-        raise InputError(f"samples must be at least 4, for an error bar of pairs; got {samples}")
+def _normal_chunks(shape: tuple[int, ...], samples: int, seed: int) -> Iterator[Tensor]:
+    """Standard normal noise `[m, *shape]` of half the samples: with both signs it makes all of them."""
+    pairs = whole("samples", samples, 4) // 2
     generator = torch.Generator().manual_seed(seed)
     chunk = max(1, _CHUNK // math.prod(shape))
     for first in range(0, pairs, chunk):

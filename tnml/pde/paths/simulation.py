@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tnml.errors import InputError, choose
+from tnml.checks import one_of
+from tnml.errors import InputError
 from tnml.pde.derivatives import Function, value_and_gradient
 from tnml.pde.problem import Problem
 
-_STEPS = {name: name for name in ("auto", "euler", "exact")}
+_STEPS = ("auto", "euler", "exact")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ def euler_maruyama(
         )
     if not 0 <= t0 < problem.horizon:
         raise InputError(f"t0 must lie in [0, {problem.horizon}), the time before the horizon, got {t0}")
-    if choose("steps", steps, _STEPS) == "exact" and problem.log_normal is None:
+    if one_of("steps", steps, _STEPS) == "exact" and problem.log_normal is None:
         raise InputError("exact steps are known for geometric Brownian motion only; use steps='euler'")
     times, dt = _times(problem.horizon, n, t0, dw)
     x = _start(problem, m, x0, dw)

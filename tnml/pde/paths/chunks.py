@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tnml.pde.paths import Paths
+from tnml.pde.paths.simulation import Paths
 
 
-def summed(
+def sum_over_chunks(
     of_part: Callable[[Paths], Tensor], paths: Paths, size: int, parameters: Sequence[Tensor]
 ) -> Tensor:
     """The sum of `of_part` over chunks of `size` paths, a scalar.
@@ -29,7 +29,7 @@ def summed(
         >>> x = torch.arange(3.0)[:, None, None]
         >>> paths = Paths(times=torch.zeros(1), dt=1.0, x=x, dw=x, sdw=x)
         >>> factor = torch.tensor(2.0, requires_grad=True)
-        >>> total = summed(lambda part: factor * part.x.sum(), paths, 2, [factor])
+        >>> total = sum_over_chunks(lambda part: factor * part.x.sum(), paths, 2, [factor])
         >>> total.item(), torch.autograd.grad(total, factor)[0].item()
         (6.0, 3.0)
     """

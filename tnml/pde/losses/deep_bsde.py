@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tnml.checks import whole
 from tnml.errors import InputError, choose
 from tnml.nn.tt.network import ACTIVATIONS
-from tnml.pde.losses import PathLoss
-from tnml.pde.paths import Paths
+from tnml.pde.losses.path_loss import PathLoss
+from tnml.pde.paths.pilot import sample_paths, terminal_values
+from tnml.pde.paths.simulation import Paths
 from tnml.pde.problem import Problem
-from tnml.pde.smoothing import sample_paths, terminal_values
 
 
 def hidden_widths(dim: int) -> tuple[int, int]:
@@ -76,8 +77,7 @@ class DeepBSDE(nn.Module):
         super().__init__()
         if problem.coupled:
             raise InputError(f"{problem.name!r} is coupled; Deep BSDE here is for paths known in advance")
-        if steps < 1:
-            raise InputError(f"steps must be at least 1, got {steps}")
+        steps = whole("steps", steps, 1)
         d = problem.dim
         widths = (d, *(hidden_widths(d) if hidden is None else hidden), d)
         if min(widths) < 1:

@@ -1,76 +1,21 @@
 """What a network means: u(t, x) with its terminal condition, standardised inputs, and quick derivatives."""
 
 import math
-import warnings
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from tnml.errors import InputError, choose
-from tnml.nn import TNN, BondDropout, SiteDropout, TTLinear
+from tnml.checks import one_of, whole
+from tnml.errors import InputError
+from tnml.pde.ansatz.network import check_network, make_network
+from tnml.pde.ansatz.network_derivatives import Network, network_gradient, network_slope
+from tnml.pde.ansatz.smoothing import smoothed, smoothing_nodes
 from tnml.pde.derivatives import reverse_gradient
-from tnml.pde.network_derivatives import Network, network_gradient, network_slope
+from tnml.pde.paths.pilot import sample_paths, terminal_values
 from tnml.pde.problem import Problem
-from tnml.pde.smoothing import sample_paths, smoothed, smoothing_nodes, terminal_values
 
-TERMINALS = {name: name for name in ("soft", "multiplicative", "additive", "smoothed")}
-_SCALINGS = {"paths": True, "none": False}
-_NETWORKS = {"dense": False, "tnn": True}
-_START = 0.1  # the last layer starts at so much of its usual size
-
-_BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
-_DROPOUTS = (nn.modules.dropout._DropoutNd, BondDropout, SiteDropout)
-_KINKED = (
-    nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ReLU6, nn.Hardtanh, nn.Hardsigmoid, nn.Hardshrink,
-    nn.Softshrink, nn.Threshold, nn.SELU,
-)  # fmt: skip
-
-
-def make_network(
-    name: str,
-    dim: int,
-    *,
-    hidden: Sequence[int] = (64, 64, 64),
-    rank: int | Sequence[int] = 4,
-    activation: str = "silu",
-    first: str = "tt",
-) -> TNN:
-    """A network of d + 1 inputs and one output, with weights from torch's global random state.
-
-    It starts smooth and small: with the weights of `torch.nn.Linear`, which are three times smaller than
-    those of a `TNN` (a rough start leaves a dependence on x that takes long to unlearn and costs a factor of
-    ten in the error), and with a tenth of them in the last layer, so that training begins near the terminal
-    value that the solution is built on.
-
-    Args:
-        name: "dense", or "tnn" with tensor-train layers.
-        dim: d, the space coordinates.
-        hidden: widths.
-        rank: of the tensor-train layers.
-        activation: a smooth one, see `tnml.nn.TNN`.
-        first: kind of the first layer of "tnn", "tt" or "dense".
-
-    Raises:
-        InputError: an argument is out of range.
-
-    Example:
-        >>> make_network("dense", 100, hidden=(256, 256, 256, 256)).n_parameters
-        223745
-    """
-    tensorised = choose("network", name, _NETWORKS)
-    network = TNN(
-        (dim + 1, *hidden, 1), rank=rank if tensorised else None, activation=activation, first=first
-    )
-    for layer in network.layers:
-        if isinstance(layer, nn.Linear | TTLinear):
-            if isinstance(layer, TTLinear):
-                layer.std = None
-            layer.reset_parameters()
-    with torch.no_grad():
-        for parameter in network.layers[-1].parameters():
-            parameter.mul_(_START)
-    return network
+TERMINALS = ("soft", "multiplicative", "additive", "smoothed")
+_SCALINGS = ("paths", "none")
 
 
 class Ansatz(nn.Module):
@@ -133,9 +78,9 @@ class Ansatz(nn.Module):
             check_network(network)
         self.network = network
         self.problem = problem
-        self.terminal = choose("terminal", terminal, TERMINALS)
-        self.scaling = scaling
-        if nodes < 2 or nodes % 2:
+        self.terminal = one_of("terminal", terminal, TERMINALS)
+        self.scaling = one_of("scaling", scaling, _SCALINGS)
+        if whole("nodes", nodes, 2) % 2:
             raise InputError(f"nodes come in pairs; give an even number of at least 2, got {nodes}")
         learnt = (
             [p for p in network.parameters() if p.is_floating_point()]
@@ -144,7 +89,7 @@ class Ansatz(nn.Module):
         )
         like = learnt[0] if learnt else torch.zeros(0)
         dtype = like.dtype
-        self._set_constants(choose("scaling", scaling, _SCALINGS), nodes, dtype)
+        self._set_constants(scaling == "paths", nodes, dtype)
         self.to(like.device)
         self._check_shapes()
 
@@ -203,7 +148,7 @@ class Ansatz(nn.Module):
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         """`u(t, x) [m, 1]` at `t [m, 1]` and `x [m, d]`."""
-        return self.base(t, x) + self._weight(t, x) * self._raised(self.network(self._inputs(t, x)))
+        return self.base(t, x) + self._weight(t, x) * self._with_offset(self.network(self._inputs(t, x)))
 
     def base(self, t: Tensor, x: Tensor) -> Tensor:
         """What u would be with N + a = 0, `[m, 1]`: the terminal value, smoothed or not, or a constant."""
@@ -222,21 +167,21 @@ class Ansatz(nn.Module):
         What does not depend on the network is differentiated apart, without a graph. Where t or x carry a
         graph, as on the paths of coupled problems, everything goes into one graph.
         """
-        if _tracked(t, x):
+        if _has_graph(t, x):
             y, z = self._whole_gradient(t, x)
             return y, (z * v).sum(1, keepdim=True)
         n, dn = network_slope(
             self.network, self._inputs(t, x), torch.cat([torch.zeros_like(t), v * self.factor[1:]], 1)
         )
-        known, slope = self._known(t, x, v)
+        known, slope = self._base_and_slope(t, x, v)
         return self._combined(t, x, known, slope, n, dn, v)
 
     def value_and_gradient(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """`u [m, 1]` and `Du [m, d]`, by reverse mode through the network; see `value_and_slope`."""
-        if _tracked(t, x):
+        if _has_graph(t, x):
             return self._whole_gradient(t, x)
         n, dn = network_gradient(self.network, self._inputs(t, x))
-        known, slope = self._known(t, x, None)
+        known, slope = self._base_and_slope(t, x, None)
         return self._combined(t, x, known, slope, n, dn[:, 1:] * self.factor[1:], None)
 
     def _combined(
@@ -246,12 +191,12 @@ class Ansatz(nn.Module):
         weight = (
             self._weight(t, x) if self.terminal != "multiplicative" else (self.problem.horizon - t) * known
         )
-        value = known + weight * self._raised(n)
+        value = known + weight * self._with_offset(n)
         if self.terminal == "multiplicative":  # the only weight that depends on x
             slope = slope * (1 + (self.problem.horizon - t) * n)
         return value, slope + weight * dn
 
-    def _known(self, t: Tensor, x: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _base_and_slope(self, t: Tensor, x: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor]:
         """`base` and its gradient, or its derivative along v, outside of every graph."""
         with torch.no_grad():
             if self.terminal == "soft":
@@ -272,7 +217,7 @@ class Ansatz(nn.Module):
         left = self.problem.horizon - t
         return left * self.problem.g(x) if self.terminal == "multiplicative" else left * self.scale
 
-    def _raised(self, n: Tensor) -> Tensor:
+    def _with_offset(self, n: Tensor) -> Tensor:
         return n if self.a is None else n + self.a
 
     def _inputs(self, t: Tensor, x: Tensor) -> Tensor:
@@ -284,40 +229,5 @@ class Ansatz(nn.Module):
         return f"{self.problem.name!r}, dim={self.problem.dim}, terminal={self.terminal!r}"
 
 
-def _tracked(t: Tensor, x: Tensor) -> bool:
+def _has_graph(t: Tensor, x: Tensor) -> bool:
     return (t.requires_grad or x.requires_grad) and torch.is_grad_enabled()
-
-
-def check_network(network: nn.Module) -> None:
-    """Refuses what makes u depend on the batch or on chance, and warns of activations with a kink.
-
-    Raises:
-        InputError: there is batch norm, or dropout that drops anything.
-
-    Warns:
-        UserWarning: an activation is not smooth.
-
-    Example:
-        >>> check_network(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)))
-    """
-    kinked = ""
-    for name, module in network.named_modules():
-        where = f"{type(module).__name__} ({name or 'the network itself'})"
-        if isinstance(module, _BATCH_NORMS):
-            raise InputError(
-                f"the network has batch norm, {where}: u(t, x) would depend on the other points of the "
-                "batch, and Du would not be its gradient; leave it out, or use layer norm"
-            )
-        if isinstance(module, _DROPOUTS) and module.p > 0:
-            raise InputError(
-                f"the network has dropout, {where}, p={module.p}: the two ends of a time step would be "
-                "values of two different functions; leave it out or set p=0"
-            )
-        rough = isinstance(module, _KINKED) or (isinstance(module, nn.ELU) and module.alpha != 1)
-        kinked = kinked or (where if rough or getattr(module, "smooth", None) is False else "")
-    if kinked:
-        warnings.warn(
-            f"{kinked} is not smooth: Du jumps, and little of the loss reaches the weights through it; "
-            "use sin, tanh or SiLU",
-            stacklevel=3,
-        )

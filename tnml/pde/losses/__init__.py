@@ -1,0 +1,1 @@
+"""The losses of a solution along paths."""

@@ -1,0 +1,1 @@
+"""Random paths: noise, simulation, and sums and means over them."""

@@ -1,0 +1,153 @@
+"""The first stage of solving: options, network, ansatz and loss are chosen and checked."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tnml.checks import one_of
+from tnml.errors import InputError
+from tnml.loop.checkpoint import load as load_checkpoint
+from tnml.loop.loop import CHECKPOINT
+from tnml.loop.options import LoopOptions
+from tnml.pde.ansatz.ansatz import Ansatz
+from tnml.pde.budget import iterations_of, seconds_per_iteration
+from tnml.pde.identity import check_same, identity_of
+from tnml.pde.losses.deep_bsde import DeepBSDE
+from tnml.pde.losses.named import OWN, Loss, loss_of, name_of
+from tnml.pde.options import NETWORKS, SolveOptions, preset
+from tnml.pde.path_checks import check_functions
+from tnml.pde.problem import Problem
+from tnml.pde.training_paths import LossOnPaths, PathBatches
+from tnml.randomness import Stream, forked_rng, step_seed
+
+_CHECKED = 8  # paths that the problem's functions are tried on
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Settled:
+    """A run in which everything is decided and checked, and nothing trained yet.
+
+    Args:
+        problem: the equation.
+        options: with every "auto" replaced by what was chosen.
+        model: what is trained, with its starting weights.
+        start: a copy of those.
+        loss_on_paths: the loss as the loop calls it.
+        loss: its name, "own" for one that the options do not name.
+        own_network: whether the network is the user's and not one that the options describe.
+        batches: the numbers of paths and steps.
+        loop: the options of the loop.
+        identity: what has to be the same when the run is resumed.
+        run_dir: its folder; None writes nothing.
+        resume: whether it continues what is there.
+    """
+
+    problem: Problem
+    options: SolveOptions
+    model: Ansatz | DeepBSDE
+    start: Mapping[str, Tensor]
+    loss_on_paths: LossOnPaths
+    loss: str
+    own_network: bool
+    batches: PathBatches
+    loop: LoopOptions
+    identity: Mapping[str, str | int | float]
+    run_dir: Path | None
+    resume: bool
+
+    @property
+    def iterations(self) -> int:
+        """Optimisation steps of the whole run."""
+        return self.loop.epochs * self.batches.steps_per_epoch
+
+
+def settle(
+    problem: Problem,
+    network: nn.Module | str | None = None,
+    *,
+    loss: Loss | str | None = None,
+    options: SolveOptions | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+) -> Settled:
+    """The run that `tnml.pde.solve` does with these arguments; nothing is written.
+
+    Raises:
+        InputError: as `tnml.pde.solve` before its training.
+
+    Example:
+        >>> from tnml.pde import HeatEquation
+        >>> settled = settle(HeatEquation(2), options=SolveOptions(width=8, iterations=50))
+        >>> settled.options.loss, settled.options.terminal, settled.iterations
+        ('unbiased', 'smoothed', 60)
+    """
+    if network is not None and not isinstance(network, nn.Module | str):
+        raise InputError(f"network must be a torch.nn.Module or a name, got {type(network).__name__}")
+    name = name_of(loss)
+    options, network = _settled_options(problem, network, name, options)
+    chosen = loss_of(options, problem.dim) if loss is None or isinstance(loss, str) else loss
+    loss_on_paths = LossOnPaths(problem, options, chosen)
+    model = _checked_model(loss_on_paths, network)
+    folder = None if run_dir is None else Path(run_dir)
+    identity = {**identity_of(problem, chosen, model), **options.identity()}
+    stored = _stored_run(folder, identity) if resume else None
+    seconds = partial(seconds_per_iteration, model, loss_on_paths, options)
+    loop, steps = options.loop(iterations_of(options, seconds, stored))
+    return Settled(
+        problem=problem,
+        options=options,
+        model=model,
+        start={name: value.clone() for name, value in model.state_dict().items()},
+        loss_on_paths=loss_on_paths,
+        loss=OWN if name == OWN else options.loss,
+        own_network=network is not None,
+        batches=PathBatches(options.paths, steps),
+        loop=loop,
+        identity=identity,
+        run_dir=folder,
+        resume=resume,
+    )
+
+
+def _settled_options(
+    problem: Problem, network: nn.Module | str | None, loss: str | None, options: SolveOptions | None
+) -> tuple[SolveOptions, nn.Module | None]:
+    """The options with what is asked for by name put in, and the network if it is a module."""
+    if options is None:
+        options = preset(problem) if loss in (None, OWN) else preset(problem, loss=loss)
+    if isinstance(network, str):
+        options, network = dataclasses.replace(options, network=one_of("network", network, NETWORKS)), None
+    if loss is not None and loss != OWN:
+        options = dataclasses.replace(options, loss=loss)
+    return options.settled(problem, loss=loss), network
+
+
+def _checked_model(loss_on_paths: LossOnPaths, network: nn.Module | None) -> Ansatz | DeepBSDE:
+    """The model with starting weights from the seed; the problem's functions are tried on a few paths."""
+    options = loss_on_paths.options
+    with forked_rng(torch.device("cpu")):
+        torch.manual_seed(step_seed(options.seed, 0, stream=Stream.WEIGHTS))
+        model = options.make_model(loss_on_paths.problem, network)
+        device = next(model.parameters()).device
+        check_functions(model, loss_on_paths.paths_of_step(0, 0, min(_CHECKED, options.paths), device))
+    return model
+
+
+def _stored_run(folder: Path | None, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The checkpoint to go on from, if there is one and it is of this run.
+
+    Raises:
+        InputError: it is of another run.
+    """
+    if folder is None or not (folder / CHECKPOINT).exists():
+        return None
+    stored = load_checkpoint(folder / CHECKPOINT)
+    check_same(stored, identity, folder / CHECKPOINT)
+    return stored
