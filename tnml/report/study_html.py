@@ -1,6 +1,5 @@
 """One HTML file that shows a study: figures to click on, every run, and how to make it again."""
 
-import html
 import json
 import math
 import os
@@ -25,7 +24,6 @@ from tnml.report.study_curves import (
     ticks_of,
 )
 from tnml.report.study_rows import Run, StoredStudy, read_study
-from tnml.report.study_script import SCRIPT
 from tnml.report.study_template import page
 
 _EXTRA = {
@@ -70,7 +68,7 @@ def study_page(folder: str | os.PathLike[str]) -> Path:
         raise InputError("the page needs plotly: python -m pip install 'tnml[report]'") from error
     data = json.dumps(_clean(page_data(study, folder)), ensure_ascii=False, allow_nan=False)
     target = Path(folder) / "report.html"
-    text = page(html.escape(study.study.name), data.replace("<", "\\u003c"), get_plotlyjs(), SCRIPT)
+    text = page(study.study.name, data.replace("<", "\\u003c"), get_plotlyjs())
     write_text(target, text)
     return target
 
