@@ -134,19 +134,26 @@ function drawCurves(c) {
       logTicks(low, high)) : {}), legend: { orientation: "h", x: 0, y: -0.24, yanchor: "top" } }));
 }
 function drawExtra(c) {
-  const columns = D.extra.filter(([column]) => c.spreads[column]);
-  el("part-extra").hidden = !columns.length;
+  const figures = D.extra.map((f) => ({ ...f, lines: f.lines.filter(([column]) => c.spreads[column]) }))
+    .filter((f) => f.lines.length);
+  el("part-extra").hidden = !figures.length;
   el("extra").replaceChildren();
-  for (const [column, label] of columns) {
+  for (const { name, title, lines } of figures) {
     const box = make("div", undefined, el("extra"));
-    box.id = "extra-" + column;
+    box.id = "extra-" + name;
     box.className = "plot";
-    const all = known(c.spreads[column]), low = Math.min(...all), high = Math.max(...all);
+    const all = lines.flatMap(([column]) => known(c.spreads[column]));
+    const low = Math.min(...all), high = Math.max(...all), top = high > 0 ? high * 1.08 : low < 0 ? 0 : 1;
     const log = low > 0 && high / low > 20, plain = Object.assign({}, c, { edge: undefined });
-    const range = log ? [low / 1.4, high * 1.4] : [Math.min(0, low * 1.1), high * 1.08 || 1];
-    draw(box.id, marks(c, range).concat(spread(plain, column, label, OTHER, (v) => v)), layout({ height: 360,
+    const range = log ? [low / 1.4, high * 1.4] : [Math.min(0, low * 1.1), top];
+    const traces = marks(c, range);
+    for (const [column, label] of lines) {
+      const color = { train: TRAIN, test: TEST }[label] || OTHER;
+      traces.push(...spread(plain, column, label, color, (v) => v, label === "train" ? "dot" : undefined));
+    }
+    draw(box.id, traces, layout({ height: 360,
       margin: { l: 84, r: 24, t: 20, b: 110 }, legend: { orientation: "h", x: 0, y: -0.28, yanchor: "top" },
-      xaxis: axis("bond dimension", bondAxis(c)), yaxis: axis(label, log ? Object.assign({ type: "log",
+      xaxis: axis("bond dimension", bondAxis(c)), yaxis: axis(title, log ? Object.assign({ type: "log",
         range: range.map(Math.log10) }, logTicks(range[0], range[1])) : { range }) }), pick);
   }
 }
