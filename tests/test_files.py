@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import tnml
 from tnml.errors import InputError
 from tnml.files import atomic_path, read_model, write_model, write_text
 
@@ -76,6 +77,7 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
 
 LIMITED = """
 import resource, sys, torch
+import tnml
 from tnml.errors import InputError
 from tnml.files import write_model, write_text
 path, kind = sys.argv[1:]
@@ -140,11 +142,17 @@ TENSORS = {
 def test_every_tensor_comes_back(tmp_path: Path) -> None:
     write_model(tmp_path / "m", TENSORS, {"text": "π", "numbers": [1, 0.1, None, True]})
     tensors, metadata = read_model(tmp_path / "m")
-    assert metadata == {"text": "π", "numbers": [1, 0.1, None, True]}
+    assert metadata == {"text": "π", "numbers": [1, 0.1, None, True], "tnml": tnml.__version__}
     assert set(tensors) == set(TENSORS)
     for name, tensor in TENSORS.items():
         assert tensors[name].dtype == tensor.dtype
         assert torch.equal(tensors[name], tensor), name
+
+
+def test_a_file_says_which_tnml_wrote_it(tmp_path: Path) -> None:
+    """Also one whose metadata were read from an older file."""
+    write_model(tmp_path / "m", {}, {"tnml": "0.0.1", "kind": "layer"})
+    assert read_model(tmp_path / "m")[1] == {"tnml": tnml.__version__, "kind": "layer"}
 
 
 def test_parameters_are_stored_without_their_history(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ for name in names:
 import tnml
 for name in tnml.__all__:
     getattr(tnml, name)
+from tnml.report.study_template import SCRIPTS, asset, page
+assert all(asset(name) in page("mine", "{}", "") for name in ("study.css", *SCRIPTS))
 print(len(names), tnml.__version__)
 """
 
@@ -54,8 +56,9 @@ def test_wheel_holds_the_package_only(wheel: Path, project_files: list[Path], pr
         names = set(archive.namelist())
     shipped = {name for name in names if ".dist-info/" not in name}
     relative = {path.relative_to(project_root).as_posix() for path in project_files}
-    assert shipped == {n for n in relative if n.startswith("tnml/") and n.endswith((".py", "py.typed"))}
-    assert "tnml/py.typed" in shipped
+    kinds = (".py", "py.typed", ".js", ".css", ".html")
+    assert shipped == {n for n in relative if n.startswith("tnml/") and n.endswith(kinds)}
+    assert {"tnml/py.typed", "tnml/report/assets/study.html"} <= shipped
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

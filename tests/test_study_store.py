@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import lock_descriptor, unlock_descriptor
 
 from tnml.errors import InputError
 from tnml.study import Store, Study, run_id
-from tnml.study.locks import held, is_held
+from tnml.study.locks import held, holder, is_held
 
 HOLD = """
 import sys, time
@@ -94,6 +95,68 @@ def test_a_look_at_a_lock_does_not_stop_others(tmp_path: Path) -> None:
     assert entered >= 20, "nobody was refused"
     assert len(seen) >= 5
     assert not is_held(tmp_path / "lock")
+
+
+def test_a_look_waits_for_another_look_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who looks holds the lock for a moment; that is no holder."""
+    with open(tmp_path / "lock", "w+b") as stream:
+        assert lock_descriptor(stream.fileno(), blocking=False)
+        pauses: list[float] = []
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 3:
+                unlock_descriptor(stream.fileno())
+
+        monkeypatch.setattr("tnml.study.locks.time.sleep", pause)
+        assert not is_held(tmp_path / "lock")
+        assert lock_descriptor(stream.fileno(), blocking=False), "the look left the lock free"
+        assert is_held(tmp_path / "lock")
+        assert sum(pauses) < 0.5, "a look is quick"
+
+
+def test_a_look_and_a_refusal_leave_the_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not is_held(path)
+    assert not path.exists(), "a look makes no file"
+    assert holder(path) == "pid unknown"
+    with held(path, "x"):
+        text = path.read_bytes()
+        assert is_held(path)
+        with pytest.raises(InputError, match="refused: pid"), held(path, "refused"):
+            pass
+        assert path.read_bytes() == text
+        assert holder(path) == text.decode().strip()
+    assert not is_held(path)
+    assert path.read_bytes() == text, "it names the last holder"
+    path.write_bytes(b"")
+    assert holder(path) == "pid unknown"
+
+
+def test_the_lock_is_that_of_the_system(tmp_path: Path) -> None:
+    """A tnml before filelock, which called `flock` itself, and this one respect each other."""
+    fcntl = pytest.importorskip("fcntl", reason="flock is a call of Unix")
+    path = tmp_path / "lock"
+    with open(path, "w+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        assert is_held(path)
+        with pytest.raises(InputError, match="refused: pid unknown"), held(path, "refused"):
+            pass
+        fcntl.flock(stream, fcntl.LOCK_UN)
+        with held(path, "x"), pytest.raises(BlockingIOError):
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(descriptor: int, *, blocking: bool) -> bool:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("tnml.study.locks.lock_descriptor", nothing)
+    with (
+        pytest.raises(InputError, match=r"cannot lock .*: Function not implemented; choose a folder on"),
+        held(tmp_path / "lock", "x"),
+    ):
+        pass
 
 
 def test_what_lies_in_the_folder(store: Store) -> None:

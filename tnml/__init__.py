@@ -9,7 +9,6 @@ Example:
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,11 +16,7 @@ if TYPE_CHECKING:
     from tnml.errors import InputError
     from tnml.estimators import MPSClassifier, MPSRegressor
     from tnml.models import load
-
-try:
-    __version__ = version("tnml")
-except PackageNotFoundError:  # a checkout that nobody installed
-    __version__ = "0+checkout"
+    from tnml.version import __version__
 
 __all__ = [
     "InputError",
@@ -44,6 +39,7 @@ _HOMES = {
     "InputError": "tnml.errors",
     "MPSClassifier": "tnml.estimators",
     "MPSRegressor": "tnml.estimators",
+    "__version__": "tnml.version",
     "load": "tnml.models",
 }
 _MODULES = frozenset(

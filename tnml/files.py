@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tnml.errors import InputError
+from tnml.version import __version__
 
 FORMAT = 1
 """Version of the model format that this tnml writes; it reads this one and all before."""
@@ -129,10 +130,12 @@ def write_model(
 ) -> None:
     """Writes one safetensors file: the tensors, and `metadata` as JSON in the file's header.
 
+    The version of tnml that wrote the file stands beside the metadata, as "tnml".
+
     Args:
         path: where to; by custom it ends in `.safetensors`.
         tensors: names and tensors of any shape and dtype; copied to the CPU.
-        metadata: anything `json.dumps` takes.
+        metadata: anything `json.dumps` takes; a "tnml" in it gives way to this one's version.
 
     Raises:
         InputError: the file cannot be written.
@@ -142,7 +145,7 @@ def write_model(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_model(Path(folder) / "m.safetensors", {"w": torch.ones(2)}, {"kind": "layer"})
         ...     read_model(Path(folder) / "m.safetensors")
-        ({'w': tensor([1., 1.])}, {'kind': 'layer'})
+        ({'w': tensor([1., 1.])}, {'kind': 'layer', 'tnml': '...'})
     """
     complex_names = sorted(name for name, tensor in tensors.items() if tensor.is_complex())
     plain = {
@@ -153,7 +156,7 @@ def write_model(
         for name, tensor in tensors.items()
     }
     header = {
-        METADATA_KEY: json.dumps(dict(metadata)),
+        METADATA_KEY: json.dumps({**metadata, "tnml": __version__}),
         COMPLEX_KEY: json.dumps(complex_names),
         CHECKSUM_KEY: str(_checksum(plain)),
     }

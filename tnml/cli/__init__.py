@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-from tnml import __version__
 from tnml.cli.console import complain, say
 from tnml.errors import InputError, choose
+from tnml.version import __version__
 
 __all__ = ["main"]
 

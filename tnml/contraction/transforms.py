@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from tnml.torch_private import batched_by_autograd, forward_mode_at_work, function_transform_at_work
+
 
 def transformed(*tensors: Tensor) -> bool:
     """Whether torch.func or forward-mode differentiation is at work, which hand-written adjoints do not know.
@@ -15,12 +17,10 @@ def transformed(*tensors: Tensor) -> bool:
     """
     if torch.compiler.is_compiling():
         return False
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return True
-    if any(torch._C._functorch.is_legacy_batchedtensor(tensor) for tensor in tensors):  # is_grads_batched
+    if function_transform_at_work() or any(map(batched_by_autograd, tensors)):
         return True
     dual = torch.autograd.forward_ad
-    return dual._current_level >= 0 and any(dual.unpack_dual(t).tangent is not None for t in tensors)
+    return forward_mode_at_work() and any(dual.unpack_dual(t).tangent is not None for t in tensors)
 
 
 def differentiable_gradients(

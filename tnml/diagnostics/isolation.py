@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tnml.randomness import forked_rng
+from tnml.torch_private import put_buffer
 
 
 @contextmanager
@@ -38,7 +39,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             for module, flag in flags:
                 module.training = flag
             for module, name, buffer, before in buffers:
-                module._buffers[name] = buffer
+                put_buffer(module, name, buffer)
                 if not torch.equal(buffer, before):  # a write would spoil graphs that hold the buffer
                     with torch.no_grad():
                         buffer.copy_(before)

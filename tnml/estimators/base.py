@@ -17,7 +17,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from tnml import __version__
 from tnml.checks import whole
 from tnml.errors import InputError, choose
 from tnml.estimators.scaling import fit_range, scale
@@ -107,7 +106,6 @@ class MPSEstimator(BaseEstimator, ABC):
         metadata = {
             "format": FORMAT,
             "kind": self._kind,
-            "tnml": __version__,
             "network": self.layer_.network,
             "config": self.layer_.config,
             "parameters": _parameters_for_json(self.get_params(deep=False)),

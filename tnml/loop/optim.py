@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tnml.loop.options import LoopOptions
+from tnml.torch_private import lerp_all_
 
 
 def make_optimizer(parameters: Sequence[Tensor], options: LoopOptions) -> torch.optim.Optimizer:
@@ -84,7 +85,7 @@ class WeightAverage:
         """Takes in the weights as they are now."""
         self.steps += 1
         keep = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self.values, self.parameters, 1.0 - keep)
+        lerp_all_(self.values, self.parameters, 1.0 - keep)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

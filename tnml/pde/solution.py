@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tnml import __version__
 from tnml.errors import InputError
 from tnml.files import FORMAT, read_model, write_model
 from tnml.loop.results import Row
@@ -212,7 +211,6 @@ class Solution:
         own = self.problem.options is None
         metadata = {
             "format": FORMAT,
-            "tnml": __version__,
             "kind": KIND,
             "problem": {
                 "name": self.problem.name,

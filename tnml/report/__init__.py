@@ -3,8 +3,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tnml.report.scores import ClassScores, class_scores, confusion_counts
-
 if TYPE_CHECKING:
     from tnml.report.figures import (
         bond_figure,
@@ -15,6 +13,7 @@ if TYPE_CHECKING:
         save_figure,
     )
     from tnml.report.pde_figures import cost_figure, solution_figure
+    from tnml.report.scores import ClassScores, class_scores, confusion_counts
     from tnml.report.study_charts import study_figures
     from tnml.report.study_html import study_page
 
@@ -42,8 +41,10 @@ _FIGURES = (
     "figure_format",
     "save_figure",
 )
-_HOMES = {  # these load matplotlib, or what studies need
+_SCORES = ("ClassScores", "class_scores", "confusion_counts")
+_HOMES = {  # these load matplotlib, scikit-learn, or what studies need
     **dict.fromkeys(_FIGURES, "figures"),
+    **dict.fromkeys(_SCORES, "scores"),
     "cost_figure": "pde_figures",
     "solution_figure": "pde_figures",
     "study_figures": "study_charts",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from tnml.errors import InputError
 
@@ -56,7 +57,10 @@ def confusion_counts(
     both = np.concatenate([truth, predicted])
     if both.size and (both.min() < 0 or both.max() >= n_classes):
         raise InputError(f"classes must lie in 0..{n_classes - 1}, got {both.min()}..{both.max()}")
-    return np.bincount(truth * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
+    if truth.size == 0 or n_classes == 1:  # scikit-learn refuses the one and warns of the other
+        return np.full((n_classes, n_classes), truth.size, dtype=np.int64)
+    counts: npt.NDArray[np.int64] = confusion_matrix(truth, predicted, labels=np.arange(n_classes))
+    return counts
 
 
 def class_scores(counts: npt.NDArray[np.int64]) -> ClassScores:
@@ -73,19 +77,15 @@ def class_scores(counts: npt.NDArray[np.int64]) -> ClassScores:
         raise InputError(
             f"counts must be square and hold a sample, got shape {list(counts.shape)} and sum {counts.sum()}"
         )
-    right = np.diag(counts).astype(np.float64)
-    called, support = counts.sum(0), counts.sum(1)
-    return ClassScores(
-        precision=_ratio(right, called),
-        recall=_ratio(right, support),
-        f1=_ratio(2 * right, called + support),
-        support=support,
-        accuracy=float(right.sum() / counts.sum()),
+    classes = np.arange(len(counts))
+    truth, predicted = (
+        np.repeat(classes, len(counts)),
+        np.tile(classes, len(counts)),
+    )  # each pair, counted below
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        truth, predicted, labels=classes, sample_weight=counts.ravel(), zero_division=np.nan
     )
-
-
-def _ratio(above: npt.NDArray[np.float64], below: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """The quotient, NaN where the denominator is 0."""
-    quotient = np.full(len(above), np.nan)
-    np.divide(above, below, out=quotient, where=below > 0)
-    return quotient
+    accuracy = accuracy_score(truth, predicted, sample_weight=counts.ravel())
+    return ClassScores(
+        precision=precision, recall=recall, f1=f1, support=counts.sum(1), accuracy=float(accuracy)
+    )

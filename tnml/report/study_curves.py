@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tnml.report.study_rows import Run
+from tnml.report.study_rows import Run, is_finite
 
 KEYS = ("target", "solver", "n_train", "noise")  # one picture for each combination of these
 LABELS = {"n_train": "training samples", "noise": "noise", "target": "target", "solver": "solver"}
-MEASURED = ("train_error", "test_error", "gap", "memorised", "zeta", "geometric_complexity")
+ERRORS = ("train_error", "test_error", "gap")
+MEASURED = (*ERRORS, "memorised", "zeta", "geometric_complexity")  # these come first, then all other numbers
 COUNTED = ("gauge_free_parameters", "n_parameters", "largest_core")
-_ERRORS = {"mse": "mean squared error"}
+_PLACES = {*KEYS, *COUNTED, "bond_dim", "teacher_bond"}  # say where a run stands, not how it ended
+_ERROR_NAMES = {"mse": "mean squared error"}
 _SWEEPS = ("als", "dmrg", "sweep")  # solvers of these names fit one core at a time
 _LOWEST = 1e-3  # below this share of the smallest test error nothing is drawn to scale
 
@@ -34,7 +36,7 @@ class Curve(NamedTuple):
         key: the options that all of them share and that other runs have otherwise.
         bonds: the bond dimensions, rising.
         runs: identities at each bond dimension.
-        spreads: by column; the gap is test less train error of each run.
+        spreads: by column, see `measures_of`; the gap is test less train error of each run.
         counts: parameters at each bond dimension, by column.
         teacher: the bond dimension that the target has itself.
         thresholds: what equals the number of samples, and the bond dimension where it does.
@@ -82,12 +84,31 @@ def curves_of(runs: Sequence[Run]) -> list[Curve]:
         ([2], Spread(median=[0.2], low=[0.1], high=[0.4]))
     """
     usable = [run for run in runs if _number(run.row.get("bond_dim")) >= 1]
-    names = _telling(usable)
+    names, columns = _telling(usable), measures_of(usable)
     gathered: dict[str, list[Run]] = {}
     for run in usable:
         gathered.setdefault(json.dumps([run.row.get(name) for name in names]), []).append(run)
-    curves = [_curve({name: some[0].row.get(name) for name in names}, some) for some in gathered.values()]
+    keyed = [({name: some[0].row.get(name) for name in names}, some) for some in gathered.values()]
+    curves = [_curve(key, some, columns) for key, some in keyed]
     return sorted(curves, key=lambda curve: [_order(value) for value in curve.key.values()])
+
+
+def measures_of(runs: Sequence[Run]) -> list[str]:
+    """The numbers to draw: `MEASURED`, then by name every other number of the results that differs.
+
+    Options, seeds and counts of parameters are none of them.
+
+    Example:
+        >>> rows = [{"bond_dim": 2, "kept": 1, "toy": toy, "test_error": 0.5} for toy in (3, 4)]
+        >>> measures_of([Run(str(i), {}, row, []) for i, row in enumerate(rows)])[len(MEASURED):]
+        ['toy']
+    """
+    values: dict[str, set[float]] = {}
+    for run in runs:
+        for name in run.row.keys() - run.options.keys() - _PLACES - set(MEASURED):
+            if is_finite(run.row[name]) and not _is_seed(name):
+                values.setdefault(name, set()).add(run.row[name])
+    return [*MEASURED, *sorted(name for name, some in values.items() if len(some) > 1)]
 
 
 def heat_maps_of(curves: Sequence[Curve], along: str) -> list[HeatMap]:
@@ -156,7 +177,7 @@ def _telling(runs: Sequence[Run]) -> list[str]:
     """The options that tell one curve from another; one that follows from the others tells nothing."""
     names = [name for name in KEYS if any(name in run.row for run in runs)]
     for name in sorted({name for run in runs for name in run.options}):
-        if name in names or name == "bond_dim" or name.rpartition(".")[2].endswith("seed"):
+        if name in names or name == "bond_dim" or _is_seed(name):
             continue
         seen: dict[str, set[str]] = {}
         for run in runs:
@@ -167,7 +188,11 @@ def _telling(runs: Sequence[Run]) -> list[str]:
     return names
 
 
-def _curve(key: dict[str, Any], runs: Sequence[Run]) -> Curve:
+def _is_seed(name: str) -> bool:
+    return name.rpartition(".")[2].endswith("seed")
+
+
+def _curve(key: dict[str, Any], runs: Sequence[Run], columns: Sequence[str]) -> Curve:
     at: dict[int, list[Run]] = {}
     for run in runs:
         at.setdefault(int(run.row["bond_dim"]), []).append(run)
@@ -180,7 +205,7 @@ def _curve(key: dict[str, Any], runs: Sequence[Run]) -> Curve:
 
     spreads = {
         column: Spread(over_seeds(column, np.median), over_seeds(column, min), over_seeds(column, max))
-        for column in MEASURED
+        for column in columns
     }
     counts = {column: over_seeds(column, np.median) for column in COUNTED}
     teachers = {_number(run.row.get("teacher_bond")) for run in runs}
@@ -199,7 +224,7 @@ def _curve(key: dict[str, Any], runs: Sequence[Run]) -> Curve:
 
 def _error_name(row: Mapping[str, Any]) -> str:
     name = str(row.get("error_name") or "error")
-    return _ERRORS.get(name.lower().replace(" ", "_"), name.replace("_", " "))
+    return _ERROR_NAMES.get(name.lower().replace(" ", "_"), name.replace("_", " "))
 
 
 def _thresholds(

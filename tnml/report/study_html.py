@@ -1,6 +1,5 @@
 """One HTML file that shows a study: figures to click on, every run, and how to make it again."""
 
-import html
 import json
 import math
 import os
@@ -10,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tnml.checks import is_number
 from tnml.errors import InputError
 from tnml.files import write_text
 from tnml.report.study_curves import (
     COUNTED,
+    ERRORS,
     KEYS,
     LABELS,
     MEASURED,
@@ -24,11 +23,10 @@ from tnml.report.study_curves import (
     lower_edge,
     ticks_of,
 )
-from tnml.report.study_rows import Run, StoredStudy, read_study
-from tnml.report.study_script import SCRIPT
+from tnml.report.study_rows import Run, StoredStudy, is_finite, read_study
 from tnml.report.study_template import page
 
-_EXTRA = {
+_TITLES = {  # of figures; any other number goes by its own name
     "memorised": "wrong labels repeated (share)",
     "zeta": "susceptibility to noise",
     "geometric_complexity": "geometric complexity",
@@ -43,8 +41,8 @@ def study_page(folder: str | os.PathLike[str]) -> Path:
     The page holds everything it needs, plotly.js included: it works without a network and can be sent to
     somebody. It shows train and test error against the bond dimension with medians and bands over the seeds,
     their gap, heat maps over the number of samples and over the noise, learning curves of the runs behind a
-    point, further measures where the runs have them, the table of all runs, options and commands. A figure
-    whose columns no run has is left out.
+    point, every other number of the results that differs between runs, the table of all runs, options and
+    commands. A figure whose columns no run has is left out.
 
     Args:
         folder: of the study, as `tnml study run` leaves it.
@@ -70,7 +68,7 @@ def study_page(folder: str | os.PathLike[str]) -> Path:
         raise InputError("the page needs plotly: python -m pip install 'tnml[report]'") from error
     data = json.dumps(_clean(page_data(study, folder)), ensure_ascii=False, allow_nan=False)
     target = Path(folder) / "report.html"
-    text = page(html.escape(study.study.name), data.replace("<", "\\u003c"), get_plotlyjs(), SCRIPT)
+    text = page(study.study.name, data.replace("<", "\\u003c"), get_plotlyjs())
     write_text(target, text)
     return target
 
@@ -137,7 +135,7 @@ def page_data(study: StoredStudy, folder: str | os.PathLike[str]) -> dict[str, A
             ]
             for along in ("n_train", "noise")
         },
-        "extra": list(_EXTRA.items()),
+        "extra": _others(curves),
         "columns": [*columns, "run"],
         "rows": table,
         "names": [_run_name(run) for run in study.runs],
@@ -147,6 +145,19 @@ def page_data(study: StoredStudy, folder: str | os.PathLike[str]) -> dict[str, A
         "settings": _indented(study.study.record()),
         "failed": list(study.failed.items()),
     }
+
+
+def _others(curves: Sequence[Curve]) -> list[dict[str, Any]]:
+    """The figures beside errors and gap, known ones first; train and test of one number share a figure."""
+    columns = {column for curve in curves for column in curve.spreads}.difference(ERRORS)
+    ordered = [*(name for name in MEASURED if name in columns), *sorted(columns.difference(MEASURED))]
+    figures = []
+    for name in dict.fromkeys(re.sub("^(train|test)_", "", column) for column in ordered):
+        title = _TITLES.get(name, name.replace("_", " "))
+        lines = [(f"train_{name}", "train"), (f"test_{name}", "test"), (name, title)]
+        drawn = [line for line in lines if line[0] in columns]
+        figures.append({"name": name, "title": title, "lines": drawn})
+    return figures
 
 
 def _facts(study: StoredStudy, curves: Sequence[Curve]) -> str:
@@ -199,7 +210,7 @@ def _reading(curve: Curve) -> str:
 
 def _lost(curve: Curve, rows: Mapping[str, Mapping[str, Any]]) -> str:
     some = [rows[identity] for identities in curve.runs for identity in identities]
-    lost = sum(1 for row in some if not _is_finite(row.get("test_error")))
+    lost = sum(1 for row in some if not is_finite(row.get("test_error")))
     return f"{lost} of {_runs(len(some))} ended without a finite test error: not drawn." if lost else ""
 
 
@@ -238,8 +249,8 @@ def _run_name(run: Run) -> str:
 def _history(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
     """The columns of a history that are numbers, first and last row kept."""
     kept = [rows[i] for i in _spaced(len(rows))]
-    names = dict.fromkeys(name for row in kept for name, value in row.items() if _is_finite(value))
-    return {name: [row[name] if _is_finite(row.get(name)) else None for row in kept] for name in names}
+    names = dict.fromkeys(name for row in kept for name, value in row.items() if is_finite(value))
+    return {name: [row[name] if is_finite(row.get(name)) else None for row in kept] for name in names}
 
 
 def _spaced(length: int) -> list[int]:
@@ -271,10 +282,6 @@ def _indented(value: Any, indent: str = "") -> str:
 def _distinct(values: Any) -> list[Any]:
     """Each value once, in the order of the curves; 1 and True are two values."""
     return list({json.dumps(value): value for value in values}.values())
-
-
-def _is_finite(value: object) -> bool:
-    return is_number(value) and math.isfinite(value)
 
 
 def _clean(value: Any) -> Any:

@@ -1,8 +1,10 @@
 """The stored runs of a study with their histories."""
 
+import math
 import os
 from typing import Any, NamedTuple
 
+from tnml.checks import is_number
 from tnml.errors import InputError
 from tnml.study import Store, Study, read_table
 
@@ -68,3 +70,13 @@ def read_study(folder: str | os.PathLike[str]) -> StoredStudy:
         kept = [entry for entry in history if isinstance(entry, dict)] if isinstance(history, list) else []
         runs.append(Run(identity, options, row, kept))
     return StoredStudy(study, runs, table.failed, table.waiting)
+
+
+def is_finite(value: object) -> bool:
+    """Whether a value is a number, neither NaN nor infinite; True and False are none.
+
+    Example:
+        >>> [is_finite(value) for value in (2, 0.5, float("nan"), True, "2", None)]
+        [True, True, False, False, False, False]
+    """
+    return is_number(value) and math.isfinite(value)

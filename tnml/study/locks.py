@@ -1,25 +1,27 @@
 """Locks between processes: files that the system unlocks when their holder ends, however it ends."""
 
-import fcntl
 import os
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
+
+from filelock import lock_descriptor, unlock_descriptor
 
 from tnml.errors import InputError
 
 _TRIES, _PAUSE = 5, 0.1  # somebody who only asks whether a lock is held holds it for a moment
+_PATIENCE = (0.0, 0.002, 0.005, 0.01, 0.02, 0.04)  # seconds: so does another who asks
 
 
 @contextmanager
 def held(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Inside the block this process alone holds the lock `path`.
 
-    The file stays when the lock is gone; it names the last holder. It has to lie where `flock` works: on a
-    local disk, or on a network disk whose server does locks.
+    The file stays when the lock is gone; it names the last holder. It has to lie where the system's locks of
+    whole files work: on a local disk, or on a network disk whose server does locks.
 
     Args:
         path: the file, made where it is missing.
@@ -27,7 +29,7 @@ def held(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         wait: wait for as long as it takes.
 
     Raises:
-        InputError: another process holds it and `wait` is off, or the file cannot be made.
+        InputError: another process holds it and `wait` is off, or the file cannot be made or locked.
 
     Example:
         >>> import tempfile
@@ -38,22 +40,20 @@ def held(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (closed below, after the unlocking)
+        stream = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed below, after the unlocking)
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror}; choose a folder you can write to"
         ) from error
     with stream:
-        if not _taken(stream, wait):
+        if not _taken(stream, path, wait):
             raise InputError(f"{what}: {holder(path)}")
         try:
-            stream.seek(0)
-            stream.truncate()
-            stream.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
-            stream.flush()
+            stream.truncate(0)
+            stream.write(f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
             yield
         finally:
-            fcntl.flock(stream, fcntl.LOCK_UN)  # also where a child of this process still has the file open
+            unlock_descriptor(stream.fileno())  # also where a child of this process still has the file open
 
 
 def holder(path: Path) -> str:
@@ -64,9 +64,12 @@ def holder(path: Path) -> str:
         'pid unknown'
     """
     try:
-        return path.read_text(encoding="utf-8").strip() or "pid unknown"
+        with open(path, "rb", buffering=0) as stream:
+            stream.seek(1)  # the first letter, "p", is what Windows locks: nobody else may read it there
+            rest = stream.read().decode().strip()
     except (OSError, UnicodeDecodeError):
-        return "pid unknown"
+        rest = ""
+    return f"p{rest}" if rest else "pid unknown"
 
 
 def is_held(path: Path) -> bool:
@@ -77,26 +80,40 @@ def is_held(path: Path) -> bool:
         False
     """
     try:
-        with open(path, encoding="utf-8") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return True
-            fcntl.flock(stream, fcntl.LOCK_UN)
+        stream = _opened(path)
     except FileNotFoundError:
-        pass
-    return False
+        return False
+    with stream:
+        for pause in _PATIENCE:
+            time.sleep(pause)
+            try:
+                free = lock_descriptor(stream.fileno(), blocking=False)
+            except OSError:  # a disk without locks
+                return True
+            if free:
+                unlock_descriptor(stream.fileno())
+                return False
+    return True
 
 
-def _taken(stream: TextIO, wait: bool) -> bool:
-    if wait:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        return True
-    for _ in range(_TRIES):
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+def _opened(path: Path) -> BinaryIO:
+    """The file of a lock: to write where that is allowed, since some network disks lock no others."""
+    try:
+        return open(path, "r+b", buffering=0)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return open(path, "rb", buffering=0)
+
+
+def _taken(stream: BinaryIO, path: Path, wait: bool) -> bool:
+    try:
+        for _ in range(1 if wait else _TRIES):
+            if lock_descriptor(stream.fileno(), blocking=wait):
+                return True
             time.sleep(_PAUSE)
-        else:
-            return True
+    except OSError as error:
+        raise InputError(
+            f"cannot lock {path}: {error.strerror or error}; choose a folder on a disk that does locks"
+        ) from error
     return False

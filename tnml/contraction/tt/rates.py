@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tnml.errors import InputError
 from tnml.files import cache_folder, write_text
+from tnml.torch_private import dispatch_mode_at_work
 
 ROUNDS, SECONDS = 15, 0.4
 FRESH = 2**23 + 2**10  # numbers: more memory than allocators keep for the next request
@@ -143,7 +144,7 @@ def rates_of(device: torch.device, dtype: torch.dtype) -> Rates:
         True
     """
     known = device.type == "cuda" or (device.type == "cpu" and dtype in (torch.float32, torch.float64))
-    if not known or torch._C._len_torch_dispatch_stack():  # such a mode may compute nothing
+    if not known or dispatch_mode_at_work():  # such a mode may compute nothing
         return TYPICAL
     return _look_up(device, dtype, torch.get_num_threads())
 

@@ -8,12 +8,11 @@ from torch import nn
 
 from tnml.errors import InputError, choose
 from tnml.nn import TNN, BondDropout, SiteDropout, TTLinear
+from tnml.torch_private import is_batch_norm, is_dropout
 
 _NETWORKS = {"dense": False, "tnn": True}
 _START = 0.1  # the last layer starts at this part of its usual size
 
-_BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
-_DROPOUTS = (nn.modules.dropout._DropoutNd, BondDropout, SiteDropout)
 _KINKED = (
     nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ReLU6, nn.Hardtanh, nn.Hardsigmoid, nn.Hardshrink,
     nn.Softshrink, nn.Threshold, nn.SELU,
@@ -81,12 +80,12 @@ def check_network(network: nn.Module) -> None:
     kinked = ""
     for name, module in network.named_modules():
         where = f"{type(module).__name__} ({name or 'the network itself'})"
-        if isinstance(module, _BATCH_NORMS):
+        if is_batch_norm(module):
             raise InputError(
                 f"the network has batch norm, {where}: u(t, x) would depend on the other points of the "
                 "batch, and Du would not be its gradient; leave it out, or use layer norm"
             )
-        if isinstance(module, _DROPOUTS) and module.p > 0:
+        if (is_dropout(module) or isinstance(module, BondDropout | SiteDropout)) and module.p > 0:
             raise InputError(
                 f"the network has dropout, {where}, p={module.p}: the two ends of a time step would be "
                 "values of two different functions; leave it out or set p=0"

@@ -20,6 +20,7 @@ from tnml.contraction import tt_linear
 from tnml.nn import TNN, TTLinear
 from tnml.nn.tt.network import Elementwise, Sine
 from tnml.pde.derivatives import reverse_gradient
+from tnml.torch_private import has_forward_hooks
 
 Network = Callable[[Tensor], Tensor]  # [m, d + 1] -> [m, 1]
 
@@ -112,7 +113,7 @@ def _blocks(network: Network, x: Tensor) -> tuple[list[Block], nn.Module] | None
 
 
 def _hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or hasattr(module, "parametrizations"))
+    return has_forward_hooks(module) or hasattr(module, "parametrizations")
 
 
 def _without_bias(layer: nn.Module, v: Tensor) -> Tensor:
