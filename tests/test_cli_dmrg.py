@@ -1,9 +1,7 @@
 """`tnml train --solver dmrg`: what it prints and leaves behind, how it stops, resumes and refuses."""
 
 import csv
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from children import child, environment
 from safetensors.torch import load_file
 
 import tnml
@@ -152,21 +151,17 @@ def test_ctrl_c_leaves_a_run_that_resumes_exactly(
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_exactly(here: Path, project_root: Path) -> None:
-    paths = os.pathsep.join(filter(None, [str(project_root), os.environ.get("PYTHONPATH")]))
-    settings: dict[str, Any] = {
-        "cwd": here,
-        "text": True,
-        "env": {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-    }
     often = ["--sweep.checkpoint_seconds", "0.000001", "--sweep.sweeps", "8"]
-    start = [sys.executable, "-m", "tnml", *TOY, *RANDOM, *often, "--out", "cut"]
-    with subprocess.Popen(start, stdout=subprocess.PIPE, **settings) as process:
+    held = [sys.executable, project_root / "tests" / "programs" / "held_cli.py", "2"]
+    with child(
+        [*held, *TOY, *RANDOM, *often, "--out", "cut"], cwd=here, env=environment(project_root)
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("sweep 1/"):
                 process.kill()
                 break
-        rest, _ = process.communicate(timeout=120)
+        rest, _ = process.communicate()
     assert process.returncode < 0
     assert "test accuracy" not in rest
     assert main(["train", "--resume", "cut"]) == 0

@@ -1,7 +1,6 @@
 """`kill -9` at any moment of `tnml train`: only whole files, and `--resume` ends in the same weights."""
 
 import csv
-import os
 import random
 import subprocess
 import sys
@@ -13,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from children import child, complete, environment
 from safetensors.torch import load_file
 
 from tnml.cli import main
 from tnml.files import read_model
 from tnml.loop import checkpoint
 
+HELD = Path(__file__).parent / "programs" / "held_cli.py"
 EPOCHS = 12
 WORDS = ["toy.npz", "--train.epochs", str(EPOCHS), "--train.batch_size", "20", "--device", "cpu"]
 MODEL = ["--model.bond_dim", "3", "--model.bond_dropout", "0.1", "--model.engine", "native"]
@@ -33,25 +34,18 @@ def write_toy(folder: Path) -> None:
 
 
 def settings(folder: Path, root: Path) -> dict[str, Any]:
-    paths = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-    threads = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    return {"cwd": folder, "env": {**os.environ, "PYTHONPATH": paths, **threads}, "text": True}
+    return {"cwd": folder, "env": environment(root), "stderr": subprocess.STDOUT}
 
 
-def start(words: list[str], options: dict[str, Any]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tnml", "train", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+def command(words: list[str], *, held: bool = False) -> list[str]:
+    """`tnml train`; if held, it waits after five epochs for the kill."""
+    program = [str(HELD), "5"] if held else ["-m", "tnml"]
+    return [sys.executable, *program, "train", *words]
 
 
-def finish(words: list[str], options: dict[str, Any]) -> None:
-    with start(words, options) as process:
-        shown, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, shown
-
-
-def kill_after(lines: int, seconds: float, words: list[str], options: dict[str, Any]) -> bool:
+def kill_after(lines: int, seconds: float, command: list[str], options: dict[str, Any]) -> bool:
     """Whether the run was killed: so long after so many lines behind the one that names the folder."""
-    with start(words, options) as process:
+    with child(command, **options) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("run:"):
@@ -60,6 +54,7 @@ def kill_after(lines: int, seconds: float, words: list[str], options: dict[str, 
             process.stdout.readline()
         time.sleep(seconds)
         process.kill()
+        process.wait()
     return process.returncode < 0
 
 
@@ -92,7 +87,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Path:
     """A folder with the data, and in `whole` a run that nobody stopped."""
     folder = tmp_path_factory.mktemp("kill")
     write_toy(folder)
-    finish([*WORDS, *MODEL, "--out", "whole"], settings(folder, project_root))
+    complete(command([*WORDS, *MODEL, "--out", "whole"]), **settings(folder, project_root))
     assert_whole_files(folder / "whole")
     return folder
 
@@ -105,13 +100,14 @@ def test_killed_twice_and_resumed(seed: int, whole: Path, project_root: Path) ->
     words, most = [*WORDS, *MODEL, "--out", run.name], EPOCHS // 3 if seed == 0 else EPOCHS + 2
     kills = 0
     for _ in range(2):
-        kills += kill_after(rng.randint(0, most), rng.uniform(0, 0.2), words, options)
+        killed = command(words, held=seed == 0)
+        kills += kill_after(rng.randint(0, most), rng.uniform(0, 0.2), killed, options)
         assert_whole_files(run)
         words = ["--resume", run.name]
     assert kills == 2 or seed  # the others may come too late: then nothing was to be killed
     for name in LEFTOVERS:  # a kill inside a write leaves such a file
         (run / name).write_bytes(b"the beginning")
-    finish(words, options)
+    complete(command(words), **options)
     assert_same_model(whole / "whole", run)
 
 
