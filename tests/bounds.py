@@ -1,14 +1,14 @@
 """How far two correct ways of computing the same sum may be apart in floating point.
 
-A number that is a sum of products has no bound relative to itself: where the terms cancel, every order of
-summation gives other last digits of the terms, and these may be all digits of the sum. The bound is relative to
-the sum of the absolute values of the terms. With the unit roundoff u = eps / 2, any order of n operations on the
-way from an input to the result, with or without fused multiply-adds, is off by at most
+A sum of products has no bound relative to itself: where the terms cancel, every order of summation gives
+other last digits of the terms, and these may be all the digits of the sum. The bound is relative to the sum
+of the absolute values of the terms. With the unit roundoff u = eps / 2, any order of n operations between an
+input and the result, with or without fused multiply-adds, is off by at most
 
     gamma(n) * (the same sum with every number replaced by its absolute value),    gamma(n) = n u / (1 - n u)
 
 (Higham, Accuracy and Stability of Numerical Algorithms, chapters 3 and 4). Two ways of computing it are both
-that close to the truth, so they differ by twice as much.
+that close to the truth, so they differ by twice as much at most.
 """
 
 from typing import Any

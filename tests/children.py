@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -63,7 +63,17 @@ def _end(process: subprocess.Popen[str]) -> None:
             pipe.close()
 
 
-def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+class Process(Protocol):
+    """What is asked of a process."""
+
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+
+    def communicate(self) -> tuple[str, str]: ...
+
+
+def finish(process: Process, code: int = 0) -> str:
     """Waits for the end of a process, which must end with this code; what it printed."""
     output, errors = process.communicate()
     assert process.returncode == code, (process.returncode, output, errors)
@@ -81,7 +91,7 @@ def complaints(errors: str) -> str:
     return errors.replace("tnml: compiling the native engine, once, about 10 seconds\n", "")
 
 
-def wait_until(condition: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
+def wait_until(condition: Callable[[], object], process: Process | None = None) -> None:
     """Waits for as long as it takes; a process that ends before the condition is met fails the test.
 
     The time limit of the test is the only one: how long a thing takes says little on a busy machine.

@@ -2,7 +2,7 @@
 
 import csv
 import re
-import sys
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from children import child, environment
+from children import finish, wait_until
+from forks import fork
 from safetensors.torch import load_file
 
 import tnml
@@ -152,18 +153,11 @@ def test_ctrl_c_leaves_a_run_that_resumes_exactly(
 @pytest.mark.slow
 def test_a_killed_run_resumes_exactly(here: Path, project_root: Path) -> None:
     often = ["--sweep.checkpoint_seconds", "0.000001", "--sweep.sweeps", "8"]
-    held = [sys.executable, project_root / "tests" / "programs" / "held_cli.py", "2"]
-    with child(
-        [*held, *TOY, *RANDOM, *often, "--out", "cut"], cwd=here, env=environment(project_root)
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("sweep 1/"):
-                process.kill()
-                break
-        rest, _ = process.communicate()
-    assert process.returncode < 0
-    assert "test accuracy" not in rest
+    held = [project_root / "tests" / "programs" / "held_cli.py", "2"]
+    with fork([*held, *TOY, *RANDOM, *often, "--out", "cut"], here) as process:
+        wait_until(lambda: any(line.startswith("sweep 1/") for line in process.lines()), process)
+        process.kill()
+        assert "test accuracy" not in finish(process, -signal.SIGKILL)
     assert main(["train", "--resume", "cut"]) == 0
     assert main([*TOY, *RANDOM, *often, "--out", "whole"]) == 0
     assert_same("cut", "whole")

@@ -2,17 +2,15 @@
 
 import csv
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from children import child, complete, environment
+from children import wait_until
+from forks import complete, fork
 from safetensors.torch import load_file
 
 from tnml.cli import main
@@ -33,25 +31,21 @@ def write_toy(folder: Path) -> None:
     np.savez(folder / "toy.npz", x=x, y=y)
 
 
-def settings(folder: Path, root: Path) -> dict[str, Any]:
-    return {"cwd": folder, "env": environment(root), "stderr": subprocess.STDOUT}
-
-
-def command(words: list[str], *, held: bool = False) -> list[str]:
+def program(words: list[str], *, held: bool = False) -> list[str | Path]:
     """`tnml train`; if held, it waits after five epochs for the kill."""
-    program = [str(HELD), "5"] if held else ["-m", "tnml"]
-    return [sys.executable, *program, "train", *words]
+    return [*([HELD, "5"] if held else ["-m", "tnml"]), "train", *words]
 
 
-def kill_after(lines: int, seconds: float, command: list[str], options: dict[str, Any]) -> bool:
+def kill_after(lines: int, seconds: float, program: list[str | Path], folder: Path) -> bool:
     """Whether the run was killed: so long after so many lines behind the one that names the folder."""
-    with child(command, **options) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("run:"):
-                break
-        for _ in range(lines):
-            process.stdout.readline()
+    with fork(program, folder) as process:
+
+        def shown() -> bool:
+            printed = process.lines()
+            begun = [number for number, line in enumerate(printed) if line.startswith("run:")]
+            return process.poll() is not None or (bool(begun) and len(printed) > begun[0] + lines)
+
+        wait_until(shown)
         time.sleep(seconds)
         process.kill()
         process.wait()
@@ -83,31 +77,31 @@ def assert_same_model(one: Path, two: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the data, and in `whole` a run that nobody stopped."""
     folder = tmp_path_factory.mktemp("kill")
     write_toy(folder)
-    complete(command([*WORDS, *MODEL, "--out", "whole"]), **settings(folder, project_root))
+    complete(program([*WORDS, *MODEL, "--out", "whole"]), folder)
     assert_whole_files(folder / "whole")
     return folder
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
-def test_killed_twice_and_resumed(seed: int, whole: Path, project_root: Path) -> None:
+def test_killed_twice_and_resumed(seed: int, whole: Path) -> None:
     """The second kill hits the resumed run. Moments are counted in lines: a busy machine is no matter."""
     rng = random.Random(seed)
-    options, run = settings(whole, project_root), whole / f"killed-{seed}"
+    run = whole / f"killed-{seed}"
     words, most = [*WORDS, *MODEL, "--out", run.name], EPOCHS // 3 if seed == 0 else EPOCHS + 2
     kills = 0
     for _ in range(2):
-        killed = command(words, held=seed == 0)
-        kills += kill_after(rng.randint(0, most), rng.uniform(0, 0.2), killed, options)
+        killed = program(words, held=seed == 0)
+        kills += kill_after(rng.randint(0, most), rng.uniform(0, 0.2), killed, whole)
         assert_whole_files(run)
         words = ["--resume", run.name]
     assert kills == 2 or seed  # the others may come too late: then nothing was to be killed
     for name in LEFTOVERS:  # a kill inside a write leaves such a file
         (run / name).write_bytes(b"the beginning")
-    complete(command(words), **options)
+    complete(program(words), whole)
     assert_same_model(whole / "whole", run)
 
 

@@ -4,13 +4,13 @@ import csv
 import json
 import random
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from children import child, complaints, complete, finish, wait_until
+from children import finish, wait_until
+from forks import complete, fork
 
 from tnml.errors import InputError
 from tnml.nn import MPSLayer
@@ -308,8 +308,7 @@ JOBS = {
 
 
 def program(job, folder, weights, *more):
-    command = [sys.executable, str(PROGRAM), str(folder), str(weights), "--options", json.dumps(JOBS[job])]
-    return [*command, *more]
+    return [PROGRAM, folder, weights, "--options", json.dumps(JOBS[job]), *more]
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +342,7 @@ def assert_same_run(job, tmp_path, uninterrupted):
 def kill(job, tmp_path, wait, *more):
     folder = tmp_path / "run"
     paused = ["--pause", "0.01", "--hold", tmp_path / "never"]
-    with child(program(job, folder, tmp_path / "weights", *paused, *more)) as process:
+    with fork(program(job, folder, tmp_path / "weights", *paused, *more)) as process:
         wait_until((folder / "checkpoint.pt").exists, process)
         time.sleep(wait)
         process.kill()
@@ -382,13 +381,13 @@ def test_killed_again_and_again(tmp_path, uninterrupted):
 def test_a_real_ctrl_c_saves_and_says_where(tmp_path, uninterrupted):
     folder = tmp_path / "run"
     go = tmp_path / "go"
-    with child(program("random", folder, tmp_path / "weights", "--pause", "0.02", "--hold", go)) as process:
+    with fork(program("random", folder, tmp_path / "weights", "--pause", "0.02", "--hold", go)) as process:
         wait_until((folder / "checkpoint.pt").exists, process)
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         go.touch()  # the last bonds waited for it
         output, errors = process.communicate()
-    assert (process.returncode, output, complaints(errors)) == (130, f"interrupted: {folder}\n", "")
+    assert (process.returncode, output, errors) == (130, f"interrupted: {folder}\n", "")
     assert sorted(path.name for path in folder.iterdir()) == FILES
     complete(program("random", folder, tmp_path / "weights", "--resume"))
     assert_same_run("random", tmp_path, uninterrupted)

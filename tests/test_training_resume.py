@@ -2,13 +2,13 @@
 
 import random
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from children import child, complete, finish, wait_until
+from children import finish, wait_until
+from forks import complete, fork
 from programs.training_job import Batches, Net, losses
 from torch import nn
 
@@ -169,15 +169,15 @@ def test_time_writes_a_checkpoint_inside_an_epoch(tmp_path):
 
 
 def job(folder, weights, *more):
-    command = [sys.executable, str(PROGRAM), str(folder), str(weights), "--dropout", "0.3", "--options"]
-    return [*command, '{"epochs": 6, "lr": 0.05, "average": "ema", "checkpoint_seconds": 0.02}', *more]
+    program = [PROGRAM, folder, weights, "--dropout", "0.3", "--options"]
+    return [*program, '{"epochs": 6, "lr": 0.05, "average": "ema", "checkpoint_seconds": 0.02}', *more]
 
 
 def kill_and_resume(tmp_path, wait):
     """Kills a paused run `wait` seconds after its first checkpoint; the weights after resuming."""
     folder = tmp_path / "run"
     folder.mkdir()
-    with child(job(folder, tmp_path / "killed", "--pause", "0.02", "--hold", tmp_path / "never")) as process:
+    with fork(job(folder, tmp_path / "killed", "--pause", "0.02", "--hold", tmp_path / "never")) as process:
         wait_until((folder / "checkpoint.pt").exists, process)
         time.sleep(wait)
         process.kill()
@@ -217,13 +217,13 @@ def test_kill_at_a_random_moment_ends_in_the_same_bits(tmp_path, uninterrupted, 
 def test_a_real_ctrl_c_saves_and_says_where(tmp_path, uninterrupted):
     folder = tmp_path / "run"
     go = tmp_path / "go"
-    with child(job(folder, tmp_path / "w", "--pause", "0.02", "--hold", go)) as process:
+    with fork(job(folder, tmp_path / "w", "--pause", "0.02", "--hold", go)) as process:
         wait_until((folder / "checkpoint.pt").exists, process)
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         go.touch()  # the last steps waited for it
         output, errors = process.communicate()
     assert (process.returncode, output, errors) == (130, f"interrupted: {folder}\n", "")
-    with child(job(folder, tmp_path / "w", "--resume")) as process:
+    with fork(job(folder, tmp_path / "w", "--resume")) as process:
         assert process.communicate()[1] == ""
     assert_same_tensors(torch.load(tmp_path / "w.0"), uninterrupted)
