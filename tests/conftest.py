@@ -60,6 +60,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a CUDA device and this machine shows none")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_note_of_compiling() -> None:
+    """On a slow machine the native engine would say that it compiles, in whatever test comes first."""
+    from tnml.contraction.chain import operator
+
+    operator.ANNOUNCE_AFTER = 3600.0
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """No check of shapes in this test: `pytestmark = pytest.mark.usefixtures("unchecked")`."""

@@ -3,9 +3,9 @@
 import csv
 import gzip
 import io
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -176,7 +176,7 @@ def test_help_of_train_shows_the_defaults_of_the_data_set(capsys: Capture) -> No
 
 def test_version_and_help_are_quick(project_root: Path) -> None:
     for word in ("--version", "--help"):
-        start = time.monotonic()
+        before = os.times()
         done = subprocess.run(
             [sys.executable, "-X", "importtime", "-m", "tnml", word],
             cwd=project_root,
@@ -184,7 +184,7 @@ def test_version_and_help_are_quick(project_root: Path) -> None:
             text=True,
             check=True,
         )
-        assert time.monotonic() - start < 2.5
+        assert sum(os.times()[2:4]) - sum(before[2:4]) < 2.5, "seconds of CPU of the child"
         assert "tnml" in done.stdout
         loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
         assert not {"torch", "jsonargparse", "sklearn", "matplotlib"} & loaded

@@ -1,10 +1,8 @@
 """`tnml train --solver dmrg`: what it prints and leaves behind, how it stops, resumes and refuses."""
 
 import csv
-import os
 import re
-import subprocess
-import sys
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from children import finish, wait_until
+from forks import fork
 from safetensors.torch import load_file
 
 import tnml
@@ -152,23 +152,12 @@ def test_ctrl_c_leaves_a_run_that_resumes_exactly(
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_exactly(here: Path, project_root: Path) -> None:
-    paths = os.pathsep.join(filter(None, [str(project_root), os.environ.get("PYTHONPATH")]))
-    settings: dict[str, Any] = {
-        "cwd": here,
-        "text": True,
-        "env": {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-    }
     often = ["--sweep.checkpoint_seconds", "0.000001", "--sweep.sweeps", "8"]
-    start = [sys.executable, "-m", "tnml", *TOY, *RANDOM, *often, "--out", "cut"]
-    with subprocess.Popen(start, stdout=subprocess.PIPE, **settings) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("sweep 1/"):
-                process.kill()
-                break
-        rest, _ = process.communicate(timeout=120)
-    assert process.returncode < 0
-    assert "test accuracy" not in rest
+    held = [project_root / "tests" / "programs" / "held_cli.py", "2"]
+    with fork([*held, *TOY, *RANDOM, *often, "--out", "cut"], here) as process:
+        wait_until(lambda: any(line.startswith("sweep 1/") for line in process.lines()), process)
+        process.kill()
+        assert "test accuracy" not in finish(process, -signal.SIGKILL)
     assert main(["train", "--resume", "cut"]) == 0
     assert main([*TOY, *RANDOM, *often, "--out", "whole"]) == 0
     assert_same("cut", "whole")

@@ -1,24 +1,23 @@
 """`kill -9` at any moment of `tnml train`: only whole files, and `--resume` ends in the same weights."""
 
 import csv
-import os
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from children import wait_until
+from forks import complete, fork
 from safetensors.torch import load_file
 
 from tnml.cli import main
 from tnml.files import read_model
 from tnml.loop import checkpoint
 
+HELD = Path(__file__).parent / "programs" / "held_cli.py"
 EPOCHS = 12
 WORDS = ["toy.npz", "--train.epochs", str(EPOCHS), "--train.batch_size", "20", "--device", "cpu"]
 MODEL = ["--model.bond_dim", "3", "--model.bond_dropout", "0.1", "--model.engine", "native"]
@@ -32,34 +31,24 @@ def write_toy(folder: Path) -> None:
     np.savez(folder / "toy.npz", x=x, y=y)
 
 
-def settings(folder: Path, root: Path) -> dict[str, Any]:
-    paths = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-    threads = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    return {"cwd": folder, "env": {**os.environ, "PYTHONPATH": paths, **threads}, "text": True}
+def program(words: list[str], *, held: bool = False) -> list[str | Path]:
+    """`tnml train`; if held, it waits after five epochs for the kill."""
+    return [*([HELD, "5"] if held else ["-m", "tnml"]), "train", *words]
 
 
-def start(words: list[str], options: dict[str, Any]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tnml", "train", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
-
-
-def finish(words: list[str], options: dict[str, Any]) -> None:
-    with start(words, options) as process:
-        shown, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, shown
-
-
-def kill_after(lines: int, seconds: float, words: list[str], options: dict[str, Any]) -> bool:
+def kill_after(lines: int, seconds: float, program: list[str | Path], folder: Path) -> bool:
     """Whether the run was killed: so long after so many lines behind the one that names the folder."""
-    with start(words, options) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("run:"):
-                break
-        for _ in range(lines):
-            process.stdout.readline()
+    with fork(program, folder) as process:
+
+        def shown() -> bool:
+            printed = process.lines()
+            begun = [number for number, line in enumerate(printed) if line.startswith("run:")]
+            return process.poll() is not None or (bool(begun) and len(printed) > begun[0] + lines)
+
+        wait_until(shown)
         time.sleep(seconds)
         process.kill()
+        process.wait()
     return process.returncode < 0
 
 
@@ -88,30 +77,31 @@ def assert_same_model(one: Path, two: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the data, and in `whole` a run that nobody stopped."""
     folder = tmp_path_factory.mktemp("kill")
     write_toy(folder)
-    finish([*WORDS, *MODEL, "--out", "whole"], settings(folder, project_root))
+    complete(program([*WORDS, *MODEL, "--out", "whole"]), folder)
     assert_whole_files(folder / "whole")
     return folder
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
-def test_killed_twice_and_resumed(seed: int, whole: Path, project_root: Path) -> None:
+def test_killed_twice_and_resumed(seed: int, whole: Path) -> None:
     """The second kill hits the resumed run. Moments are counted in lines: a busy machine is no matter."""
     rng = random.Random(seed)
-    options, run = settings(whole, project_root), whole / f"killed-{seed}"
+    run = whole / f"killed-{seed}"
     words, most = [*WORDS, *MODEL, "--out", run.name], EPOCHS // 3 if seed == 0 else EPOCHS + 2
     kills = 0
     for _ in range(2):
-        kills += kill_after(rng.randint(0, most), rng.uniform(0, 0.2), words, options)
+        killed = program(words, held=seed == 0)
+        kills += kill_after(rng.randint(0, most), rng.uniform(0, 0.2), killed, whole)
         assert_whole_files(run)
         words = ["--resume", run.name]
     assert kills == 2 or seed  # the others may come too late: then nothing was to be killed
     for name in LEFTOVERS:  # a kill inside a write leaves such a file
         (run / name).write_bytes(b"the beginning")
-    finish(words, options)
+    complete(program(words), whole)
     assert_same_model(whole / "whole", run)
 
 

@@ -1,12 +1,12 @@
 """How the command line ends: bad input, the user's Ctrl-C, a closed pipe, and mistakes of our own."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from children import child
 
 from tnml.cli import data, main
 from tnml.cli.console import complain, say
@@ -59,15 +59,10 @@ def test_other_processes_of_a_group_are_silent(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.skipif(os.name != "posix", reason="pipes of a shell")
 def test_a_closed_pipe_is_no_error(project_root: Path) -> None:
     """`tnml data list | true`: nobody reads, nobody complains."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tnml", "data", "list"],
-        cwd=project_root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with child([sys.executable, "-m", "tnml", "data", "list"], cwd=project_root) as process:
         assert process.stdout is not None
         process.stdout.close()
         assert process.stderr is not None
         assert process.stderr.read() == ""
+        process.wait()
     assert process.returncode == 141

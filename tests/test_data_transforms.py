@@ -132,13 +132,13 @@ def test_random_shifts_are_uniform_and_reproducible(generator: torch.Generator) 
 
 
 def test_random_shifts_are_quick(generator: torch.Generator) -> None:
-    """The measured time is 0.1 ms; 2 ms still is below the time of a training step."""
+    """Measured are 0.1 ms of this thread; 2 ms still is below the time of a training step."""
     images = torch.rand(100, 784, generator=generator)
     times = []
     for _ in range(50):
-        start = time.perf_counter()
+        start = time.thread_time()
         random_shift(images, (28, 28), 2, generator)
-        times.append(time.perf_counter() - start)
+        times.append(time.thread_time() - start)
     assert min(times) < 2e-3
 
 

@@ -2,16 +2,15 @@
 
 import csv
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from children import finish, wait_until
+from forks import complete, fork
 
 from tnml.errors import InputError
 from tnml.nn import MPSLayer
@@ -308,19 +307,8 @@ JOBS = {
 }
 
 
-def start(job, folder, weights, *more):
-    command = [sys.executable, str(PROGRAM), str(folder), str(weights), "--options", json.dumps(JOBS[job])]
-    return subprocess.Popen([*command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process):
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-
-
-def wait_for_checkpoint(process, folder):
-    while not (folder / "checkpoint.pt").exists() and process.poll() is None:
-        time.sleep(0.005)
+def program(job, folder, weights, *more):
+    return [PROGRAM, folder, weights, "--options", json.dumps(JOBS[job]), *more]
 
 
 @pytest.fixture(scope="module")
@@ -331,7 +319,7 @@ def uninterrupted(tmp_path_factory):
     def make(job):
         if job not in made:
             folder = tmp_path_factory.mktemp(job)
-            finish(start(job, folder / "run", folder / "weights"))
+            complete(program(job, folder / "run", folder / "weights"))
             made[job] = folder
         return made[job]
 
@@ -353,12 +341,12 @@ def assert_same_run(job, tmp_path, uninterrupted):
 
 def kill(job, tmp_path, wait, *more):
     folder = tmp_path / "run"
-    process = start(job, folder, tmp_path / "weights", "--pause", "0.01", *more)
-    wait_for_checkpoint(process, folder)
-    time.sleep(wait)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    paused = ["--pause", "0.01", "--hold", tmp_path / "never"]
+    with fork(program(job, folder, tmp_path / "weights", *paused, *more)) as process:
+        wait_until((folder / "checkpoint.pt").exists, process)
+        time.sleep(wait)
+        process.kill()
+        finish(process, -signal.SIGKILL)
     torch.load(folder / "checkpoint.pt", weights_only=True)
     assert {p.name for p in folder.iterdir() if not p.name.startswith(".")} <= set(FILES)
     for name in FILES:  # a kill inside a write leaves such a file
@@ -377,7 +365,7 @@ def test_kill_at_a_random_moment_ends_in_the_same_bits(job, seed, tmp_path, unin
     kill(job, tmp_path, random.Random(seed).uniform(0.0, 0.45))
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["state"]
     assert len(state["bonds"]) == state["sweep"] * 18 + state["index"] < 54
-    finish(start(job, tmp_path / "run", tmp_path / "weights", "--resume"))
+    complete(program(job, tmp_path / "run", tmp_path / "weights", "--resume"))
     assert_same_run(job, tmp_path, uninterrupted)
 
 
@@ -386,18 +374,20 @@ def test_killed_again_and_again(tmp_path, uninterrupted):
     kill("random", tmp_path, 0.1)
     for _ in range(2):
         kill("random", tmp_path, 0.1, "--resume")
-    finish(start("random", tmp_path / "run", tmp_path / "weights", "--resume"))
+    complete(program("random", tmp_path / "run", tmp_path / "weights", "--resume"))
     assert_same_run("random", tmp_path, uninterrupted)
 
 
 def test_a_real_ctrl_c_saves_and_says_where(tmp_path, uninterrupted):
     folder = tmp_path / "run"
-    process = start("random", folder, tmp_path / "weights", "--pause", "0.02")
-    wait_for_checkpoint(process, folder)
-    time.sleep(0.1)
-    os.kill(process.pid, signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    go = tmp_path / "go"
+    with fork(program("random", folder, tmp_path / "weights", "--pause", "0.02", "--hold", go)) as process:
+        wait_until((folder / "checkpoint.pt").exists, process)
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        go.touch()  # the last bonds waited for it
+        output, errors = process.communicate()
     assert (process.returncode, output, errors) == (130, f"interrupted: {folder}\n", "")
     assert sorted(path.name for path in folder.iterdir()) == FILES
-    finish(start("random", folder, tmp_path / "weights", "--resume"))
+    complete(program("random", folder, tmp_path / "weights", "--resume"))
     assert_same_run("random", tmp_path, uninterrupted)

@@ -1,15 +1,14 @@
 """Solving equations: accuracy, errors that are measured, files, resumption, several processes, bad input."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from children import child, wait_until
 from programs.pde_job import OPTIONS
 from torch import nn
 
@@ -277,7 +276,7 @@ def program(folder: Path, devices: int, out: Path) -> list[str]:
 
 def finished(*words, root: Path) -> dict:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    subprocess.run(program(*words), env=environment, check=True, timeout=120)
+    subprocess.run(program(*words), env=environment, check=True)
     return torch.load(words[2], weights_only=True)
 
 
@@ -288,14 +287,12 @@ def test_killed_and_resumed_ends_in_the_same_bits(tmp_path, project_root):
     torch.set_num_threads(threads)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(project_root)}
     steps = tmp_path / "killed.pt.steps"
-    process = subprocess.Popen(program(tmp_path / "killed", 1, tmp_path / "killed.pt"), env=environment)
-    begin = time.monotonic()
-    while not (steps.exists() and int(steps.read_text() or 0) > 20):
-        assert time.monotonic() - begin < 60
-        assert process.poll() is None, "it ended before it was killed"
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with child(
+        [*program(tmp_path / "killed", 1, tmp_path / "killed.pt"), "held"], env=environment
+    ) as process:
+        wait_until(lambda: steps.exists() and int(steps.read_text() or 0) > 20, process)
+        process.kill()
+        process.wait()
     assert not (tmp_path / "killed.pt").exists(), "it was killed too late to show anything"
     resumed = finished(tmp_path / "killed", 1, tmp_path / "killed.pt", root=project_root)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from children import child
 from filelock import lock_descriptor, unlock_descriptor
 
 from tnml.errors import InputError
@@ -44,7 +45,7 @@ def other_process(tmp_path: Path, project_root: Path) -> Iterator[subprocess.Pop
     """Another process that holds the lock in `tmp_path`."""
     settings = {**os.environ, "PYTHONPATH": str(project_root)}
     command = [sys.executable, "-c", HOLD, str(tmp_path / "lock")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=settings) as process:
+    with child(command, env=settings) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         yield process

@@ -3,13 +3,14 @@
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
+from children import child, finish, wait_until
 from programs.training_job import SAMPLES, Batches, Net, OneBatch, losses, mean_loss
 from torch import nn
 
@@ -201,23 +202,14 @@ def torchrun(folder, weights, options, *more):
         str(PROGRAM),
     ]
     command += [str(folder), str(weights), "--options", json.dumps(options), *more]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
+    return child(command, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)})
 
 
 @pytest.mark.slow
 def test_torchrun_gives_every_rank_the_weights_of_one_process(tmp_path):
     expected, single = alone(ADAM)
-    process = torchrun(tmp_path / "run", tmp_path / "w", ADAM)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    with torchrun(tmp_path / "run", tmp_path / "w", ADAM) as process:
+        output = finish(process)
     assert output == f"done: loss {single.history[-1]['loss']:.6f} in 3 epochs\n"
     ranks = [torch.load(tmp_path / f"w.{rank}") for rank in range(2)]
     for name in ranks[0]:
@@ -228,9 +220,8 @@ def test_torchrun_gives_every_rank_the_weights_of_one_process(tmp_path):
 @pytest.mark.slow
 def test_torchrun_starts_from_the_weights_of_rank_0(tmp_path):
     expected, _ = alone(ADAM)
-    process = torchrun("none", tmp_path / "w", ADAM, "--own", "weights")
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    with torchrun("none", tmp_path / "w", ADAM, "--own", "weights") as process:
+        finish(process)
     ranks = [torch.load(tmp_path / f"w.{rank}") for rank in range(2)]
     assert_close(ranks[0], expected.state_dict())
     assert_close(ranks[1], ranks[0], tolerance=0.0)
@@ -238,16 +229,17 @@ def test_torchrun_starts_from_the_weights_of_rank_0(tmp_path):
 
 @pytest.mark.slow
 def test_torchrun_with_different_options_is_refused(tmp_path):
-    process = torchrun("none", tmp_path / "w", ADAM, "--own", "seed")
-    _, errors = process.communicate(timeout=120)
+    with torchrun("none", tmp_path / "w", ADAM, "--own", "seed") as process:
+        _, errors = process.communicate()
     assert process.returncode != 0
     assert "all processes of a run need the same options" in errors
     assert list(tmp_path.iterdir()) == []
 
 
-def wait_for(path, process):
-    while not path.exists() and process.poll() is None:
-        time.sleep(0.02)
+def paused(folder, weights, options, **environment):
+    """A run that starts its processes itself, 20 ms a step."""
+    command = [sys.executable, PROGRAM, folder, weights, "--pause", "0.02", "--options", json.dumps(options)]
+    return child(command, env={**os.environ, **environment})
 
 
 @pytest.mark.slow
@@ -257,25 +249,13 @@ def test_ctrl_c_in_two_processes_leaves_a_run_that_resumes(tmp_path, how):
     options = {"epochs": 40, "lr": 0.05}
     folder = tmp_path / "run"
     if how == "torchrun":
-        process = torchrun(folder, tmp_path / "w", options, "--pause", "0.02")
+        started = torchrun(folder, tmp_path / "w", options, "--pause", "0.02")
     else:
-        command = [
-            sys.executable,
-            str(PROGRAM),
-            str(folder),
-            str(tmp_path / "w"),
-            "--pause",
-            "0.02",
-            "--options",
-        ]
-        command += [json.dumps({**options, "devices": 2})]
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-    wait_for(folder / "checkpoint.pt", process)
-    time.sleep(0.5)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
-    output, errors = process.communicate(timeout=60)
+        started = paused(folder, tmp_path / "w", {**options, "devices": 2})
+    with started as process:
+        wait_until((folder / "metrics.csv").exists, process)  # an epoch is over, 39 are to come
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+        output, errors = process.communicate()
     assert output == f"interrupted: {folder}\n", errors
     state = torch.load(folder / "checkpoint.pt", weights_only=True)["state"]
     assert 0 < 6 * state["epoch"] + state["step"] < 40 * 6
@@ -289,59 +269,27 @@ def test_ctrl_c_in_two_processes_leaves_a_run_that_resumes(tmp_path, how):
 @pytest.mark.slow
 def test_the_processes_end_with_their_parent(tmp_path):
     folder = tmp_path / "run"
-    command = [sys.executable, str(PROGRAM), str(folder), str(tmp_path / "w"), "--pause", "0.02", "--options"]
-    process = subprocess.Popen(
-        [*command, '{"epochs": 100000, "devices": 2}'],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    wait_for(folder / "checkpoint.pt", process)
-    process.kill()
-    process.wait()
-    time.sleep(2.0)
-    before = (folder / "metrics.csv").stat().st_mtime_ns
-    time.sleep(1.0)
-    assert (folder / "metrics.csv").stat().st_mtime_ns == before
+    with paused(folder, tmp_path / "w", {"epochs": 100000, "devices": 2}, TMPDIR=str(tmp_path)) as process:
+        wait_until((folder / "checkpoint.pt").exists, process)
+        process.kill()
+        wait_until(lambda: not alive(process.pid))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="looks for the children in /proc")
 def test_the_processes_end_with_a_parent_that_dies_while_they_start(tmp_path):
-    command = [sys.executable, str(PROGRAM), "none", str(tmp_path / "w"), "--pause", "0.02", "--options"]
-    process = subprocess.Popen(
-        [*command, '{"epochs": 100000, "devices": 2}'],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        start_new_session=True,
-    )
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    try:
-        while (
-            process.poll() is None and len(children.read_text().split()) < 3
-        ):  # one is multiprocessing's own
-            time.sleep(0.01)
+    with paused("none", tmp_path / "w", {"epochs": 100000, "devices": 2}, TMPDIR=str(tmp_path)) as process:
+        family = psutil.Process(process.pid)
+        wait_until(lambda: len(family.children()) > 2, process)  # one is multiprocessing's own
         process.kill()
-        process.wait()
-        for _ in range(1200):
-            if not alive(process.pid):
-                break
-            time.sleep(0.1)
-        assert not alive(process.pid)
-    finally:
-        if alive(process.pid):
-            os.killpg(process.pid, signal.SIGKILL)
+        wait_until(lambda: not alive(process.pid))
 
 
 def alive(group):
     """Whether a process of the group runs; one that has ended and waits to be collected does not."""
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, pgrp = status.read_text().rpartition(")")[2].split()[:3]
-        except (OSError, ValueError):
-            continue
-        if int(pgrp) == group and state != "Z":
-            return True
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                return True
     return False
 
 

@@ -1,15 +1,14 @@
 """An interrupted run, resumed, ends in the same bits; at every step boundary and after kill -9."""
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from children import finish, wait_until
+from forks import complete, fork
 from programs.training_job import Batches, Net, losses
 from torch import nn
 
@@ -169,29 +168,24 @@ def test_time_writes_a_checkpoint_inside_an_epoch(tmp_path):
     assert saved == [(0, step) for step in range(STEPS)]
 
 
-def start(folder, weights, *more):
-    command = [sys.executable, str(PROGRAM), str(folder), str(weights), "--dropout", "0.3", "--options"]
-    command += ['{"epochs": 6, "lr": 0.05, "average": "ema", "checkpoint_seconds": 0.02}', *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def job(folder, weights, *more):
+    program = [PROGRAM, folder, weights, "--dropout", "0.3", "--options"]
+    return [*program, '{"epochs": 6, "lr": 0.05, "average": "ema", "checkpoint_seconds": 0.02}', *more]
 
 
 def kill_and_resume(tmp_path, wait):
     """Kills a paused run `wait` seconds after its first checkpoint; the weights after resuming."""
     folder = tmp_path / "run"
     folder.mkdir()
-    process = start(folder, tmp_path / "killed", "--pause", "0.02")
-    while not (folder / "checkpoint.pt").exists() and process.poll() is None:
-        time.sleep(0.005)
-    time.sleep(wait)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    with fork(job(folder, tmp_path / "killed", "--pause", "0.02", "--hold", tmp_path / "never")) as process:
+        wait_until((folder / "checkpoint.pt").exists, process)
+        time.sleep(wait)
+        process.kill()
+        finish(process, -signal.SIGKILL)
     torch.load(folder / "checkpoint.pt", weights_only=True)
     stray = [p.name for p in folder.iterdir() if not p.name.startswith(".")]
     assert set(stray) <= {"checkpoint.pt", "metrics.csv"}
-    resumed = start(folder, tmp_path / "resumed", "--resume")
-    _, errors = resumed.communicate(timeout=120)
-    assert resumed.returncode == 0, errors
+    complete(job(folder, tmp_path / "resumed", "--resume"))
     assert sorted(p.name for p in folder.iterdir()) == ["checkpoint.pt", "metrics.csv"]
     return torch.load(tmp_path / "resumed.0")
 
@@ -199,9 +193,7 @@ def kill_and_resume(tmp_path, wait):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    process = start("none", folder / "weights")
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    complete(job("none", folder / "weights"))
     return torch.load(folder / "weights.0")
 
 
@@ -224,13 +216,14 @@ def test_kill_at_a_random_moment_ends_in_the_same_bits(tmp_path, uninterrupted, 
 
 def test_a_real_ctrl_c_saves_and_says_where(tmp_path, uninterrupted):
     folder = tmp_path / "run"
-    process = start(folder, tmp_path / "w", "--pause", "0.02")
-    while not (folder / "checkpoint.pt").exists() and process.poll() is None:
-        time.sleep(0.005)
-    time.sleep(0.1)
-    os.kill(process.pid, signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    go = tmp_path / "go"
+    with fork(job(folder, tmp_path / "w", "--pause", "0.02", "--hold", go)) as process:
+        wait_until((folder / "checkpoint.pt").exists, process)
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        go.touch()  # the last steps waited for it
+        output, errors = process.communicate()
     assert (process.returncode, output, errors) == (130, f"interrupted: {folder}\n", "")
-    resumed = start(folder, tmp_path / "w", "--resume")
-    assert resumed.communicate(timeout=120)[1] == ""
+    with fork(job(folder, tmp_path / "w", "--resume")) as process:
+        assert process.communicate()[1] == ""
     assert_same_tensors(torch.load(tmp_path / "w.0"), uninterrupted)

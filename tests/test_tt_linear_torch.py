@@ -3,12 +3,12 @@
 import copy
 import os
 import pickle
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from children import child, complete, finish
 from torch import nn
 
 from tnml.nn import TTLinear
@@ -97,14 +97,7 @@ def test_torch_func(generator):
     )
 
 
-def child(code, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 COMPILED = """
@@ -127,8 +120,7 @@ print("compiled")
 
 @pytest.mark.slow
 def test_torch_compile_takes_the_layer_whole():
-    output, errors = child(COMPILED).communicate(timeout=120)
-    assert output == "compiled\n", errors
+    assert complete([sys.executable, "-c", COMPILED], env=ALONE) == "compiled\n"
 
 
 PARALLEL = """
@@ -155,7 +147,9 @@ distributed.destroy_process_group()
 
 @pytest.mark.slow
 def test_two_processes_share_gradients(tmp_path):
-    children = [child(PARALLEL, rank, tmp_path / "store") for rank in range(2)]
-    said = [process.communicate(timeout=120) for process in children]
-    assert [process.returncode for process in children] == [0, 0], said
-    assert said[0][0] == said[1][0] != ""
+    program = [sys.executable, "-c", PARALLEL]
+    with (
+        child([*program, "0", tmp_path / "store"], env=ALONE) as first,
+        child([*program, "1", tmp_path / "store"], env=ALONE) as second,
+    ):
+        assert finish(first) == finish(second) != ""

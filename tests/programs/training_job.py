@@ -1,7 +1,7 @@
 """A small training run as a program, for tests that kill it, interrupt it or start it several times.
 
-Usage: python training_job.py RUN_DIR WEIGHTS_FILE [--set key=value ...] [--resume] [--pause SECONDS]
-       [--own weights|seed]
+Usage: python training_job.py RUN_DIR WEIGHTS_FILE [--options JSON] [--dropout P] [--resume]
+       [--pause SECONDS] [--hold FILE] [--own weights|seed]
 Writes the final weights to WEIGHTS_FILE.RANK and prints one line from rank 0.
 """
 
@@ -10,6 +10,7 @@ import json
 import os
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -69,13 +70,19 @@ def losses(module: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, T
 
 
 class Pause:
-    """Makes every step take a while, so that a kill lands in the middle of the run."""
+    """Makes every step take a while, so that a kill lands in the middle of the run.
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    The last step but one waits for a file, if one is named: however late the kill comes, the run is not over.
+    """
+
+    def __init__(self, seconds: float, hold: Path | None) -> None:
+        self.seconds, self.hold = seconds, hold
 
     def __call__(self, view: StepView) -> None:
         time.sleep(self.seconds)
+        last = view.epoch == view.epochs and view.step == view.steps_per_epoch - 1
+        while last and self.hold is not None and not self.hold.exists():
+            time.sleep(0.01)
 
 
 def main() -> None:
@@ -86,6 +93,7 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--hold", type=Path)
     parser.add_argument("--own", choices=["weights", "seed"], help="what every process makes for itself")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -97,7 +105,7 @@ def main() -> None:
             module.first.weight += rank
     elif arguments.own == "seed":
         options = replace(options, seed=rank)
-    on_step = Pause(arguments.pause) if arguments.pause else None
+    on_step = Pause(arguments.pause, arguments.hold) if arguments.pause else None
     run_dir = None if arguments.run_dir == "none" else arguments.run_dir
     try:
         result = run(

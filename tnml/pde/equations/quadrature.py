@@ -17,8 +17,8 @@ def half_line(nodes: int = 256) -> tuple[Tensor, Tensor]:
 
     Example:
         >>> s, weights = half_line()
-        >>> float((weights * torch.exp(-s)).sum())
-        1.0000000000...
+        >>> round(float((weights * torch.exp(-s)).sum()), 9)
+        1.0
     """
     points, weights = (torch.from_numpy(part) for part in _legendre(nodes))
     v = (points + 1) / 2
