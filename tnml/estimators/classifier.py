@@ -17,18 +17,14 @@ from tnml.errors import InputError
 from tnml.estimators.base import FLOATS, TensorNetworkEstimator
 from tnml.estimators.parameters import estimator
 from tnml.estimators.probabilities import nearest_probabilities
-from tnml.estimators.solvers import settled_loss
+from tnml.estimators.solvers import checked_loss, settled_loss
 from tnml.estimators.stored import plain
 from tnml.estimators.weights import class_weights, counted, sample_weights
 from tnml.loop.protocols import Callback
 from tnml.loop.results import Row
 from tnml.nn import TensorNetworkLayer
 from tnml.training import sweep_classifier, train_classifier
-from tnml.training.losses import loss_of
 from tnml.training.tasks import CLASSIFICATION
-
-_SHARED = ("features", "order", "label_site", "bond_dropout", "site_dropout", "dtype", "engine")
-_GIVEN = ("n_sites", "out_features", "shape")  # by the data
 
 
 @estimator
@@ -110,26 +106,12 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
             raise InputError(
                 f"expected {layer.out_features} classes in ascending order, one per output, got {labels}"
             )
-        config = layer.config
-        parameters = {name: config.pop(name) for name in _SHARED if name in config}
-        if config.pop("bond_dim", None) is not None:
-            parameters["bond_dim"] = max(layer.bond_dims)
-        own = {name: value for name, value in config.items() if name not in _GIVEN}
-        model = cls(
-            network={"name": layer.network, **own} if own else layer.network,
-            image_shape=image_shape,
-            feature_range=feature_range,
-            loss=loss,
-            **parameters,
+        logits = checked_loss(loss, 0.0, CLASSIFICATION, "gradient").logits
+        model = cls._around(
+            layer, image_shape=image_shape, feature_range=feature_range, loss=loss, history=history, data=data
         )
-        ends = None if feature_range is None else np.array(feature_range, dtype=np.float64)
-        model.feature_range_ = None if ends is None else np.tile(ends[:, None], layer.n_sites)
-        model.layer_, model.classes_, model.n_features_in_ = layer.eval(), labels, layer.n_sites
-        model.history_, model.n_iter_, model.seed_ = list(history), len(history), 0
-        model.data_ = None if data is None else dict(data)
-        model._logits = loss_of(
-            CLASSIFICATION.default_loss if loss is None else loss, CLASSIFICATION.name
-        ).logits
+        model.classes_ = labels
+        model._logits = logits
         return model
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, callbacks: Sequence[Callback] = ()) -> Self:

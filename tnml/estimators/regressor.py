@@ -12,10 +12,12 @@ from torch import Tensor
 from tnml.errors import InputError
 from tnml.estimators.base import FLOATS, TensorNetworkEstimator
 from tnml.estimators.parameters import estimator
-from tnml.estimators.solvers import damping
+from tnml.estimators.solvers import checked_loss, damping
 from tnml.estimators.stored import stored_array
 from tnml.estimators.weights import counted, mean_and_deviation, sample_weights
 from tnml.loop.protocols import Callback
+from tnml.loop.results import Row
+from tnml.nn import TensorNetworkLayer
 from tnml.training import sweep_regressor, train_regressor
 from tnml.training.tasks import REGRESSION
 
@@ -48,6 +50,54 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+    @classmethod
+    def from_layer(
+        cls,
+        layer: TensorNetworkLayer,
+        *,
+        y_mean: Any = 0.0,
+        y_scale: Any = 1.0,
+        image_shape: tuple[int, int] | None = None,
+        feature_range: tuple[float, float] | None = None,
+        history: Sequence[Row] = (),
+        data: Mapping[str, Any] | None = None,
+        loss: Any = None,
+    ) -> Self:
+        """A fitted regressor around `layer`, which was trained elsewhere and is shared, not copied.
+
+        Args:
+            layer: its outputs times `y_scale` plus `y_mean` are the predictions; one output makes them `[b]`.
+            y_mean: a number, or one for each output.
+            y_scale: likewise, above 0.
+            image_shape: (height, width) where a sample is an image.
+            feature_range: (low, high) that becomes (0, 1) before the layer; None for none.
+            history: rows of its training.
+            data: what it was trained on, kept as `data_` and in the model file; plain JSON values.
+            loss: what it was trained with, as the parameter of that name.
+
+        Raises:
+            InputError: mean or scale have another shape or are out of range, the feature map is a function
+                without a name, or the loss is not one of real targets.
+
+        Example:
+            >>> from tnml import MPSRegressor
+            >>> from tnml.nn import MPSLayer
+            >>> model = MPSRegressor.from_layer(MPSLayer(4, 1), y_mean=20.0, y_scale=5.0)
+            >>> model.predict([[0.1, 0.2, 0.3, 0.4]]).shape
+            (1,)
+        """
+        outputs = layer.out_features
+        checked_loss(loss, 0.0, REGRESSION, "gradient")
+        model = cls._around(
+            layer, image_shape=image_shape, feature_range=feature_range, loss=loss, history=history, data=data
+        )
+        model.y_mean_ = _one_each("y_mean", y_mean, outputs)
+        model.y_scale_ = _one_each("y_scale", y_scale, outputs)
+        if model.y_scale_.min() <= 0:
+            raise InputError(f"y_scale must be above 0, got {y_scale!r}")
+        model._flat = outputs == 1
+        return model
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, callbacks: Sequence[Callback] = ()) -> Self:
         """This regressor, trained on samples `X [b, n]` with targets `y`, `[b]` or `[b, c]`.
@@ -138,6 +188,16 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
         self.y_mean_ = stored_array(tensors, "y_mean", shape)
         self.y_scale_ = stored_array(tensors, "y_scale", shape)
         self._flat = bool(metadata["flat"])
+
+
+def _one_each(name: str, value: Any, outputs: int) -> npt.NDArray[np.float64]:
+    """A finite number for each output."""
+    found = np.asarray(value, dtype=np.float64)
+    if found.shape not in ((), (outputs,)) or not np.isfinite(found).all():
+        raise InputError(
+            f"{name} must be a finite number or one for each of {outputs} outputs, got {value!r}"
+        )
+    return np.broadcast_to(found, outputs).copy()
 
 
 @estimator
