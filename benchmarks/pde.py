@@ -149,7 +149,7 @@ def recipe(case: Problem, seed: int, *, smoke: bool, **changes: Any) -> SolveOpt
 
 
 def limited(case: Problem, seed: int, *, smoke: bool, seconds: float, **changes: Any) -> SolveOptions:
-    """The problem's recipe, for so many seconds."""
+    """The problem's recipe, for that many seconds."""
     size: dict[str, Any] = {} if smoke else {"iterations": 10**6, "max_seconds": seconds}
     return recipe(case, seed, smoke=smoke, **{**changes, **size})
 
@@ -226,7 +226,7 @@ def paper(seeds: Sequence[int], console: Console, *, smoke: bool) -> list[dict[s
 
 
 def _width_of(parameters: int, case: Problem) -> int:
-    """The width of the dense network with at most so many parameters."""
+    """The width of the dense network with at most that many parameters."""
     width = 1
     while preset(case, width=width + 1).make_network(case.dim).n_parameters <= parameters:
         width += 1

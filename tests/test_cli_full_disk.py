@@ -20,7 +20,7 @@ before = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), before[1]))
 from tnml.cli import main
 code = main(sys.argv[2:])
-resource.setrlimit(resource.RLIMIT_FSIZE, before)  # whoever measures coverage writes when this ends
+resource.setrlimit(resource.RLIMIT_FSIZE, before)  # coverage is written when this ends
 sys.exit(code)
 """
 

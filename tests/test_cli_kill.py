@@ -88,7 +88,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_killed_twice_and_resumed(seed: int, whole: Path) -> None:
-    """The second kill hits the resumed run. Moments are counted in lines: a busy machine is no matter."""
+    """The second kill hits the resumed run. Moments are counted in lines: a busy machine does not matter."""
     rng = random.Random(seed)
     run = whole / f"killed-{seed}"
     words, most = [*WORDS, *MODEL, "--out", run.name], EPOCHS // 3 if seed == 0 else EPOCHS + 2

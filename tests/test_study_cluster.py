@@ -173,7 +173,7 @@ def test_ctrl_c_and_resume(tmp_path: Path, settings: dict[str, Any]) -> None:
 
 
 class Storm:
-    """Kills workers and drivers of a study, counted in finished runs: a busy machine is no matter."""
+    """Kills workers and drivers of a study, counted in finished runs: a busy machine does not matter."""
 
     def __init__(self, seed: int, store: Store) -> None:
         self.random, self.store = random.Random(seed), store

@@ -121,7 +121,7 @@ def test_an_interrupted_run_on_images_goes_on(tmp_path, monkeypatch):
     calls.clear()
     armed.clear()
     again = images(options, tmp_path / "cut")
-    assert len(calls) < len(whole["history"])  # it went on and did not start anew
+    assert len(calls) < len(whole["history"])  # it went on and did not start again
     drop = {"seconds"}
     assert {k: v for k, v in again.items() if k not in drop} == {
         k: v for k, v in whole.items() if k not in drop

@@ -133,7 +133,7 @@ def write_model(
     The version of tnml that wrote the file stands beside the metadata, as "tnml".
 
     Args:
-        path: where to; by custom it ends in `.safetensors`.
+        path: where to; by convention it ends in `.safetensors`.
         tensors: names and tensors of any shape and dtype; copied to the CPU.
         metadata: anything `json.dumps` takes; a "tnml" in it gives way to this one's version.
 

@@ -77,7 +77,7 @@ def slow(options: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Runs a study that is written in JSON in a folder, with so many workers."""
+    """Runs a study that is written in JSON in a folder, with that many workers."""
     study, folder, workers = sys.argv[1:]
     table = run(Study.from_record(json.loads(study)), folder=folder, workers=int(workers))
     print(f"rows {len(table.rows)} failed {len(table.failed)}", flush=True)

@@ -94,7 +94,7 @@ def find_part(folder: Path, part: str) -> tuple[Path, Path] | None:
 
     Names are those of MNIST, `train-images-idx3-ubyte` or `t10k-labels.idx1-ubyte`, with or without `.gz`
     and with anything before them (`emnist-letters-train-images-idx3-ubyte.gz`).
-    A plain file goes before a packed one.
+    A plain file takes precedence over a packed one.
 
     Raises:
         InputError: the folder holds several such sets.

@@ -99,7 +99,7 @@ def checked_loss(spec: Any, smoothing: float, task: Task, solver: str) -> Loss:
         solver: "gradient" or "dmrg".
 
     Raises:
-        InputError: it is no loss, not one of this task, or the solver has no use for it.
+        InputError: it is not a loss, not one of this task, or the solver has no use for it.
 
     Example:
         >>> from tnml.training.tasks import REGRESSION

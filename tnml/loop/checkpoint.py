@@ -23,7 +23,7 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
     """Writes `state` to `path` atomically: after a crash at any moment the old or the new file is there.
 
     Args:
-        path: by custom `checkpoint.pt` in the run's folder.
+        path: by convention `checkpoint.pt` in the run's folder.
         state: tensors (any device), numbers, texts, booleans, None, and lists and dictionaries of them.
 
     Raises:

@@ -137,7 +137,7 @@ class Loop:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Starts and stops whoever is told about the run."""
+        """Starts and stops the reporter."""
         reporter = self.job.reporter if self._is_main else None
         if reporter is not None:
             reporter.start()
@@ -347,7 +347,7 @@ class Loop:
             other += differences(state["identity"], self._identity())
             if other:
                 raise InputError(
-                    f"{source} belongs to another run: {'; '.join(other)}; use the same or start anew"
+                    f"{source} belongs to another run: {'; '.join(other)}; use the same or start a new run"
                 )
             self.stepper.restore(state["stepper"])
             self.best.restore(state["best"])
@@ -358,7 +358,7 @@ class Loop:
         except InputError:
             raise
         except (KeyError, TypeError, RuntimeError, AttributeError, ValueError, IndexError) as error:
-            raise InputError(f"{source} is not the checkpoint of this run ({error}); start anew") from error
+            raise InputError(f"{source} is not the checkpoint of this run ({error}); start a new run") from error
 
 
 def _on(device: torch.device, batch: tuple[Tensor, ...] | Batch) -> tuple[Tensor, ...] | Batch:

@@ -36,7 +36,7 @@ class LoopOptions:
     Args:
         epochs: passes over the batches.
         optimizer: "adam", "adamw", "sgd" or "lbfgs" (strong Wolfe line search on each batch).
-        lr: peak learning rate; for "lbfgs" the first step of the line search, by custom 1.
+        lr: peak learning rate; for "lbfgs" the first step of the line search, by convention 1.
         weight_decay: decoupled for "adamw", an L2 penalty for "adam" and "sgd"; "lbfgs" has none.
         beta1: decay of the mean of the gradient, adam and adamw.
         beta2: decay of the mean of the squared gradient, adam and adamw.

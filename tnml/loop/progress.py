@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live line on a terminal, one line per epoch or sweep anywhere else."""
+"""Progress output of a run: a live line on a terminal, one line per epoch or sweep anywhere else."""
 
 import sys
 import time

@@ -352,7 +352,7 @@ def neutral_of(features: FeatureMap, n_sites: int, path: Tensor | None = None) -
 
 
 def check_weight(weight: Tensor, count: int) -> None:
-    """Raises unless these are the weights of so many samples.
+    """Raises unless these are the weights of that many samples.
 
     Raises:
         InputError: they are not `[count]`, one is negative or not finite, or all are zero.

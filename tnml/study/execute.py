@@ -58,7 +58,7 @@ def run(
         smoke: do the quick trial of the study.
         replicas: how many runs are done together at most, where the study can; "auto" takes all that it may.
         wait: wait for another process that runs this study; else it is an error.
-        reporter: who is told; None tells nobody.
+        reporter: see `StudyReporter`; None reports nothing.
 
     Returns:
         The table, also in `folder` as `table.csv` and `table.parquet`.

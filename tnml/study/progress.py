@@ -1,4 +1,4 @@
-"""What a person sees of a study: a live line on a terminal, one line per finished run anywhere else."""
+"""Progress output of a study: a live line on a terminal, one line per finished run anywhere else."""
 
 import sys
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class StudyView:
 
 
 class StudyReporter(Protocol):
-    """Somebody to tell about a study: `StudyProgress`, or your own."""
+    """What reports on a study: `StudyProgress`, or your own."""
 
     def start(self, view: StudyView) -> None:
         """Called once, before the first run."""

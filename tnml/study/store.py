@@ -181,7 +181,7 @@ class Store:
     def working(self, identities: Iterable[str]) -> Iterator[None]:
         """Inside the block no other process works on these runs; waits for those that do.
 
-        A worker may outlive the process that gave it work. Whoever comes next waits here and then finds the
+        A worker may outlive the process that gave it work. The next one waits here and then finds the
         result, so no run is done twice.
         """
         with ExitStack() as stack:

@@ -22,7 +22,7 @@ from tnml.contraction.tt.slices import Slices, halves, whole_matrix
 from tnml.errors import InputError
 
 COMPILED_BATCH = (
-    1024  # torch.compile takes the plan for so many samples, whatever their number turns out to be
+    1024  # torch.compile takes the plan for this number of samples, whatever their number turns out to be
 )
 
 

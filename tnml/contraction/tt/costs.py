@@ -66,7 +66,7 @@ class Bill:
         self.seconds += times * self.rates.product(count, rows, inner, columns, self.itemsize)
 
     def copy(self, elements: int, times: float = 1) -> None:
-        """`times` of a copy of so many numbers."""
+        """`times` of a copy of that many numbers."""
         self.seconds += times * self.rates.copy(elements, self.itemsize)
 
     def fresh(self, elements: int, times: float = 1) -> None:

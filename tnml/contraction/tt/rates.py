@@ -151,7 +151,7 @@ def rates_of(device: torch.device, dtype: torch.dtype) -> Rates:
 
 @functools.cache
 def _look_up(device: torch.device, dtype: torch.dtype, threads: int) -> Rates:
-    """The rates for so many threads: known, stored, or measured now."""
+    """The rates for that many threads: known, stored, or measured now."""
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     else:

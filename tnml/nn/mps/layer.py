@@ -295,7 +295,7 @@ class MPSLayer(TensorNetworkLayer):
         }
         twice = sorted(derived.keys() & settings.keys())
         if twice:
-            raise InputError(f"{', '.join(twice)} is given by the state; leave it away")
+            raise InputError(f"{', '.join(twice)} is given by the state; leave it out")
         layer = cls(**derived, features=features, **settings)
         layer.weight.data.copy_(weight)
         layer.label.data.copy_(label)

@@ -57,7 +57,7 @@ class Environments:
         one = some.new_ones(len(some), 1)
         self._kept: dict[str, dict[int, Tensor]] = {"left": {0: one}, "right": {self._n: one}}
         place = next((site for site, phi in enumerate(features) if phi is None), 0)
-        # At most so many of the kept vectors carry the label leg at a time; those in use all may.
+        # At most that many of the kept vectors carry the label leg at a time; those in use all may.
         labelled = max(place, self._n - place) / self._n
         size = len(some) * widest * some.element_size()
         self.stride = _stride(self._n, size * (1 + (outputs - 1) * labelled), size * outputs, budget)

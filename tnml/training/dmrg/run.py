@@ -293,7 +293,7 @@ class _Run:
             other += differences(state["identity"], self.given.identity)
             if other:
                 raise InputError(
-                    f"{source} belongs to another run: {'; '.join(other)}; use the same or start anew"
+                    f"{source} belongs to another run: {'; '.join(other)}; use the same or start a new run"
                 )
             cores = [None if core is None else core.to(self.device) for core in state["cores"]]
             chain = CenteredChain(cores, state["center"].to(self.device), int(state["at"]), state["label"])
@@ -305,5 +305,5 @@ class _Run:
         except InputError:
             raise
         except (KeyError, TypeError, RuntimeError, AttributeError, ValueError, IndexError) as error:
-            raise InputError(f"{source} is not the checkpoint of this run ({error}); start anew") from error
+            raise InputError(f"{source} is not the checkpoint of this run ({error}); start a new run") from error
         return chain

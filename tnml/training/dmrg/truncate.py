@@ -16,7 +16,7 @@ from tnml.training.dmrg.train import check_layer
 from tnml.training.inputs import Array, checked_inputs
 from tnml.training.losses import SquaredError
 
-_MOST_SAMPLES = 2000  # second moments of so many are sharp enough, and their contractions fit
+_MOST_SAMPLES = 2000  # second moments of that many are sharp enough, and their contractions fit
 
 
 @torch.no_grad()

@@ -49,7 +49,7 @@ def train_replicas(
     """One result per layer, all trained in place together, as `train_regressor` or `train_classifier` would.
 
     Batches, steps and schedules are those of training one by one with the same options: the losses agree to
-    rounding. There is no run folder: an interrupted training starts anew.
+    rounding. There is no run folder: an interrupted training starts from the beginning.
 
     Args:
         layers: of equal bonds, features, outputs, dtype and device, without dropout; weights may differ.
@@ -61,7 +61,7 @@ def train_replicas(
         task: "regression" or "classification".
         x_test: like `x`; measured once, after training.
         y_test: like `y`.
-        test_every: also after every so many epochs and after the last: "test_loss" and, for labels,
+        test_every: also after that many epochs each time and after the last: "test_loss" and, for labels,
             "test_accuracy" in the row of that epoch.
         stop: called after each epoch with the number of the layer and its row; True ends its training with
             the weights it has then.
