@@ -358,7 +358,9 @@ class Loop:
         except InputError:
             raise
         except (KeyError, TypeError, RuntimeError, AttributeError, ValueError, IndexError) as error:
-            raise InputError(f"{source} is not the checkpoint of this run ({error}); start a new run") from error
+            raise InputError(
+                f"{source} is not the checkpoint of this run ({error}); start a new run"
+            ) from error
 
 
 def _on(device: torch.device, batch: tuple[Tensor, ...] | Batch) -> tuple[Tensor, ...] | Batch:

@@ -305,5 +305,7 @@ class _Run:
         except InputError:
             raise
         except (KeyError, TypeError, RuntimeError, AttributeError, ValueError, IndexError) as error:
-            raise InputError(f"{source} is not the checkpoint of this run ({error}); start a new run") from error
+            raise InputError(
+                f"{source} is not the checkpoint of this run ({error}); start a new run"
+            ) from error
         return chain
