@@ -2,8 +2,8 @@
 
 import mmap
 import os
+import weakref
 from collections.abc import Iterator, Sequence
-from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,7 +61,7 @@ class MappedArray:
         values: the mapped array, or any view of one.
 
     Raises:
-        InputError: the file changes while it is in use.
+        InputError: the file becomes shorter while it is in use.
 
     Example:
         >>> from tempfile import NamedTemporaryFile
@@ -79,16 +79,15 @@ class MappedArray:
         self._offset, self._end = _place(values)
         self._row = int(values[:1].nbytes) if values[0].flags.c_contiguous and hasattr(os, "preadv") else 0
         self._given: npt.NDArray[Any] | None = None
-        self._file = self._size = 0
+        self._opened: int | None = None
         try:
-            status = self._path.stat()
-            self._file, self._size = status.st_ino, status.st_size
+            self._file = self._path.stat().st_ino
             ends = np.array([0, len(values) - 1])
             same = values.mode != "c" and self.rows(ends).tobytes() == np.asarray(values)[ends].tobytes()
         except (OSError, InputError):
             same = False
         if not same:
-            self._given, self._row, self._size = np.asarray(values), 0, values.nbytes
+            self._given, self._row = np.asarray(values), 0
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -96,54 +95,68 @@ class MappedArray:
     @property
     def file_size(self) -> int:
         """Bytes of the whole file."""
-        return self._size
+        return os.fstat(self._descriptor()).st_size if self._given is None else self._given.nbytes
 
     def rows(self, index: Index) -> npt.NDArray[Any]:
         """A copy of some rows, whose numbers ascend."""
-        if self._given is not None:
-            return np.array(self._given[index])
-        with self._opened() as file:
-            if not self._row:
-                return np.array(self._mapped(file)[index])
-            found = np.empty((len(index), *self.shape[1:]), self.dtype)
-            memory = found.reshape(-1).view(np.uint8).data
-            for first, start, stop in self._pieces(index):
-                self._fill(file, memory[start * self._row : stop * self._row], first)
-            return found
+        if not self._row:
+            return np.array(self._view()[index])
+        file = self._descriptor()
+        found = np.empty((len(index), *self.shape[1:]), self.dtype)
+        memory = found.reshape(-1).view(np.uint8).data
+        for place, start, stop in self._pieces(index):
+            piece, at = memory[start * self._row : stop * self._row], place
+            while (count := os.preadv(file, [piece], at)) < len(piece):
+                if not count:
+                    raise self._shorter()
+                piece, at = piece[count:], at + count
+        return found
 
     def whole(self) -> npt.NDArray[Any]:
         """A copy of everything."""
-        if self._given is not None:
-            return np.array(self._given)
-        with self._opened() as file:
-            return np.array(self._mapped(file))
+        return np.array(self._view())
 
     def hint(self, index: Index) -> None:
         """Has the system read rows ahead, all at once and while this process goes on."""
         if not self._row or not hasattr(os, "posix_fadvise"):
             return
-        with self._opened() as file:
-            for first, start, stop in self._pieces(index):
-                size = (stop - start) * self._row
-                os.posix_fadvise(file.fileno(), first, size, os.POSIX_FADV_WILLNEED)
+        file = self._descriptor()
+        for first, start, stop in self._pieces(index):
+            os.posix_fadvise(file, first, (stop - start) * self._row, os.POSIX_FADV_WILLNEED)
 
-    def _opened(self) -> FileIO:
-        try:
-            file = FileIO(self._path)
-        except OSError as error:
-            raise InputError(f"{self.name} is mapped from a file that cannot be opened: {error}") from error
-        status = os.fstat(file.fileno())
-        if status.st_ino != self._file or status.st_size < self._end:
-            file.close()
-            raise InputError(
-                f"{self.name} is mapped from {self._path}, which is another file by now or has become "
-                "shorter; leave it as it is while it is in use"
-            )
-        return file
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None}
 
-    def _mapped(self, file: FileIO) -> npt.NDArray[Any]:
-        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    def _descriptor(self) -> int:
+        """The open file, opened again in another process."""
+        if self._opened is None:
+            try:
+                found = os.open(self._path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            except OSError as error:
+                raise InputError(
+                    f"{self.name} is mapped from a file that cannot be opened: {error}"
+                ) from error
+            weakref.finalize(self, os.close, found)
+            if os.fstat(found).st_ino != self._file:
+                raise InputError(f"{self.name} is mapped from {self._path}, which is another file by now")
+            self._opened = found
+        return self._opened
+
+    def _view(self) -> npt.NDArray[Any]:
+        """The array, mapped anew."""
+        if self._given is not None:
+            return self._given
+        file = self._descriptor()
+        if os.fstat(file).st_size < self._end:  # beyond a file's end a mapping ends the process
+            raise self._shorter()
+        memory = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
         return np.ndarray(self.shape, self.dtype, memory, self._offset, self._strides)
+
+    def _shorter(self) -> InputError:
+        return InputError(
+            f"{self.name} is mapped from {self._path}, which has become shorter; leave the file as it is "
+            "while it is in use"
+        )
 
     def _pieces(self, index: Index) -> Iterator[tuple[int, int, int]]:
         """Rows that lie one after the other: their place in the file, the first and the last in `index`."""
@@ -154,13 +167,6 @@ class MappedArray:
         stops = [*starts[1:].tolist(), len(index)]
         places = self._offset + index[starts] * self._strides[0]
         return zip(places.tolist(), starts.tolist(), stops, strict=True)
-
-    def _fill(self, file: FileIO, memory: memoryview, place: int) -> None:
-        while memory:
-            count = os.preadv(file.fileno(), [memory], place)
-            if not count:
-                raise InputError(f"{self.name} is mapped from {self._path}, which has become shorter")
-            memory, place = memory[count:], place + count
 
 
 class MemmapRows:

@@ -14,11 +14,18 @@ from tnml.training.loaders import LoaderBatches, check_loader
 from tnml.training.losses import Loss, measure
 from tnml.training.options import TrainOptions
 from tnml.training.samples import Samples, samples_for
-from tnml.training.streams import Stream, StreamBatches, StreamHeldOut, is_stream, measure_stream, stream_for
+from tnml.training.streams import (
+    StreamedSamples,
+    StreamBatches,
+    StreamHeldOut,
+    is_stream,
+    measure_stream,
+    stream_for,
+)
 from tnml.training.tasks import Task
 
 Inputs = Array | Dataset[Any] | DataLoader[Any]
-Data = Samples | Stream | LoaderBatches
+Data = Samples | StreamedSamples | LoaderBatches
 Test = Callable[[nn.Module, Loss], dict[str, float]]
 
 
@@ -115,7 +122,7 @@ def training_of(
     """
     if isinstance(data, LoaderBatches):
         return data, None
-    if isinstance(data, Stream):
+    if isinstance(data, StreamedSamples):
         rest, apart = data.parts(options.validation)
         return StreamBatches(rest, options), StreamHeldOut(apart, loss) if len(apart) else None
     part, held = data.parts(options.validation, options.seed)

@@ -73,7 +73,7 @@ class Form:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stream:
+class StreamedSamples:
     """Samples of one training that are read and checked batch by batch.
 
     Args:
@@ -158,12 +158,12 @@ class Stream:
             found["weights checksum"] = zlib.crc32(self.weight.numpy().tobytes())
         return found
 
-    def part(self, chosen: Tensor) -> "Stream":
+    def part(self, chosen: Tensor) -> "StreamedSamples":
         """Some of the samples; their weights have mean 1."""
         weight = None if self.weight is None else of_mean_one(self.weight[chosen])
         return replace(self, index=self.numbers(chosen), weight=weight)
 
-    def parts(self, validation: float) -> "tuple[Stream, Stream]":
+    def parts(self, validation: float) -> "tuple[StreamedSamples, StreamedSamples]":
         """The samples to train on, and those held out, the same as of arrays.
 
         Raises:
@@ -177,12 +177,12 @@ class Stream:
 
 
 class StreamBatches(Shuffled):
-    """Shuffled batches of a `Stream`, in the order that the same samples in memory would have.
+    """Shuffled batches of a `StreamedSamples`, in the order that the same samples in memory would have.
 
     While a step is taken the system reads ahead what the next one needs.
     """
 
-    def __init__(self, stream: Stream, options: TrainOptions) -> None:
+    def __init__(self, stream: StreamedSamples, options: TrainOptions) -> None:
         super().__init__(len(stream), options, stream.image_shape)
         self._stream = stream
 
@@ -197,9 +197,9 @@ class StreamBatches(Shuffled):
 
 
 class StreamHeldOut:
-    """Measures a module on samples of a `Stream`: "val_loss", and "val_accuracy" for labels."""
+    """Measures a module on samples of a `StreamedSamples`: "val_loss", and "val_accuracy" for labels."""
 
-    def __init__(self, stream: Stream, loss: Loss) -> None:
+    def __init__(self, stream: StreamedSamples, loss: Loss) -> None:
         self.samples = len(stream)
         self._stream, self._loss = stream, loss
 
@@ -210,7 +210,7 @@ class StreamHeldOut:
 
 
 def measure_stream(
-    module: nn.Module, loss: Loss, stream: Stream, place: str, batch_size: int = _BLOCK
+    module: nn.Module, loss: Loss, stream: StreamedSamples, place: str, batch_size: int = _BLOCK
 ) -> dict[str, float]:
     """The mean loss and its metrics of a module on all samples; see `tnml.training.losses.measure`."""
     device = next(module.parameters(), torch.zeros(0)).device
@@ -235,7 +235,7 @@ def stream_for(
     image_shape: tuple[int, int] | None = None,
     max_shift: int = 0,
     names: tuple[str, str] = ("x", "y"),
-) -> Stream:
+) -> StreamedSamples:
     """Samples of a task for a layer, of which the first is checked now and the others when they are read.
 
     Args:
@@ -273,7 +273,7 @@ def stream_for(
         rows = MemmapRows(file, _targets(y, len(file), form))
     weight, index = positive_weights(sample_weight, len(rows), dtype)
     shape = shape_of_images(image_shape, first, max_shift)
-    stream = Stream(rows=rows, form=form, seed=seed, index=index, weight=weight, image_shape=shape)
+    stream = StreamedSamples(rows=rows, form=form, seed=seed, index=index, weight=weight, image_shape=shape)
     stream.take(torch.zeros(1, dtype=torch.int64), "the first sample")
     return stream
 
