@@ -15,8 +15,8 @@ from tnml.training.losses import Loss, measure
 from tnml.training.options import TrainOptions
 from tnml.training.samples import Samples, samples_for
 from tnml.training.streams import (
-    StreamedSamples,
     StreamBatches,
+    StreamedSamples,
     StreamHeldOut,
     is_stream,
     measure_stream,
