@@ -19,6 +19,7 @@ NAMES = {
     "overfitting": "the studies of overfitting against bond dimension, run or taken up, and what they say",
     "pde": "equations in many dimensions: speed, accuracy, schemes, tensor networks beside dense ones, cost",
     "replicas": "equal layers trained together against one by one: equal losses, steps a second",
+    "streams": "training on a file that does not fit in memory: peak memory, time of a step",
     "tnn": "networks of tensor-train layers on Fashion-MNIST beside dense ones, and what depth does to them",
     "tt_compress": "what `tnml.nn.compress` costs a trained MLP, beside truncated SVD",
     "tt_linear": "the tensor-train layer against the dense one and two other libraries: time, memory",

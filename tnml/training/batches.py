@@ -1,4 +1,7 @@
-"""Batches of arrays that stay on the device, and the held-out part."""
+"""Shuffled batches, those of arrays that stay on the device, and the held-out part."""
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +15,51 @@ from tnml.training.options import TrainOptions
 from tnml.training.samples import Part
 
 
-class ArrayBatches:
+class Shuffled(ABC):
+    """Batches in an order drawn for every epoch, with images shifted where the options say so.
+
+    Every kind of data goes through here, so a run on a file takes the steps of one on the same array.
+
+    Args:
+        count: samples.
+        options: batch_size, seed and max_shift are read.
+        image_shape: (height, width) for shifts.
+    """
+
+    def __init__(self, count: int, options: TrainOptions, image_shape: tuple[int, int] | None) -> None:
+        self.samples = count
+        self._size, self._seed, self._max_shift = options.batch_size, options.seed, options.max_shift
+        self._shape = image_shape
+        self._epoch = -1
+        self._order = torch.zeros(0, dtype=torch.int64)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one epoch; the last may be smaller."""
+        return -(-self.samples // self._size)
+
+    def __call__(self, epoch: int, step: int) -> Batch:
+        """The batch of one step."""
+        if epoch != self._epoch:
+            order = torch.randperm(self.samples, generator=generator(self._seed, epoch, stream=Stream.ORDER))
+            self._order, self._epoch = order.to(self._order.device), epoch
+        batch = self._batch(self._chosen(step), epoch, step)
+        if self._max_shift and self._shape is not None:
+            moved = random_shift(
+                batch.x, self._shape, self._max_shift, generator(self._seed, epoch, step, Stream.SHIFT)
+            )
+            batch = replace(batch, x=moved)
+        return batch
+
+    def _chosen(self, step: int) -> Tensor:
+        return self._order[step * self._size : (step + 1) * self._size]
+
+    @abstractmethod
+    def _batch(self, chosen: Tensor, epoch: int, step: int) -> Batch:
+        """The samples `chosen`, not shifted."""
+
+
+class ArrayBatches(Shuffled):
     """Shuffled batches of tensors that stay on the device; a batch is one `index_select` of each.
 
     Args:
@@ -39,36 +86,20 @@ class ArrayBatches:
         index: Tensor | None = None,
         weight: Tensor | None = None,
     ) -> None:
+        super().__init__(len(x), options, image_shape)
         self._x, self._y, self._index, self._weight = x, y, index, weight
-        self._size, self._seed, self._max_shift = options.batch_size, options.seed, options.max_shift
-        self._shape = image_shape
-        self._epoch = -1
-        self._order = torch.zeros(0, dtype=torch.int64)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in one epoch; the last may be smaller."""
-        return -(-len(self._x) // self._size)
+        self._order = self._order.to(x.device)
 
     def to(self, device: torch.device) -> None:
         """Moves the data to the device, once."""
         self._x, self._y, self._epoch = self._x.to(device), self._y.to(device), -1
+        self._order = self._order.to(device)
         self._index = None if self._index is None else self._index.to(device)
         self._weight = None if self._weight is None else self._weight.to(device)
 
-    def __call__(self, epoch: int, step: int) -> Batch:
-        """The batch of one step."""
-        if epoch != self._epoch:
-            order = torch.randperm(len(self._x), generator=generator(self._seed, epoch, stream=Stream.ORDER))
-            self._order, self._epoch = order.to(self._x.device), epoch
-        chosen = self._order[step * self._size : (step + 1) * self._size]
-        x = self._x.index_select(0, chosen)
-        if self._max_shift and self._shape is not None:
-            x = random_shift(
-                x, self._shape, self._max_shift, generator(self._seed, epoch, step, Stream.SHIFT)
-            )
+    def _batch(self, chosen: Tensor, epoch: int, step: int) -> Batch:
         return Batch(
-            x,
+            self._x.index_select(0, chosen),
             self._y.index_select(0, chosen),
             chosen if self._index is None else self._index.index_select(0, chosen),
             None if self._weight is None else self._weight.index_select(0, chosen),
@@ -92,6 +123,7 @@ class HeldOut:
     """
 
     def __init__(self, part: Part, loss: Loss) -> None:
+        self.samples = len(part.x)
         self._part, self._loss = part, loss
 
     def __call__(self, module: nn.Module) -> Row:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from tnml.errors import InputError
 
@@ -91,6 +92,13 @@ def as_tensor(name: str, values: object, advice: str) -> Tensor:
         >>> as_tensor("x", [[1, 2]], "convert it").shape
         torch.Size([1, 2])
     """
+    if isinstance(values, Dataset | DataLoader):
+        raise InputError(
+            f"{name} must be an array or a tensor here, got a {type(values).__name__}; train_classifier, "
+            "train_regressor and train_density take one in the place of x, without y"
+        )
+    if values is None:
+        raise InputError(f"{name} is missing; only a density has no targets")
     try:
         array = np.asarray(values)
     except ValueError as error:  # rows of different lengths

@@ -70,17 +70,7 @@ class Samples:
         Raises:
             InputError: nothing would be left to train on.
         """
-        count = len(self.x)
-        if not validation:
-            return torch.arange(count), torch.arange(0)
-        if self.task.stratified:
-            keep, held = stratified_split(self.y.numpy(), validation, seed)
-            return torch.from_numpy(keep), torch.from_numpy(held)
-        order = torch.randperm(count, generator=generator(seed, 0, stream=Stream.SPLIT))
-        size = max(1, round(count * validation))
-        if size >= count:
-            raise InputError(f"validation={validation} of {count} samples leaves none to train on; lower it")
-        return order[size:].sort().values, order[:size].sort().values
+        return split_rows(len(self.x), self.y if self.task.stratified else None, validation, seed)
 
     def parts(self, validation: float, seed: int) -> tuple[Part, Part]:
         """The samples to train on, and those held out; weights have mean 1 in each.
@@ -91,12 +81,12 @@ class Samples:
         keep, held = self.split(validation, seed)
         if not len(held):
             index = torch.arange(len(self.x)) if self.index is None else self.index
-            return Part(self.x, self.y, index, _of_mean_one(self.weight)), self._part(held)
+            return Part(self.x, self.y, index, of_mean_one(self.weight)), self._part(held)
         return self._part(keep), self._part(held)
 
     def _part(self, rows: Tensor) -> Part:
         index = rows if self.index is None else self.index[rows]
-        weight = None if self.weight is None else _of_mean_one(self.weight[rows])
+        weight = None if self.weight is None else of_mean_one(self.weight[rows])
         return Part(self.x[rows], self.y[rows], index, weight)
 
 
@@ -145,7 +135,7 @@ def samples_for(
             raise InputError("x_test and y_test go together; give both or neither")
         tested = checked_inputs("x_test", x_test, dtype)
         test = tested, task.checked("y_test", y_test, len(tested), outputs, dtype)
-    weight, index = _weights(sample_weight, len(inputs), dtype)
+    weight, index = positive_weights(sample_weight, len(inputs), dtype)
     if index is not None:
         inputs, targets = inputs[index], targets[index]
     return Samples(
@@ -154,14 +144,50 @@ def samples_for(
         outputs=outputs,
         task=task,
         test=test,
-        image_shape=_image_shape(image_shape, inputs, max_shift),
+        image_shape=shape_of_images(image_shape, inputs, max_shift),
         index=index,
         weight=weight,
     )
 
 
-def _weights(given: Any, rows: int, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
-    """Positive weights, and their rows where others are 0; None where there are none."""
+def split_rows(count: int, labels: Tensor | None, validation: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows to train on and to hold out, ascending.
+
+    Args:
+        count: how many there are.
+        labels: `[count]`, of which both parts get the same shares; None draws from all alike.
+        validation: share to hold out.
+        seed: of the run.
+
+    Raises:
+        InputError: nothing would be left to train on.
+
+    Example:
+        >>> split_rows(4, None, 0.0, seed=0)
+        (tensor([0, 1, 2, 3]), tensor([], dtype=torch.int64))
+    """
+    if not validation:
+        return torch.arange(count), torch.arange(0)
+    if labels is not None:
+        keep, held = stratified_split(labels.numpy(), validation, seed)
+        return torch.from_numpy(keep), torch.from_numpy(held)
+    order = torch.randperm(count, generator=generator(seed, 0, stream=Stream.SPLIT))
+    size = max(1, round(count * validation))
+    if size >= count:
+        raise InputError(f"validation={validation} of {count} samples leaves none to train on; lower it")
+    return order[size:].sort().values, order[:size].sort().values
+
+
+def positive_weights(given: Any, rows: int, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
+    """Positive weights, and their rows where others are 0; None where there are none.
+
+    Raises:
+        InputError: they are not one finite number, not negative, for each row, or all 0.
+
+    Example:
+        >>> positive_weights([2.0, 0.0], 2, torch.float32)
+        (tensor([2.]), tensor([0]))
+    """
     if given is None:
         return None, None
     weight = checked_inputs("sample_weight", given, dtype)
@@ -175,15 +201,28 @@ def _weights(given: Any, rows: int, dtype: torch.dtype) -> tuple[Tensor | None, 
     return (weight, None) if len(index) == rows else (weight[index], index)
 
 
-def _of_mean_one(weight: Tensor | None) -> Tensor | None:
-    """Weights over their mean; equal ones need none."""
+def of_mean_one(weight: Tensor | None) -> Tensor | None:
+    """Weights over their mean; equal ones need none.
+
+    Example:
+        >>> of_mean_one(torch.tensor([1.0, 3.0]))
+        tensor([0.5000, 1.5000])
+    """
     if weight is None or not len(weight) or bool((weight == weight[0]).all()):
         return None
     return weight / weight.double().mean().to(weight.dtype)
 
 
-def _image_shape(shape: tuple[int, int] | None, x: Tensor, max_shift: int) -> tuple[int, int] | None:
-    """The shape shifts work on; checked only where shifts are asked for."""
+def shape_of_images(shape: tuple[int, int] | None, x: Tensor, max_shift: int) -> tuple[int, int] | None:
+    """The shape shifts work on; checked only where shifts are asked for.
+
+    Raises:
+        InputError: inputs `x` are not images of that shape, or the shifts are too large for it.
+
+    Example:
+        >>> shape_of_images(None, torch.ones(1, 9), max_shift=1)
+        (3, 3)
+    """
     if not max_shift:
         return None
     if x.dim() != 2:

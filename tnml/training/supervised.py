@@ -1,4 +1,4 @@
-"""Supervised training of any module on arrays: classifiers, regressors and densities, on the one loop."""
+"""Supervised training of any module: classifiers, regressors and densities, on the one loop."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -11,12 +11,11 @@ from tnml.loop.entry import run
 from tnml.loop.options import LoopOptions
 from tnml.loop.protocols import Callback, Reporter, StepView
 from tnml.loop.results import LoopResult, Row
-from tnml.training.batches import ArrayBatches, HeldOut
 from tnml.training.identity import model_identity
 from tnml.training.inputs import Array
-from tnml.training.losses import LossSpec, loss_of, measure
+from tnml.training.losses import LossSpec, loss_of
 from tnml.training.options import TrainOptions, check_for_task
-from tnml.training.samples import Samples, samples_for
+from tnml.training.sources import Data, Inputs, Test, data_for, scorer_for, training_of
 from tnml.training.tasks import CLASSIFICATION, DENSITY, REGRESSION, TASKS, Task
 
 
@@ -38,11 +37,11 @@ class TrainResult(LoopResult):
 
 def train_classifier(
     layer: nn.Module,
-    x: Array,
-    y: Array,
+    x: Inputs,
+    y: Array | None = None,
     options: TrainOptions | None = None,
     *,
-    x_test: Array | None = None,
+    x_test: Inputs | None = None,
     y_test: Array | None = None,
     image_shape: tuple[int, int] | None = None,
     run_dir: str | os.PathLike[str] | None = None,
@@ -57,10 +56,16 @@ def train_classifier(
 
     Args:
         layer: any module `[b, ...] -> [b, c]`; on return it holds the final weights.
-        x: `[n, sites]` inputs in [0, 1] or `[n, sites, d]` features, an array or tensor.
-        y: `[n]` whole numbers from 0 to c - 1. For other labels use `tnml.MPSClassifier`.
-        options: see `TrainOptions`; None takes the defaults.
-        x_test: like `x`; measured once, after training.
+        x: `[n, sites]` inputs in [0, 1] or `[n, sites, d]` features, an array or tensor. What does not fit in
+            memory may be an `np.memmap`, a `torch.utils.data.Dataset` of (x, y) pairs or a `DataLoader`: they
+            are read and checked batch by batch, and memory stays flat. A mapped file or a Dataset gives the
+            bits that the same samples in memory give, and resumes exactly. A DataLoader keeps its own order
+            and batch size, so its runs cannot be resumed, and it can hold nothing out.
+        y: `[n]` whole numbers from 0 to c - 1; None with a Dataset or DataLoader. For other labels use
+            `tnml.MPSClassifier`.
+        options: see `TrainOptions`; None takes the defaults. To hold a part of a Dataset out by class it is
+            read once to see its labels.
+        x_test: like `x`, of any of its kinds; measured once, after training.
         y_test: like `y`.
         image_shape: (height, width) of an input, for `max_shift`; None takes a square.
         run_dir: see `tnml.training.run`.
@@ -78,34 +83,37 @@ def train_classifier(
         TrainingInterrupted: after Ctrl-C.
 
     Example:
+        >>> import torch
         >>> x = torch.eye(2).repeat(20, 1)
         >>> options = TrainOptions(epochs=30, lr=0.1, batch_size=8, device="cpu")
         >>> train_classifier(nn.Linear(2, 2), x, x.argmax(1), options).history[-1]["accuracy"]
         1.0
     """
     options = options or TrainOptions()
-    data = samples_for(
+    data, test = data_for(
         CLASSIFICATION,
         layer,
         x,
         y,
         x_test,
         y_test,
+        options,
         sample_weight=sample_weight,
-        precision=options.precision,
         image_shape=image_shape,
-        max_shift=options.max_shift,
+        resume=resume,
     )
-    return _train(layer, data, options, run_dir, resume, progress, on_epoch, on_step, callbacks)
+    return _train(
+        CLASSIFICATION, layer, data, test, options, run_dir, resume, progress, on_epoch, on_step, callbacks
+    )
 
 
 def train_regressor(
     layer: nn.Module,
-    x: Array,
-    y: Array,
+    x: Inputs,
+    y: Array | None = None,
     options: TrainOptions | None = None,
     *,
-    x_test: Array | None = None,
+    x_test: Inputs | None = None,
     y_test: Array | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -121,8 +129,8 @@ def train_regressor(
 
     Args:
         layer: any module `[b, ...] -> [b, c]`.
-        x: `[n, sites]` inputs in [0, 1] or `[n, sites, d]` features, an array or tensor.
-        y: `[n]` where c is 1, or `[n, c]`.
+        x: `[n, sites]` inputs in [0, 1] or `[n, sites, d]` features, or what `train_classifier` takes.
+        y: `[n]` where c is 1, or `[n, c]`; None with a Dataset or DataLoader.
         options: see `TrainOptions`; None takes the defaults.
         x_test: like `x`; measured once, after training.
         y_test: like `y`.
@@ -141,6 +149,7 @@ def train_regressor(
         TrainingInterrupted: after Ctrl-C.
 
     Example:
+        >>> import torch
         >>> x = torch.rand(64, 1, generator=torch.Generator().manual_seed(0))
         >>> line, options = nn.Linear(1, 1), TrainOptions(epochs=150, lr=0.1, batch_size=16, device="cpu")
         >>> _ = train_regressor(line, x, 2 * x[:, 0], options)
@@ -149,25 +158,28 @@ def train_regressor(
     """
     options = options or TrainOptions()
     check_for_task(REGRESSION, options)
-    data = samples_for(
+    data, test = data_for(
         REGRESSION,
         layer,
         x,
         y,
         x_test,
         y_test,
+        options,
         sample_weight=sample_weight,
-        precision=options.precision,
+        resume=resume,
     )
-    return _train(layer, data, options, run_dir, resume, progress, on_epoch, on_step, callbacks)
+    return _train(
+        REGRESSION, layer, data, test, options, run_dir, resume, progress, on_epoch, on_step, callbacks
+    )
 
 
 def train_density(
     layer: nn.Module,
-    x: Array,
+    x: Inputs,
     options: TrainOptions | None = None,
     *,
-    x_test: Array | None = None,
+    x_test: Inputs | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Reporter | None = None,
@@ -180,7 +192,8 @@ def train_density(
 
     Args:
         layer: any module `[b, ...] -> [b, 1]` whose output is the logarithm of a normalised density.
-        x: `[n, sites]` samples, an array or tensor.
+        x: `[n, sites]` samples, an array or tensor, or what `train_classifier` takes; a Dataset or DataLoader
+            gives x alone, or (x,).
         options: see `TrainOptions`; None takes the defaults.
         x_test: like `x`; measured once, after training.
         run_dir: see `tnml.training.run`.
@@ -197,6 +210,7 @@ def train_density(
         TrainingInterrupted: after Ctrl-C.
 
     Example:
+        >>> import torch
         >>> class Normal(nn.Module):
         ...     def __init__(self):
         ...         super().__init__()
@@ -204,23 +218,25 @@ def train_density(
         ...     def forward(self, x):
         ...         return torch.distributions.Normal(self.mean, 1.0).log_prob(x)
         >>> x = 2 + torch.randn(64, 1, generator=torch.Generator().manual_seed(0))
-        >>> normal, options = Normal(), TrainOptions(epochs=60, lr=0.1, batch_size=64, device="cpu")
+        >>> normal, options = Normal(), TrainOptions(epochs=200, lr=0.1, batch_size=64, device="cpu")
         >>> _ = train_density(normal, x, options)
         >>> bool((normal.mean - x.mean()).abs() < 1e-2)
         True
     """
     options = options or TrainOptions()
     check_for_task(DENSITY, options)
-    data = samples_for(
-        DENSITY, layer, x, None, x_test, sample_weight=sample_weight, precision=options.precision
+    data, test = data_for(
+        DENSITY, layer, x, None, x_test, None, options, sample_weight=sample_weight, resume=resume
     )
-    return _train(layer, data, options, run_dir, resume, progress, on_epoch, on_step, callbacks)
+    return _train(
+        DENSITY, layer, data, test, options, run_dir, resume, progress, on_epoch, on_step, callbacks
+    )
 
 
 def evaluate(
     layer: nn.Module,
-    x: Array,
-    y: Array | None,
+    x: Inputs,
+    y: Array | None = None,
     *,
     loss: LossSpec | None = None,
     batch_size: int = 1000,
@@ -230,29 +246,31 @@ def evaluate(
 
     Args:
         layer: any module `[b, ...] -> [b, c]`.
-        x: `[n, ...]` inputs.
-        y: `[n]` whole numbers from 0 to c - 1, or targets as the task wants them.
+        x: `[n, ...]` inputs, or what `train_classifier` takes.
+        y: `[n]` whole numbers from 0 to c - 1, or targets as the task wants them; None with a Dataset or
+            DataLoader.
         loss: a loss of the task; None takes its own, "cross-entropy" for labels.
-        batch_size: samples at a time.
+        batch_size: samples at a time; a DataLoader has its own.
         task: what the layer was trained for: "classification", "regression" or "density".
 
     Raises:
         InputError: data and layer do not fit, or the loss is not one of this task.
 
     Example:
+        >>> import torch
         >>> evaluate(nn.Identity(), torch.tensor([[4.0, 0.0], [4.0, 0.0]]), torch.tensor([0, 1]))["accuracy"]
         0.5
     """
     learned = choose("task", task, TASKS)
     of = loss_of(learned.default_loss if loss is None else loss, task)
-    data = samples_for(learned, layer, x, y)
-    device = next(layer.parameters(), data.x).device
-    return measure(layer, of, data.x.to(device), data.y.to(device), batch_size)
+    return scorer_for(learned, layer, x, y, TrainOptions(), ("x", "y"), batch_size)(layer, of)
 
 
 def _train(
+    task: Task,
     layer: nn.Module,
-    data: Samples,
+    data: Data,
+    test: Test | None,
     options: TrainOptions,
     run_dir: str | os.PathLike[str] | None,
     resume: bool,
@@ -261,28 +279,31 @@ def _train(
     on_step: Callable[[StepView], None] | None,
     callbacks: Sequence[Callback],
 ) -> TrainResult:
-    loss = options.loss_for(data.task)
-    check_monitor(options, data.task, callbacks)
-    part, held = data.parts(options.validation, options.seed)
+    loss = options.loss_for(task)
+    check_monitor(options, task, callbacks)
+    batches, held = training_of(data, options, loss.plain())
+    # what resuming is to compare takes a look into the file, which a run without a folder is spared
+    identity = {**data.identity(), **model_identity(layer, options)} if run_dir is not None else {}
     result = run(
         layer,
         loss,
-        ArrayBatches(part.x, part.y, options, data.image_shape, index=part.index, weight=part.weight),
+        batches,
         options,
-        evaluate=HeldOut(held, loss.plain()) if len(held.x) else None,
+        evaluate=held,
         on_epoch=on_epoch,
         on_step=on_step,
         reporter=progress,
         run_dir=run_dir,
         resume=resume,
-        identity={**data.identity(), **model_identity(layer, options)},
+        identity=identity,
         callbacks=callbacks,
     )
-    test: dict[str, float] = {}
-    if data.test is not None:
-        device = next(layer.parameters()).device
-        test = measure(layer, loss.plain(), data.test[0].to(device), data.test[1].to(device))
-    return TrainResult(**vars(result), n_train=len(part.x), n_validation=len(held.x), test=test)
+    return TrainResult(
+        **vars(result),
+        n_train=batches.samples,
+        n_validation=0 if held is None else held.samples,
+        test={} if test is None else test(layer, loss.plain()),
+    )
 
 
 def check_monitor(options: LoopOptions, task: Task, callbacks: Sequence[Callback]) -> None:

@@ -1,6 +1,6 @@
 """Losses of supervised training: one file and one row of `LOSSES` each, for every solver."""
 
-from tnml.training.losses.base import Loss, measure
+from tnml.training.losses.base import Loss, measure, measure_blocks
 from tnml.training.losses.cross_entropy import CrossEntropy
 from tnml.training.losses.focal import Focal
 from tnml.training.losses.huber import Huber
@@ -23,4 +23,5 @@ __all__ = [
     "loss_of",
     "loss_record",
     "measure",
+    "measure_blocks",
 ]

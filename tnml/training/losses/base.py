@@ -1,7 +1,7 @@
 """What a loss is: values for outputs with any leading axes, derivatives, and what a solver has to know."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import torch
@@ -120,14 +120,29 @@ def measure(
         >>> measure(nn.Identity(), SquaredError(), torch.ones(3, 1), torch.zeros(3, 1))
         {'loss': 1.0}
     """
+    columns = (x, y) if weight is None else (x, y, weight)
+    starts = range(0, len(x), batch_size)
+    return measure_blocks(module, loss, (tuple(c[s : s + batch_size] for c in columns) for s in starts))
+
+
+@torch.no_grad()
+def measure_blocks(module: nn.Module, loss: LossFn, blocks: Iterable[tuple[Tensor, ...]]) -> dict[str, float]:
+    """As `measure`, of samples that come in blocks (x, y) or (x, y, weight), on the module's device.
+
+    Example:
+        >>> from tnml.training.losses import SquaredError
+        >>> blocks = [(torch.ones(2, 1), torch.zeros(2, 1)), (torch.zeros(2, 1), torch.zeros(2, 1))]
+        >>> measure_blocks(nn.Identity(), SquaredError(), blocks)
+        {'loss': 0.5}
+    """
     was_training = module.training
     module.eval()
     sums: dict[str, float] = {}
-    for start in range(0, len(x), batch_size):
-        rows = slice(start, start + batch_size)
-        extra = () if weight is None else (weight[rows],)
-        mean, metrics = loss(module, x[rows], y[rows], *extra)
+    count = 0
+    for x, *others in blocks:
+        mean, metrics = loss(module, x, *others)
         for name, value in {"loss": mean, **metrics}.items():
-            sums[name] = sums.get(name, 0.0) + value.double().mean().item() * len(x[rows])
+            sums[name] = sums.get(name, 0.0) + value.double().mean().item() * len(x)
+        count += len(x)
     module.train(was_training)
-    return {name: total / len(x) for name, total in sums.items()}
+    return {name: total / count for name, total in sums.items()}
