@@ -12,16 +12,16 @@ TABLE_WIDTH = 150  # a narrower terminal wraps lines; it does not lose columns
 NAMES = {
     "chain": "the MPS layer against a plain loop and the peers: time, memory, share of the GEMM peak",
     "compress": "what a smaller bond dimension costs a trained classifier, truncated and fine-tuned",
-    "dmrg": "training by sweeps: time against sizes, share of matrix products, MNIST beside Adam",
-    "double_descent": "test error of least squares against bond dimension, on data of a random MPS",
+    "dmrg": "training by sweeps: time against sizes, share of matrix products, MNIST against Adam",
+    "double_descent": "test error of least squares against bond dimension, on data from a random MPS",
     "imports": "what `import tnml` and `tnml --help` add to `import torch`",
     "mnist": "accuracy and seconds of the recipes behind `tnml train mnist`, several seeds",
-    "overfitting": "the studies of overfitting against bond dimension, run or taken up, and what they say",
-    "pde": "equations in many dimensions: speed, accuracy, schemes, tensor networks beside dense ones, cost",
-    "replicas": "equal layers trained together against one by one: equal losses, steps a second",
+    "overfitting": "the studies of overfitting against bond dimension, run or continued, and what they say",
+    "pde": "equations in many dimensions: speed, accuracy, schemes, tensor networks against dense ones, cost",
+    "replicas": "equal layers trained together against one by one: equal losses, steps per second",
     "streams": "training on a file that does not fit in memory: peak memory, time of a step",
-    "tnn": "networks of tensor-train layers on Fashion-MNIST beside dense ones, and what depth does to them",
-    "tt_compress": "what `tnml.nn.compress` costs a trained MLP, beside truncated SVD",
+    "tnn": "networks of tensor-train layers on Fashion-MNIST against dense ones, and the effect of depth",
+    "tt_compress": "what `tnml.nn.compress` costs a trained MLP, compared with truncated SVD",
     "tt_linear": "the tensor-train layer against the dense one and two other libraries: time, memory",
 }
 
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
-        epilog=f"names:\n{listing}\n\n`NAME --help` shows the options of one.",
+        epilog=f"names:\n{listing}\n\n`NAME --help` shows the options of that benchmark.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
     )
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     module = import_module(f"benchmarks.{name}")
 
     own = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=NAMES[name])
-    own.add_argument("--smoke", action="store_true", help="tiny sizes, a few seconds; shows that it works")
+    own.add_argument("--smoke", action="store_true", help="tiny sizes, a few seconds; checks that it works")
     own.add_argument(
         "--out", type=Path, help="where the JSON goes (default: benchmarks/results/, not with --smoke)"
     )

@@ -24,10 +24,10 @@ def show_cases(
 
     Args:
         result: with its "machine", "rows", "not_installed" and "errors".
-        console: where to.
+        console: where to print.
         title: of the table.
-        headings: of the case, of the implementation, and of columns of numbers.
-        case_of: what stands in the first column, where it is another than in the line above.
+        headings: of the case, of the implementation, and of the columns of numbers.
+        case_of: the text of the first column, shown where it differs from the line above.
         cells_of: the other columns of a record.
     """
     console.print("\n" + in_words(result["machine"]))
@@ -55,7 +55,7 @@ def show_cases(
 
 
 def starred(row: Row) -> str:
-    """The implementation of a record, with a star where there is a note."""
+    """The implementation of a record, with an asterisk if it has a note."""
     return row["implementation"] + (" *" if "note" in row else "")
 
 

@@ -21,7 +21,7 @@ from benchmarks.worker_process import Turn, start_process, take_turns
 
 SITES, BATCHES, BONDS = (784, 196), (100, 500), (10, 20, 50, 100)
 
-# The bars: percent of the GEMM peak by (engine, batch), one number for each of BONDS; speed by chi.
+# The bars: percent of the GEMM peak by (engine, batch), one number for each of BONDS; speedup by chi.
 PERCENT = {
     ("native", 100): (15, 35, 50, 50),
     ("native", 500): (25, 50, 60, 60),
@@ -34,14 +34,16 @@ MEMORY = 2.0  # times cores and left vectors, native engine
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument(
-        "--only", default=",".join(CONTENDERS), help="implementations, by comma (default: %(default)s)"
+        "--only", default=",".join(CONTENDERS), help="implementations, comma-separated (default: %(default)s)"
     )
-    parser.add_argument("--sites", default=None, help="numbers of sites, by comma (default: 784,196)")
-    parser.add_argument("--batch", default=None, help="batch sizes, by comma (default: 100,500)")
-    parser.add_argument("--bond", default=None, help="bond dimensions, by comma (default: 10,20,50,100)")
-    parser.add_argument("--rounds", type=int, default=None, help="rounds of every case (default: 7)")
+    parser.add_argument("--sites", default=None, help="numbers of sites, comma-separated (default: 784,196)")
+    parser.add_argument("--batch", default=None, help="batch sizes, comma-separated (default: 100,500)")
     parser.add_argument(
-        "--trial-seconds", type=float, default=6.0, help="time to try a peer's settings (default: 6)"
+        "--bond", default=None, help="bond dimensions, comma-separated (default: 10,20,50,100)"
+    )
+    parser.add_argument("--rounds", type=int, default=None, help="rounds for every case (default: 7)")
+    parser.add_argument(
+        "--trial-seconds", type=float, default=6.0, help="seconds for trying a peer's settings (default: 6)"
     )
     parser.add_argument(
         "--gigabytes", type=float, default=10.0, help="peers that need more are skipped (default: 10)"
@@ -112,10 +114,10 @@ class _Turn(Turn):
     """The parent's side of one worker.
 
     Args:
-        record: what becomes of the measurement.
+        record: of the measurement, filled in as it proceeds.
         case: what it measures.
         connection: to the process.
-        rounds: how many there will be; slow contenders do two.
+        rounds: how many there will be; slow contenders get two.
     """
 
     def __init__(self, record: dict[str, Any], case: Case, connection: Connection, rounds: int) -> None:
@@ -123,7 +125,7 @@ class _Turn(Turn):
         self._case, self._left = case, rounds
 
     def measure(self) -> None:
-        """One round, if there is one left."""
+        """One round, if any is left."""
         if self._left <= 0:
             return
         self._left -= 1
@@ -154,7 +156,7 @@ class _Turn(Turn):
 
 
 def work_of(case: Case) -> dict[str, int]:
-    """What a case asks for: core elements, operations of a forward pass, bytes of cores and left vectors."""
+    """The size of a case: core elements, operations of a forward pass, bytes of cores and left vectors."""
     dims, half = bonds(case.n_sites, case.bond_dim), case.n_sites // 2
     left, right = dims[: half + 1], dims[half + 1 :]
     pairs = itertools.chain(itertools.pairwise(left), itertools.pairwise(right))
@@ -182,7 +184,7 @@ def compare(rows: list[dict[str, Any]]) -> None:
 
 
 def _bars(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What is asked of this record, what was measured, and whether it passes."""
+    """What this record must reach, what was measured, and whether it passes."""
     name, chi = row["implementation"], row["bond_dim"]
     if row["n_sites"] not in SITES or chi not in BONDS:
         return

@@ -1,4 +1,4 @@
-"""How the chain benchmark looks on a terminal."""
+"""The tables of the chain benchmark for the terminal."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ HEADINGS = (
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """One line per record, bars beside what was measured, and a count of the bars."""
+    """One line per record, bars next to what was measured, and a count of the bars."""
     show_cases(result, console, TITLE, HEADINGS, _case, _cells)
 
 

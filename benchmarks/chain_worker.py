@@ -15,7 +15,7 @@ from benchmarks.worker_process import StepWorker, answer_words
 CLASSES = 10
 CHECK_SITES, CHECK_BATCH = 20, 50  # of the instance on which the answer is checked
 TOLERANCE = 2e-5  # float32 against float64, relative to the largest value of each tensor
-SLOW = 3.0  # seconds a step from which one call has to do
+SLOW = 3.0  # seconds per step above which a single call has to do
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Worker(StepWorker):
     """The measurement of one contender on one case.
 
     Args:
-        contender: who is measured.
-        case: on what.
-        trial_seconds: how long settings may be tried.
+        contender: the implementation to measure.
+        case: what it is measured on.
+        trial_seconds: time limit for trying settings.
         gemm_size: of the GEMM peak.
     """
 

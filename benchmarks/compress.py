@@ -33,7 +33,9 @@ FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "compress.png"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--data", default=None, help="digits, mnist or fashion-mnist (default: mnist)")
-    parser.add_argument("--bonds", default=None, help=f"by comma (default: {','.join(map(str, BOND_DIMS))})")
+    parser.add_argument(
+        "--bonds", default=None, help=f"comma-separated (default: {','.join(map(str, BOND_DIMS))})"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the training (default: 0)")
     parser.add_argument(
         "--lr", type=float, default=None, help="of the fine-tuning (default: half the recipe's)"

@@ -1,4 +1,4 @@
-"""The implementations that `chain` compares, behind one face: build, call, read the gradients."""
+"""The implementations that `chain` compares, behind one interface: build, call, read the gradients."""
 
 import itertools
 import warnings
@@ -23,7 +23,7 @@ class Model(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
 
     def parameters(self) -> Sequence[nn.Parameter]:
-        """Everything that is trained."""
+        """All trained parameters."""
 
     def gradients(self) -> list[Tensor]:
         """After a backward pass: one `(d, l, r)` per core, then the label core's `(l, c, r)`."""
@@ -50,12 +50,12 @@ class OwnLayer:
     def gradients(self) -> list[Tensor]:
         weight, label = self._layer.weight.grad, self._layer.label.grad
         if weight is None or label is None:
-            raise ValueError("no backward pass has been made")
+            raise ValueError("no backward pass has been run")
         return [*self._layer.chain_shape.split(weight), label]
 
 
 class PlainLoop:
-    """What one writes first: a parameter and a GEMM per site, autograd; both halves meet at the label."""
+    """The obvious first version: a parameter and a GEMM per site, autograd; both halves meet at the label."""
 
     def __init__(self, instance: Instance) -> None:
         self._half = instance.label_site
@@ -150,9 +150,9 @@ class Contender:
     Attributes:
         name: as in the tables.
         build: a model from an instance and a setting.
-        own: tnml's own, held to the bars; the others are what it is compared with.
-        package: what has to be installed.
-        site_matrices: copies of a chi x chi matrix per sample and site that a training step holds, about.
+        own: whether it is tnml's own, to which the bars apply; the others are its peers.
+        package: the package it needs.
+        site_matrices: copies of a chi x chi matrix per sample and site that a training step holds, roughly.
         settings: tried before the measurement; the fastest is measured.
     """
 
@@ -173,13 +173,14 @@ class Contender:
         return find_spec(self.package) is not None
 
     def needed_bytes(self, n_sites: int, batch: int, bond_dim: int) -> float:
-        """Memory of one training step, where site matrices are made."""
+        """Memory of one training step, if it makes site matrices."""
         return self.site_matrices * 4 * n_sites * batch * bond_dim**2
 
 
 def _tensorkrowch_settings() -> tuple[Setting, ...]:
-    """Likely best first. Left out: auto_unbind=True, and auto_stack with inline_input, which slice a stacked
-    parameter; the backward pass of each slice then makes a gradient of full size (10 s a step and more)."""
+    """Most promising first. Left out: auto_unbind=True, and auto_stack with inline_input, which slice a
+    stacked parameter; the backward pass of each slice then makes a gradient of full size (10 s per step and
+    more)."""
     names = ("auto_stack", "auto_unbind", "inline_input", "inline_mats")
     choices = [(True, False, False, True), (False, False, True, True), (False, False, False, True)]
     choices.append((False, False, False, False))

@@ -1,4 +1,4 @@
-"""Training by sweeps: time of a sweep against its sizes, share of matrix products, MNIST beside Adam."""
+"""Training by sweeps: time of a sweep against its sizes, share of matrix products, MNIST against Adam."""
 
 import argparse
 import dataclasses
@@ -28,18 +28,18 @@ BARS = {"accuracy": 0.986, "seconds": 3600.0, "largest_bond": 60}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
-    parser.add_argument("--parts", default=None, help=f"by comma (default: {','.join(PARTS)})")
-    parser.add_argument("--seeds", default="0,1,2", help="of MNIST, by comma (default: %(default)s)")
+    parser.add_argument("--parts", default=None, help=f"comma-separated (default: {','.join(PARTS)})")
+    parser.add_argument("--seeds", default="0,1,2", help="of MNIST, comma-separated (default: %(default)s)")
     parser.add_argument(
         "--shares",
         default="0.1,1",
-        help="of the first seed's time, for Adam beside it (default: %(default)s)",
+        help="of the first seed's time, given to Adam (default: %(default)s)",
     )
     parser.add_argument("--device", default="cpu", help="as for `tnml train` (default: cpu)")
 
 
 def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """The result: seconds of sweeps of many sizes, and one training on MNIST by either solver."""
+    """The result: seconds of sweeps of many sizes, and one training on MNIST with each solver."""
     result = header("dmrg", options.smoke)
     parts = options.parts.split(",") if options.parts else PARTS
     result["rows"], result["exponents"], result["mnist"] = [], {}, []
@@ -82,7 +82,7 @@ def scaling(result: dict[str, Any], options: argparse.Namespace, tell: Any) -> N
 
 
 def problem(case: dict[str, int]) -> tuple[MPSLayer, Tensor, Tensor]:
-    """A layer whose bonds are all as large as they get, and random samples of ten classes."""
+    """A layer whose bonds are all as large as possible, and random samples of ten classes."""
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(case["samples"], case["sites"], generator=generator)
     y = torch.randint(10, (case["samples"],), generator=generator)
@@ -101,7 +101,7 @@ def sweep_seconds(case: dict[str, int], label: str, device: str) -> float:
 
 
 def product_share(case: dict[str, int], label: str, device: str) -> float:
-    """Share of the processor's time that a sweep spends in matrix products."""
+    """Share of CPU time that a sweep spends in matrix products."""
     layer, x, y = problem(case)
     with profile(activities=[ProfilerActivity.CPU]) as found:
         sweep_classifier(layer, x, y, sweep_options(case, label, device))
@@ -111,7 +111,7 @@ def product_share(case: dict[str, int], label: str, device: str) -> float:
 
 
 def exponent(rows: list[dict[str, Any]], axis: str) -> float | None:
-    """The power of the size with which the median time grows, between the two largest sizes."""
+    """The exponent with which the median time grows with the size, between the two largest sizes."""
     if len(rows) < 2:
         return None
     first, last = rows[-2:]
@@ -201,7 +201,7 @@ def beside(
     *,
     smoke: bool,
 ) -> None:
-    """Adds Adam on as many parameters and images shifted alike as the last row: for shares of its time."""
+    """Adds Adam with the parameters and image shifts of the last row, for shares of that row's time."""
     if not shares:
         return
     swept = rows[-1]

@@ -1,4 +1,4 @@
-"""The double descent of least squares: test error against bond dimension on data of a random MPS.
+"""The double descent of least squares: test error against bond dimension on data from a random MPS.
 
 The protocol is our own (the reference study does not publish its sizes): ten sites, features (1, sqrt 3
 (2x - 1)), targets of a random Gaussian MPS of bond dimension 4 scaled to unit variance, label noise of

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """The result: seconds of every program, and beyond `import torch`."""
+    """The result: seconds of every program, and what it adds to `import torch`."""
     result = header("imports", options.smoke)
     repeats = options.repeats or (1 if options.smoke else REPEATS)
     programs = SMOKE if options.smoke else tuple(PROGRAMS)
@@ -54,7 +54,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _run(arguments: list[str]) -> tuple[float, str]:
-    """Seconds of one process from start to end, and what it complained about if it failed."""
+    """Seconds of one process from start to end, and its error message if it failed."""
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=120

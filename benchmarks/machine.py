@@ -67,7 +67,7 @@ def cores() -> int:
 
 
 def header(name: str, smoke: bool) -> dict[str, Any]:
-    """What every result file opens with."""
+    """The first entries of every result file."""
     return {
         "format": FORMAT,
         "benchmark": name,
@@ -95,10 +95,10 @@ def _plain(value: Any) -> Any:
 
 
 class GemmPeak:
-    """Floating-point operations a second of a square float32 `torch.mm`, one sample a call.
+    """Floating-point operations per second of a square float32 `torch.mm`, one sample per call.
 
     Args:
-        size: rows and columns; smaller ones are for trying things out.
+        size: rows and columns; smaller ones are for quick trials.
     """
 
     def __init__(self, size: int = GEMM_SIZE) -> None:
@@ -136,7 +136,7 @@ def summary(samples: Sequence[float], unit: float = 1.0) -> dict[str, float]:
 
 
 def resident() -> int:
-    """Bytes of memory this process holds now (its peak, where the system does not tell)."""
+    """Bytes of memory this process holds now (its peak, where the system does not report it)."""
     return _status("VmRSS")
 
 
@@ -171,7 +171,7 @@ def _status(field: str) -> int:
 
 
 def available_memory() -> int:
-    """Bytes that can be had without swapping; a guess of 8 GB where the system does not tell."""
+    """Bytes that can be had without swapping; a guess of 8 GB where the system does not report it."""
     return _meminfo("MemAvailable")
 
 

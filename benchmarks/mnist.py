@@ -33,9 +33,9 @@ BARS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument(
-        "--recipes", default=None, help=f"DATA:PRESET, by comma (default: {','.join(RECIPES)})"
+        "--recipes", default=None, help=f"DATA:PRESET, comma-separated (default: {','.join(RECIPES)})"
     )
-    parser.add_argument("--seeds", default=None, help="by comma (default: 0,1,2)")
+    parser.add_argument("--seeds", default=None, help="comma-separated (default: 0,1,2)")
     parser.add_argument("--device", default="cpu", help="as for `tnml train` (default: cpu)")
 
 
@@ -56,7 +56,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def train(recipe: str, seed: int, device: str, smoke: bool, console: Console) -> dict[str, Any]:
-    """The record of one training: accuracy on the test set, seconds, and everything that was chosen."""
+    """The record of one training: accuracy on the test set, seconds, and all options."""
     data, _, name = recipe.partition(":")
     recipe_of = preset(data, name or "default")
     options = dataclasses.replace(recipe_of.train, seed=seed, device=device)

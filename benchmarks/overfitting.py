@@ -1,8 +1,8 @@
 """The shipped studies of overfitting against bond dimension, and what their numbers say.
 
-Runs the studies, or takes up what is in their folders, and judges: where least squares by sweeps peak,
-whether label noise makes an inner optimum, what susceptibility and geometric complexity follow, how much is
-lost at the largest bond dimension.
+Runs the studies, or continues those in their folders, and evaluates them: where least squares by sweeps peak,
+whether label noise leads to an interior optimum, what susceptibility and geometric complexity follow, and how
+much is lost at the largest bond dimension.
 """
 
 import argparse
@@ -23,13 +23,15 @@ from tnml.study import STUDIES, run
 TEACHERS = ("overfitting-1d", "overfitting-permuted", "overfitting-grid", "double-descent")
 NAMES = (*TEACHERS, "label-noise", "mnist-bond-dimension")
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
-NOISY = 0.3  # the label noise at which an inner optimum is asked for
+NOISY = 0.3  # the label noise at which an interior optimum is required
 Row = Mapping[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
-    parser.add_argument("--studies", default=",".join(NAMES), help=f"by comma (default: {','.join(NAMES)})")
+    parser.add_argument(
+        "--studies", default=",".join(NAMES), help=f"comma-separated (default: {','.join(NAMES)})"
+    )
     parser.add_argument("--folder", type=Path, default=Path("runs/overfitting"), help="of the studies")
     parser.add_argument("--workers", type=int, default=None, help="processes (default: one per core)")
     parser.add_argument(
@@ -98,7 +100,7 @@ def judge(name: str, rows: Sequence[Row], cells: Sequence[Row]) -> list[dict[str
 
 
 def _curves(cells: Sequence[Row]) -> list[list[Row]]:
-    """The cells that differ in their bond dimension only, in its order."""
+    """The cells that differ only in their bond dimension, in its order."""
     found: dict[tuple[Any, ...], list[Row]] = {}
     for cell in sorted(cells, key=lambda cell: cell["bond_dim"]):
         found.setdefault(tuple(cell.get(name) for name in AXES[:-1]), []).append(cell)
@@ -129,7 +131,7 @@ def _teacher_bars(name: str, curve: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _said(what: str, curve: Sequence[Row]) -> dict[str, Any]:
-    """No bar, only what is found: how much worse the largest bond dimension is than the best."""
+    """Has no bar: how much worse the largest bond dimension is than the best."""
     best, last = min(curve, key=lambda cell: cell["test_error"]), curve[-1]
     return {
         "what": f"{what}: best {best['test_error']:.3g} at {best['bond_dim']}, at {last['bond_dim']} over it",

@@ -1,9 +1,9 @@
-"""Equations in many dimensions: speed of a loss, accuracy, schemes, tensor networks beside dense ones, cost.
+"""Equations in many dimensions: speed of a loss, accuracy, schemes, tensor networks against dense ones, cost.
 
 speed     the Euler loss in one call against the sequential form: seconds, memory
-accuracy  every named problem with a truth, several seeds, a time limit for each run
+accuracy  every named problem with a true value, several seeds, a time limit for each run
 schemes   EM against Un-EM, hard against soft terminal conditions, at equal time
-paper     tensor-train networks beside dense ones of the same widths and of the same number of parameters
+paper     tensor-train networks against dense ones of the same widths and of the same number of parameters
 cost      seconds per iteration against d and N
 """
 
@@ -75,13 +75,15 @@ COLUMNS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
-    parser.add_argument("--parts", default=",".join(PARTS), help=f"by comma (default: {','.join(PARTS)})")
-    parser.add_argument("--seeds", default="0,1,2", help="by comma (default: 0,1,2)")
     parser.add_argument(
-        "--seconds", type=float, default=60.0, help="of training in a run of schemes (default: 60)"
+        "--parts", default=",".join(PARTS), help=f"comma-separated (default: {','.join(PARTS)})"
+    )
+    parser.add_argument("--seeds", default="0,1,2", help="comma-separated (default: 0,1,2)")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="of training per run of schemes (default: 60)"
     )
     parser.add_argument(
-        "--cases", default=None, help="of accuracy: names of problems by comma (default: all)"
+        "--cases", default=None, help="of accuracy: names of problems, comma-separated (default: all)"
     )
     parser.add_argument("--turns", type=int, default=5, help="repetitions of a timing (default: 5)")
     parser.add_argument(
@@ -90,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """The results of all parts asked for. Ctrl-C keeps what is done."""
+    """The results of all requested parts. Ctrl-C keeps what is done."""
     result = header("pde", options.smoke)
     parts = options.parts.split(",")
     unknown = set(parts) - set(PARTS)
@@ -122,7 +124,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def one_run(case: Problem, options: SolveOptions) -> dict[str, Any]:
-    """The record of one run: errors, what they are to be compared with, size, time, history."""
+    """The record of one run: errors, what to compare them with, size, time, history."""
     solution = solve(case, options=options)
     errors = solution.relative_error(paths=512)
     return {
@@ -143,13 +145,13 @@ def one_run(case: Problem, options: SolveOptions) -> dict[str, Any]:
 
 
 def recipe(case: Problem, seed: int, *, smoke: bool, **changes: Any) -> SolveOptions:
-    """The problem's recipe; a few small iterations in the smoke form."""
+    """The problem's recipe; a few small iterations for a smoke test."""
     small: dict[str, Any] = {"iterations": 4, "reports": 2, "paths": 4, "time_steps": 5, "width": 8}
     return preset(case, **{**changes, **(small if smoke else {})}, seed=seed, device="cpu")
 
 
 def limited(case: Problem, seed: int, *, smoke: bool, seconds: float, **changes: Any) -> SolveOptions:
-    """The problem's recipe, for that many seconds."""
+    """The problem's recipe, limited to that many seconds."""
     size: dict[str, Any] = {} if smoke else {"iterations": 10**6, "max_seconds": seconds}
     return recipe(case, seed, smoke=smoke, **{**changes, **size})
 
@@ -186,7 +188,7 @@ def biases(case: Problem, options: SolveOptions, *, smoke: bool = False) -> dict
 
 
 def schemes(seeds: Sequence[int], console: Console, *, smoke: bool, seconds: float) -> list[dict[str, Any]]:
-    """EM and Un-EM under every terminal condition that suits."""
+    """EM and Un-EM with every terminal condition that fits."""
     rows = []
     hard = {"bsb": ("soft", "multiplicative"), "hjb": ("soft", "additive", "smoothed")}
     for name, terminals in hard.items():
@@ -202,7 +204,7 @@ def schemes(seeds: Sequence[int], console: Console, *, smoke: bool, seconds: flo
 
 
 def paper(seeds: Sequence[int], console: Console, *, smoke: bool) -> list[dict[str, Any]]:
-    """Networks of tensor trains, dense ones as wide, dense ones as large, for equally many iterations."""
+    """Networks of tensor trains, dense ones as wide, dense ones as large, with equally many iterations."""
     rows = []
     width = 16 if smoke else 256
     for name, iterations in PAPER.items():
@@ -226,7 +228,7 @@ def paper(seeds: Sequence[int], console: Console, *, smoke: bool) -> list[dict[s
 
 
 def _width_of(parameters: int, case: Problem) -> int:
-    """The width of the dense network with at most that many parameters."""
+    """The width of the largest dense network with at most `parameters` parameters."""
     width = 1
     while preset(case, width=width + 1).make_network(case.dim).n_parameters <= parameters:
         width += 1

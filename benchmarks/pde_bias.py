@@ -14,7 +14,7 @@ from tnml.pde.derivatives import reverse_gradient
 FEWEST, MOST, PATHS = 8, 64, 256  # batches, whose spread gives the standard error, and paths in each
 ENOUGH = 0.02  # of the value: a smaller error needs no more batches
 DRAWS = 2  # pairs of opposite increments at each of their points
-TINY = 1e-3  # of the step: where the bias is nothing but the noise is the same
+TINY = 1e-3  # of the step: the bias vanishes there, but the noise is the same
 
 
 class Bias(NamedTuple):
@@ -25,19 +25,19 @@ class Bias(NamedTuple):
 
     @property
     def clear(self) -> float | None:
-        """The value, None where it does not stand out from the noise: it is below twice the error."""
+        """The value, None where it is below twice the error and so lost in the noise."""
         return self.value if abs(self.value) >= 2 * self.error else None
 
 
 def euler_bias(
     case: Problem, time_steps: int, step: float, *, most: int = MOST, seed: int = 11
 ) -> Bias | None:
-    """What steps of length `step` get wrong at (0, x0), relative to the solution; None where not known.
+    """The error of steps of length `step` at (0, x0), relative to the solution; None where unknown.
 
     The exact solution misses the equation of one Euler step by a residual of order step^2. Its mean over the
     paths, summed from 0 to the horizon, is the bias to first order in the step; the discount of the residuals
     on their way to time 0, some percent of the bias, is left out. It is sampled, in float64; that of a step a
-    thousand times shorter with the same noise, whose mean is next to nothing, is taken away.
+    thousand times shorter with the same noise, whose mean is negligible, is subtracted.
     """
     if case.exact is None or case.coupled or case.inside is not None:
         return None

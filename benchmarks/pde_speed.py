@@ -1,6 +1,6 @@
 """The Euler loss in one network call against the sequential form of FBSNN, and cost against d and N.
 
-The sequential form is written here anew: N + 1 network calls one after the other, each followed by a
+The sequential form is reimplemented here: N + 1 network calls one after the other, each followed by a
 gradient with respect to x, as in Raissi's program. The losses and gradients of both are compared first.
 """
 

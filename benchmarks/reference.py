@@ -1,4 +1,4 @@
-"""The function all must compute, in float64, by the plainest recurrence; imports nothing of tnml."""
+"""The function all must compute, in float64, by the plainest recurrence; imports nothing from tnml."""
 
 import itertools
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
-"""Equal layers trained together against one by one: steps of all replicas a second, answers first.
+"""Equal layers trained together against one by one: steps of all replicas per second, answers first.
 
 The losses of both are compared before a time is taken; the times are taken in turns. One by one is
-`train_regressor` on one layer after the other, with all threads; where that takes long, a few layers stand
-for all. Seconds of CPU time stand beside those of the clock: they change less on a busy machine.
+`train_regressor` on one layer after the other, with all threads; where that takes long, a few layers
+represent all. CPU seconds are recorded in addition to wall-clock seconds: they vary less on a busy machine.
 """
 
 import argparse
@@ -119,7 +119,7 @@ def _one_by_one(
 
 
 def bars(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Equal losses everywhere; at least the factor where sites and bonds are within the bar's."""
+    """Equal losses everywhere; at least the speedup where sites and bonds are within the bar's."""
     worst = max(row["losses_off"] for row in rows)
     found = [{"what": "losses off", "measured": worst, "at_most": SAME, "passed": worst <= SAME}]
     for row in rows:

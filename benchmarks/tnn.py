@@ -1,4 +1,4 @@
-"""Networks of tensor-train layers on Fashion-MNIST: beside dense networks, and what depth does to them."""
+"""Networks of tensor-train layers on Fashion-MNIST: against dense networks, and the effect of depth."""
 
 import argparse
 import dataclasses
@@ -22,8 +22,8 @@ RANK = 8
 TARGET = 0.8  # training accuracy
 WATCHED, EVERY = 3000, 10  # training samples on which it is measured, and steps between two measurements
 
-# The learning rates, each network's own, were chosen on 10,000 held-out training images; the test set is only
-# measured.
+# The learning rates, each network's own, were chosen on 10,000 held-out training images; the test set is
+# used only for the measurement.
 TRAIN = TrainOptions(epochs=10, batch_size=128, optimizer="adam", device="cpu")
 LR = {"tensor trains": 1e-2, "dense, same widths": 5e-3, "dense, same parameters": 1e-2}
 DEPTH = dataclasses.replace(TRAIN, epochs=1, schedule="constant", lr=1e-3)
@@ -48,8 +48,8 @@ class Data:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
-    parser.add_argument("--parts", default=None, help=f"by comma (default: {','.join(PARTS)})")
-    parser.add_argument("--seeds", type=int, default=None, help="runs of everything (default: 3)")
+    parser.add_argument("--parts", default=None, help=f"comma-separated (default: {','.join(PARTS)})")
+    parser.add_argument("--seeds", type=int, default=None, help="number of seeds for everything (default: 3)")
     parser.add_argument(
         "--data", default=None, help="digits, mnist or fashion-mnist (default: fashion-mnist)"
     )
@@ -194,7 +194,7 @@ def climb(network: dict[str, Any], data: Data, options: TrainOptions) -> dict[st
 
 @torch.no_grad()
 def accuracy(model: TNN, x: Tensor, y: Tensor) -> float:
-    """Share of right answers, in eval mode."""
+    """Share of correct answers, in eval mode."""
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device

@@ -1,9 +1,9 @@
-"""What compressing a trained MLP costs: tensor-train layers of many sizes beside truncated SVD of equal size.
+"""What compressing a trained MLP costs: tensor-train layers of many sizes, and truncated SVD of equal size.
 
-An MLP 784-1024-1024-10 is trained on MNIST. `tnml.nn.compress` brings copies of it to a share of its
-parameters, and each is trained for three more epochs. Beside every copy stands one whose same layers were
-replaced by two thin ones each, from a truncated singular value decomposition, with no fewer parameters and
-the same epochs after it.
+An MLP 784-1024-1024-10 is trained on MNIST. `tnml.nn.compress` reduces copies of it to a share of its
+parameters, and each is trained for three more epochs. Every copy is compared with one in which the same
+layers were replaced by two thin ones each, from a truncated singular value decomposition, with no fewer
+parameters and the same number of epochs afterwards.
 """
 
 import argparse
@@ -32,7 +32,7 @@ HIDDEN, DROPOUT = 1024, 0.2
 BAR_RATIO, BAR_LOST, BAR_WHOLE = 0.1, 0.3, 0.983
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "tt_compress.png"
 
-# Both were chosen on 10,000 held-out training images; the test set is only measured.
+# Both were chosen on 10,000 held-out training images; the test set is used only for the measurement.
 TRAIN = TrainOptions(
     epochs=10, lr=1e-3, batch_size=128, optimizer="adamw", weight_decay=0.1, max_shift=1, device="cpu"
 )
@@ -43,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--data", default=None, help="digits, mnist or fashion-mnist (default: mnist)")
     parser.add_argument(
-        "--ratios", default=None, help=f"parameters left, by comma (default: {','.join(map(str, RATIOS))})"
+        "--ratios",
+        default=None,
+        help=f"parameters left, comma-separated (default: {','.join(map(str, RATIOS))})",
     )
     parser.add_argument(
         "--by", choices=("rank", "error"), default="rank", help="alike in all layers (default: rank)"
@@ -109,7 +111,7 @@ def compressed(
     model: nn.Sequential, ratio: float, by: str, training: Dataset, test: Dataset, tune: TrainOptions
 ) -> Iterator[dict[str, Any]]:
     """The record of tensor trains of this ratio, then that of thin layers in the same places."""
-    last = str(len(model) - 1)  # under 1 % of the parameters, and the classes need them: left as it is
+    last = str(len(model) - 1)  # under 1 % of the parameters, and the classes need it: left as it is
     limit: dict[str, Any] = {"ratio": ratio} if by == "error" else {"rank": largest_rank(model, ratio)}
     start = time.perf_counter()
     trains, report = compress(model, **limit, skip=(last,))
@@ -150,7 +152,7 @@ def record(
     test: Dataset,
     tune: TrainOptions,
 ) -> dict[str, Any]:
-    """Accuracy as it is and after fine-tuning, which is without dropout."""
+    """Accuracy as cut and after fine-tuning without dropout."""
     for layer in small.modules():
         if isinstance(layer, nn.Dropout):
             layer.p = 0.0
@@ -175,7 +177,7 @@ def trained(model: nn.Module, training: Dataset, test: Dataset, options: TrainOp
 
 
 def parameters(model: nn.Module) -> int:
-    """How many the model has."""
+    """How many parameters the model has."""
     return sum(p.numel() for p in model.parameters())
 
 

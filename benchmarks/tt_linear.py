@@ -1,7 +1,7 @@
 """The tensor-train layer against `torch.nn.Linear` and two other libraries: time and memory of a step.
 
 One process per implementation and case, measured in turns (`worker_process.py`). Ratios are taken within a
-round, so that drift of the machine hits both sides.
+round, so that drift of the machine affects both sides.
 """
 
 import argparse
@@ -46,15 +46,15 @@ MEMORY = 1.1  # times the dense layer's
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
-    parser.add_argument("--only", default=",".join(CONTENDERS), help="by comma (default: %(default)s)")
-    parser.add_argument("--rows", default=None, help=f"sizes, by comma (default: {','.join(ROWS)})")
-    parser.add_argument("--ranks", default=None, help="by comma (default: the ranks of every row)")
-    parser.add_argument("--rounds", type=int, default=None, help="rounds of every case (default: 9)")
+    parser.add_argument("--only", default=",".join(CONTENDERS), help="comma-separated (default: %(default)s)")
+    parser.add_argument("--rows", default=None, help=f"sizes, comma-separated (default: {','.join(ROWS)})")
+    parser.add_argument("--ranks", default=None, help="comma-separated (default: the ranks of every row)")
+    parser.add_argument("--rounds", type=int, default=None, help="rounds for every case (default: 9)")
 
 
 def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """The result: one record per implementation and case, with ratios and bars."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the workers' profiler would speak of every start
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the workers' profiler would log every start
     result = header("tt_linear", options.smoke)
     names = [name.strip() for name in options.only.split(",")]
     if unknown := [name for name in names if name not in CONTENDERS]:
@@ -64,7 +64,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     chosen = [CONTENDERS[name] for name in names if CONTENDERS[name].installed()]
     rounds = options.rounds or (2 if options.smoke else 9)
     cases = list(cases_of(options))
-    # The first question measures the rates by which tnml chooses its products: before other processes run.
+    # The first call measures the rates by which tnml chooses its plans: do it before other processes run.
     result["rates"] = rates_of(torch.device("cpu"), torch.float32)._asdict()
     try:
         for number, case in enumerate(cases, 1):
@@ -131,7 +131,7 @@ class _Turn(Turn):
         if self.record["check"]["matched"]:
             return
         if CONTENDERS[self.record["implementation"]].peer:
-            self.record["note"] = "its answer is further off than the tolerance; timed all the same"
+            self.record["note"] = "its answer is outside the tolerance; timed nevertheless"
         else:
             self._fail("its answer is wrong, so it is not timed")
 
@@ -159,7 +159,7 @@ def compare(rows: list[dict[str, Any]]) -> None:
 
 
 def ratio(row: dict[str, Any], other: dict[str, Any], kind: str) -> dict[str, float]:
-    """Time of the one over that of the other, round by round: median and quartiles."""
+    """Time of one over that of the other, round by round: median and quartiles."""
     pairs = zip(row[f"{kind}_round_ms"], other[f"{kind}_round_ms"], strict=True)
     found = [mine / theirs for mine, theirs in pairs]
     low, median, high = statistics.quantiles(found, n=4, method="inclusive") if len(found) > 1 else found * 3
@@ -167,7 +167,7 @@ def ratio(row: dict[str, Any], other: dict[str, Any], kind: str) -> dict[str, fl
 
 
 def bars(own: dict[str, Any], good: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """What is asked of tnml's record, what was measured, and whether it passes."""
+    """What tnml's record must reach, what was measured, and whether it passes."""
     if own["name"] not in ROWS:
         return
     if "over_dense" in own:

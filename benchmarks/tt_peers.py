@@ -1,4 +1,4 @@
-"""The implementations that `tt_linear` compares, behind one face, and the float64 answer they must give."""
+"""The implementations that `tt_linear` compares, behind one interface, and the expected float64 answer."""
 
 import itertools
 import math
@@ -67,7 +67,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a case must give: outputs, and the gradients of `sum(outgoing * outputs)`, all float64.
+    """The expected answer of a case: outputs, and the gradients of `sum(outgoing * outputs)`, all float64.
 
     Attributes:
         outputs: `[b, o]`.
@@ -114,7 +114,7 @@ def answer(instance: Instance, x: Tensor, outgoing: Tensor) -> Answer:
     Args:
         instance: the numbers.
         x: `[b, i]`.
-        outgoing: `[b, o]`, the gradient that comes back from behind.
+        outgoing: `[b, o]`, the gradient that arrives from the next layer.
     """
     x, outgoing = x.detach().double(), outgoing.double()
     cores = [core.clone().requires_grad_() for core in instance.cores]
@@ -131,7 +131,7 @@ class Model(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
 
     def parameters(self) -> Sequence[nn.Parameter]:
-        """Everything that is trained."""
+        """All trained parameters."""
 
     def gradients(self) -> list[tuple[str, Tensor]]:
         """After a backward pass: gradients with names of `Answer`'s fields; one "cores" for each core."""
@@ -215,7 +215,7 @@ class TensorLy(_Cores):
 
 
 class TorchTT(_Cores):
-    """torchTT's `LinearLayerTT`; it takes and gives batches of tensors."""
+    """torchTT's `LinearLayerTT`; it takes and returns batches of tensors."""
 
     def __init__(self, instance: Instance, _: Setting) -> None:
         case = instance.case
@@ -238,7 +238,7 @@ class Contender:
     Attributes:
         name: as in the tables.
         build: a model from an instance and a setting.
-        package: what has to be installed.
+        package: the package it needs.
         settings: tried before the measurement; the fastest is measured.
     """
 

@@ -1,4 +1,4 @@
-"""Two thin dense layers in the place of one, by truncated SVD: what tensor trains are compared with."""
+"""Two thin dense layers instead of one, by truncated SVD: the baseline for tensor trains."""
 
 import copy
 from collections.abc import Sequence

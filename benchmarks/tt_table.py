@@ -1,4 +1,4 @@
-"""How the benchmark of the tensor-train layer looks on a terminal."""
+"""The tables of the tensor-train layer's benchmark for the terminal."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ HEADINGS = (
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    """One line per record, bars beside what was measured, and a count of the bars."""
+    """One line per record, bars next to what was measured, and a count of the bars."""
     show_cases(result, console, TITLE, HEADINGS, case_in_words, lambda row: _cells(row, result["rows"]))
 
 

@@ -20,7 +20,7 @@ TRIAL_SECONDS, LEAST_CALLS = 0.1, 2  # of one setting
 
 
 def inputs(case: Case) -> tuple[Tensor, Tensor]:
-    """Inputs `[b, i]` that want a gradient, as those of a layer within a network, and a gradient `[b, o]`."""
+    """Inputs `[b, i]` that require a gradient, as within a network, and a gradient `[b, o]`."""
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(case.batch, math.prod(case.ins), generator=generator)
     outgoing = torch.randn(case.batch, math.prod(case.outs), generator=generator) / case.batch
@@ -37,7 +37,7 @@ def check(contender: Contender, setting: Setting, case: Case) -> dict[str, Any]:
     found.backward(outgoing)
     errors = {"outputs": relative_error(found, true.outputs)}
     if x.grad is None:
-        raise ValueError("no gradient came to the inputs")
+        raise ValueError("the inputs got no gradient")
     errors["x"] = relative_error(x.grad, true.x)
     cores = iter(true.cores)
     gradients = model.gradients()
@@ -53,8 +53,8 @@ class Worker(StepWorker):
     """The measurement of one contender on one case.
 
     Args:
-        contender: who is measured.
-        case: on what.
+        contender: the implementation to measure.
+        case: what it is measured on.
     """
 
     CALL_SECONDS, MOST_CALLS = 0.15, 20

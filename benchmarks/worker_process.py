@@ -1,7 +1,7 @@
 """One process per implementation and case, measured in turns: the parent's side and the process's own.
 
 The processes of a case are prepared one after another, then measured in rounds, each in its turn, so that
-drift of the machine hits all alike.
+drift of the machine affects all equally.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class Turn(ABC):
     """The parent's side of one worker.
 
     Args:
-        record: what becomes of the measurement; its "status" is "ok".
+        record: of the measurement, filled in as it proceeds; its "status" is "ok".
         connection: to the process.
     """
 
@@ -51,14 +51,14 @@ class Turn(ABC):
 
     @abstractmethod
     def _judge(self) -> None:
-        """Looks at the check in the record: fails, or makes a note, where the answer is wrong."""
+        """Reads the check in the record: fails, or makes a note, if the answer is wrong."""
 
     @abstractmethod
     def _sum_up(self) -> None:
         """Adds the rounds to the record."""
 
     def prepare(self) -> bool:
-        """Waits for the imports; lets the worker try settings and check its answer; whether it goes on."""
+        """Waits for the imports; lets the worker try settings and check its answer; whether to continue."""
         self._receive()
         self.record |= self._ask("prepare")
         if "check" in self.record:
@@ -98,7 +98,7 @@ class Turn(ABC):
                 answer: dict[str, Any] = self._connection.recv()
                 return answer
         except (EOFError, OSError):
-            return self._fail("its process ended, perhaps for want of memory")
+            return self._fail("its process ended, perhaps because it ran out of memory")
         return self._fail(f"no answer in {PATIENCE:.0f} seconds")
 
     def _fail(self, reason: str) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class Turn(ABC):
 
 
 def take_turns(turns: Sequence[Turn], rounds: int) -> None:
-    """Prepares all, measures in rounds those that are left, another one first in each, and ends all."""
+    """Prepares all, measures the remaining ones in rounds that start with a different one, and ends all."""
     live = [turn for turn in turns if turn.prepare()]
     for number in range(rounds):
         first = number % max(1, len(live))
@@ -124,7 +124,7 @@ class StepWorker(ABC):
     A subclass says how many calls a round takes and fills `_x`, `_outgoing`, `_model` and `report`.
 
     Args:
-        contender: who is measured: its `settings` and `build(instance, setting)`.
+        contender: the implementation to measure: its `settings` and `build(instance, setting)`.
     """
 
     CALL_SECONDS: float  # of one kind in one round
@@ -154,7 +154,7 @@ class StepWorker(ABC):
     def _samples(self, call: Callable[[], object]) -> dict[str, list[float]]:
         first = timed(call, 1)
         more = timed(call, min(self.MOST_CALLS, int(self.CALL_SECONDS / first["wall"][0])))
-        # the first call of a round warms the caches after the others' turns; it counts only where it is alone
+        # the first call of a round warms the caches after the others' turns; it counts only if it is alone
         return more if more["wall"] else first
 
     def _use(self, setting: Setting) -> None:
@@ -172,7 +172,7 @@ class StepWorker(ABC):
         return found
 
     def _fastest(self, trial_seconds: float = math.inf) -> Setting:
-        """The contender's setting with the fastest step; each is built and tried, until the time is up."""
+        """The contender's setting with the fastest step; each is built and tried until the time is up."""
         settings: Sequence[Setting] = self._contender.settings
         if len(settings) == 1:
             return settings[0]
@@ -191,7 +191,7 @@ class StepWorker(ABC):
 
 
 def answer_words(connection: Connection, name: str, make: Callable[[], StepWorker], *, peer: bool) -> None:
-    """Answers "prepare" (the report) and "round" until "stop"; a failure is an answer, too."""
+    """Answers "prepare" (the report) and "round" until "stop"; a failure is an answer as well."""
     worker: StepWorker | None = None
     if peer:
         warnings.simplefilter("ignore")  # other libraries' deprecations are not ours to show

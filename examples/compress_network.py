@@ -1,4 +1,4 @@
-"""A dense network is trained, compressed to a tenth of its parameters, and trained for a few epochs more.
+"""A dense network is trained, compressed to a tenth of its parameters, and trained for a few more epochs.
 
 python examples/compress_network.py
 python examples/compress_network.py --mnist
@@ -13,7 +13,7 @@ import tnml
 
 
 def fit(model: nn.Module, data: tnml.data.Dataset, epochs: int, lr: float) -> None:
-    """Trains the model: any loop does, tensor-train layers are ordinary modules."""
+    """Trains the model. Any loop works, as tensor-train layers are ordinary modules."""
     x, y = torch.from_numpy(data.x), torch.from_numpy(data.y)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=epochs)
@@ -28,7 +28,7 @@ def fit(model: nn.Module, data: tnml.data.Dataset, epochs: int, lr: float) -> No
 
 @torch.no_grad()
 def accuracy(model: nn.Module, data: tnml.data.Dataset) -> float:
-    """The fraction of images whose class the model finds."""
+    """The fraction of images that the model classifies correctly."""
     right = model(torch.from_numpy(data.x)).argmax(1) == torch.from_numpy(data.y)
     return right.double().mean().item()
 
@@ -50,7 +50,7 @@ def main(smoke: bool = False) -> None:
     smaller, report = tnml.nn.compress(model, ratio=0.1, skip=["4"])  # a copy; the last layer stays dense
     print(report)
     cut = accuracy(smaller, test)
-    fit(smaller, train, epochs=5, lr=5e-3)  # tensor trains like larger steps
+    fit(smaller, train, epochs=5, lr=5e-3)  # tensor trains allow larger steps
     tuned = accuracy(smaller, test)
     print(f"test accuracy: {dense:.4f} dense, {cut:.4f} compressed, {tuned:.4f} after five epochs more")
     assert tuned > (0.9 if smoke else 0.95)

@@ -1,4 +1,4 @@
-"""Training by sweeps over the bonds: the cutoff chooses the bond dimensions, and least squares are exact.
+"""Training by sweeps over the bonds: the cutoff chooses the bond dimensions, and least squares is exact.
 
 python examples/dmrg.py
 """
@@ -12,7 +12,7 @@ from tnml.training import SweepOptions, sweep_classifier, sweep_regressor
 
 
 def digits(smoke: bool) -> None:
-    """Bonds grow from 1 where handwritten digits want it."""
+    """Bonds grow from 1 where the handwritten digits require it."""
     pool = 2 if smoke else 1
     train, test = (tnml.data.load("digits", split=split, pool=pool) for split in ("train", "test"))
     layer = tnml.nn.MPSLayer(train.x.shape[1], 10, bond_dim=1, noise=0.0, order="snake")

@@ -1,4 +1,4 @@
-"""Where in the image a classifier has to remember: von Neumann entropies along the chain and over the pixels.
+"""Where in an image a classifier carries information: entropies along the chain and over the pixels.
 
 python examples/entanglement.py
 python examples/entanglement.py mnist
@@ -34,7 +34,7 @@ def show(data: str, smoke: bool = False) -> None:
     print(f"test accuracy: {result.test['accuracy']:.4f}")
 
     # The weights as one quantum state of n + 1 sites, the label core among them: each of its n bonds has
-    # Schmidt values, and the entropy of their squares tells how much the two sides share.
+    # Schmidt values, and the entropy of their squares says how much the two sides share.
     state = layer.to_state()
     entropies = state.to("float64").entropies().numpy(force=True)
     bond = int(entropies.argmax())

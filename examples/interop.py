@@ -1,4 +1,4 @@
-"""A state into tensornetwork and back, and a graph of tensornetwork nodes contracted for a batch.
+"""A state converted to tensornetwork and back, and a graph of tensornetwork nodes contracted for a batch.
 
 python examples/interop.py
 """

@@ -1,4 +1,4 @@
-"""MNIST in Python with the recipe of `tnml train mnist`; the data are downloaded when they are not here.
+"""MNIST in Python with the recipe of `tnml train mnist`; the data are downloaded if they are missing.
 
 python examples/mnist.py
 """
@@ -13,7 +13,7 @@ from tnml.training.presets import preset
 
 
 def main(smoke: bool = False) -> None:
-    """Runs the example; `smoke` takes small images, few of them, and few epochs."""
+    """Runs the example; `smoke` uses a few small images and few epochs."""
     pool = 4 if smoke else 1
     train = tnml.data.load("mnist", split="train", pool=pool)
     test = tnml.data.load("mnist", split="test", pool=pool)

@@ -1,6 +1,6 @@
-"""The Hamilton-Jacobi-Bellman equation in 100 dimensions, by a dense network and by one of tensor trains.
+"""The Hamilton-Jacobi-Bellman equation in 100 dimensions, solved by a dense and by a tensor-train network.
 
-The trivial answer is close already, so look at the errors along paths, and at the terminal value alone.
+The trivial answer is already close, so look at the errors along paths and at the terminal value alone.
 
 python examples/pde_hjb.py
 """

@@ -1,6 +1,6 @@
-"""An equation of your own: functions of batches, one record, and a file to keep the solution in.
+"""An equation of your own: functions of batches, one record, and a file that stores the solution.
 
-Here particles are pulled to the origin, dX = -X dt + sqrt(2) dW, and pay a tax on their value:
+Here particles are pulled towards the origin, dX = -X dt + sqrt(2) dW, and pay a tax on their value:
 
     u_t + Laplace(u) - x . Du = r u + c u^3,    u(1, x) = |x|^2 / d
 

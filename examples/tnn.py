@@ -1,4 +1,4 @@
-"""A tensor neural network learns handwritten digits beside the dense network of the same widths.
+"""A tensor neural network learns handwritten digits, compared with a dense network of the same widths.
 
 python examples/tnn.py
 """
