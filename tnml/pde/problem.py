@@ -89,7 +89,8 @@ class Problem:
         discount: r of a driver `r y` (+ other terms), with which `trivial` discounts.
         options: what the maker of a named problem was called with; None for a problem of one's own. A saved
             solution names the problem by it, so a caller who changes a named problem with
-            `dataclasses.replace` must set `options=None` there: the record cannot see that it no longer is the named one.
+            `dataclasses.replace` must set `options=None` there: the record cannot see that it no longer is
+            the named one.
 
     Raises:
         InputError: a value is out of range, a function fails or gives a wrong shape or no finite number at

@@ -61,8 +61,8 @@ def train_replicas(
         task: "regression" or "classification".
         x_test: like `x`; measured once, after training.
         y_test: like `y`.
-        test_every: number of epochs between measurements on the test set, besides the last: "test_loss" and, for labels,
-            "test_accuracy" in the row of that epoch.
+        test_every: epochs between measurements on the test set, beside the one after the last: "test_loss"
+            and, for labels, "test_accuracy" in the row of that epoch.
         stop: called after each epoch with the number of the layer and its row; True ends its training with
             the weights it has then.
         on_epoch: called after each epoch with the number of the layer and its row.
