@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "uint8"), default="float32", help="of its rows (default: float32)"
     )
-    parser.add_argument("--steps", type=int, default=None, help="maximum number of steps (default: all of one epoch)")
+    parser.add_argument("--steps", type=int, default=None, help="number of steps (default: all of one epoch)")
     parser.add_argument("--bond", type=int, default=BOND, help=f"bond dimension (default: {BOND})")
     parser.add_argument("--folder", type=Path, default=None, help="for the file (default: the system's)")
 
