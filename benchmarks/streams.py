@@ -1,8 +1,8 @@
 """Training on a mapped file that is larger than it should be in memory: peak memory, and what reading costs.
 
-The file is written with random numbers, all of it, into a temporary folder, and removed in the end. Its pages
-are dropped from the system's cache before the epoch over all of it, where the system allows that. Beside it
-stands training on a part of the same rows, in memory and from the file, whose pages are in the cache by then.
+The whole file is written with random numbers, in a temporary folder, and removed at the end. Its pages are
+dropped from the system's cache before the epoch over all of it, where the system allows that. For comparison,
+training runs on a part of the same rows, in memory and from the file, whose pages are in the cache by then.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from tnml.nn import MPSLayer
 from tnml.training import StepView, TrainingInterrupted, TrainOptions, train_classifier
 
 SITES, CLASSES, BATCH, BOND = 784, 10, 100, 10
-GIGABYTES, PART = 5.0, 0.2  # of the file, and of the part that is trained on in memory, too
+GIGABYTES, PART = 5.0, 0.2  # of the file, and of the part that is also trained on in memory
 CHUNK = 20_000  # rows written at a time
 GROWTH = 0.3  # bar: gigabytes that the process may grow by in an epoch over the file
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "uint8"), default="float32", help="of its rows (default: float32)"
     )
-    parser.add_argument("--steps", type=int, default=None, help="most steps (default: all of one epoch)")
+    parser.add_argument("--steps", type=int, default=None, help="number of steps (default: all of one epoch)")
     parser.add_argument("--bond", type=int, default=BOND, help=f"bond dimension (default: {BOND})")
     parser.add_argument("--folder", type=Path, default=None, help="for the file (default: the system's)")
 
@@ -67,7 +67,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def itemsize(dtype: str) -> int:
-    """Bytes of a number."""
+    """Bytes per number."""
     return np.dtype(dtype).itemsize
 
 
@@ -86,7 +86,7 @@ def write(path: Path, dtype: str, rows: int) -> int:
 
 
 def drop(path: Path) -> bool:
-    """Asks the system to forget what it holds of the file; whether it can be asked."""
+    """Asks the system to drop the file from its cache; whether the system supports that."""
     if not hasattr(os, "posix_fadvise"):
         return False
     with path.open("rb") as file:
@@ -126,7 +126,7 @@ def compare(path: Path, rows: int, options: argparse.Namespace) -> list[dict[str
 def train(
     x: npt.NDArray[Any], y: npt.NDArray[Any], options: argparse.Namespace
 ) -> tuple[list[float], list[float]]:
-    """Seconds of each step of one epoch but the first, by the clock and of the CPU, reading included."""
+    """Wall-clock and CPU seconds of each step of one epoch except the first, reading included."""
     moments: list[tuple[float, float]] = []
 
     def look(view: StepView) -> None:
@@ -153,7 +153,7 @@ def bars(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def show(result: dict[str, Any], console: Console) -> None:
     """The table and the bar."""
     console.print("\n" + in_words(result["machine"]))
-    table = Table(title="One epoch of training: what memory grew by, and a step (median, min-max)")
+    table = Table(title="One epoch of training: growth of memory, and time of a step (median, min-max)")
     for heading in ("samples", "rows", "gigabytes", "steps", "grown by GB", "ms a step", "CPU ms", "seconds"):
         table.add_column(heading, justify="left" if heading == "samples" else "right")
     for row in result["rows"]:

@@ -37,7 +37,7 @@ def program(words: list[str], *, held: bool = False) -> list[str | Path]:
 
 
 def kill_after(lines: int, seconds: float, program: list[str | Path], folder: Path) -> bool:
-    """Whether the run was killed: so long after so many lines behind the one that names the folder."""
+    """Whether the run was killed: that long after that many lines behind the one that names the folder."""
     with fork(program, folder) as process:
 
         def shown() -> bool:

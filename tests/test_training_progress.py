@@ -1,4 +1,4 @@
-"""What a person sees: one line per epoch or sweep in a file, a live line on a terminal."""
+"""Progress output: one line per epoch or sweep in a file, a live line on a terminal."""
 
 import io
 import re
