@@ -61,8 +61,8 @@ def train_replicas(
         task: "regression" or "classification".
         x_test: like `x`; measured once, after training.
         y_test: like `y`.
-        test_every: number of epochs between measurements on the test set, besides the last: "test_loss" and, for labels,
-            "test_accuracy" in the row of that epoch.
+        test_every: epochs between measurements on the test set, which also follow the last epoch: "test_loss"
+            and, for labels, "test_accuracy" in the row of that epoch.
         stop: called after each epoch with the number of the layer and its row; True ends its training with
             the weights it has then.
         on_epoch: called after each epoch with the number of the layer and its row.
@@ -81,7 +81,7 @@ def train_replicas(
         TrainingDiverged: see `diverged`.
         TrainingInterrupted: after Ctrl-C; the layers hold their weights of that moment.
 
-    Cost: the arithmetic of one by one; what goes is the time between: see `worth_it`.
+    Cost: the arithmetic of one by one, without the time in between; see `worth_it`.
 
     Example:
         >>> x = torch.rand(64, 3, generator=torch.Generator().manual_seed(0))
@@ -115,7 +115,7 @@ def train_replicas(
 
 
 def worth_it(layer: MPSLayer, replicas: int, batch_size: int) -> bool:
-    """Whether training so many layers like this one together is faster than one by one.
+    """Whether training that many layers like this one together is faster than one by one.
 
     Together saves the time between the pieces of arithmetic, about that of 40 million multiply-adds a step;
     where a step does ten times as many, a few per cent are left to gain, and memory to lose.
@@ -182,7 +182,7 @@ def _samples(
 
 
 class _Run:
-    """One training of replicas: who still trains, in which row, and what came of each."""
+    """One training of replicas: which still train, in which row, and the result of each."""
 
     def __init__(
         self,
@@ -321,7 +321,7 @@ class _Run:
                 self._on_epoch(replica, entry)
 
     def _called(self, row: int, replica: int, entry: Row) -> Row:
-        """What the callbacks of a layer say, which holds its weights then."""
+        """What the callbacks of a layer measure; the layer holds its weights then."""
         layer = self._layers[replica]
         self._stack.write(self._stack.final()[row], layer)
         was_training = layer.training
@@ -331,7 +331,7 @@ class _Run:
         return found
 
     def _drop(self, bad: set[int]) -> None:
-        """Takes out who diverged, was stopped or has waited long enough; their layers get their weights."""
+        """Drops those that diverged, were stopped or ran out of patience; their layers get their weights."""
         weights = self._stack.final()
         gone = set(bad)
         for row, replica in enumerate(self.active):
@@ -356,7 +356,7 @@ class _Run:
             self._stack.keep(kept, self._now)
 
     def hand_back(self) -> None:
-        """Puts the final weights into the layers and these where they came from."""
+        """Puts the final weights into the layers, and the layers on the devices they came from."""
         weights = self._stack.final()
         for row, replica in enumerate(self.active):
             self._stack.write(weights[row], self._layers[replica])
@@ -367,7 +367,7 @@ class _Run:
             layer.to(self._home)
 
     def result(self, replica: int) -> TrainResult | TrainingDiverged:
-        """What came of one layer."""
+        """The result of one layer."""
         if replica in self._diverged:
             return self._diverged[replica]
         layer, data = self._layers[replica], self._data[replica]
