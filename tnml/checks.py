@@ -10,11 +10,11 @@ from tnml.errors import InputError, choose
 
 
 def whole(name: str, value: object, least: int = 0, most: int | None = None) -> int:
-    """`value` as an int if it is a whole number from `least` to `most`; NumPy's and torch's integers count.
+    """`value` as an int if it is a whole number from `least` to `most`; NumPy's and torch's integers do, too.
 
     Args:
         name: what the error calls it.
-        value: what came. Booleans and floats are no whole numbers, 3.0 neither.
+        value: the value given. Booleans and floats are not whole numbers, and neither is 3.0.
         least: the smallest allowed.
         most: the largest allowed; None sets no limit.
 
@@ -59,7 +59,7 @@ def number(
 
     Args:
         name: what the error calls it.
-        value: what came; NumPy's numbers count, booleans do not.
+        value: the value given; NumPy's numbers are accepted, booleans are not.
         above: it has to be larger.
         least: it has to be as large.
         below: it has to be smaller.
@@ -97,7 +97,7 @@ def number(
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a real number, of Python or NumPy, and no boolean; NaN and infinities are numbers.
+    """Whether a value is a real number, of Python or NumPy, not a boolean; NaN and infinities are numbers.
 
     Example:
         >>> import numpy as np
@@ -134,9 +134,9 @@ def one_of(name: str, value: str, known: Iterable[str]) -> str:
 
 
 def keep_whole(record: object, *names: str, least: int = 0) -> None:
-    """Checks fields of a frozen dataclass by `whole` and keeps them as Python's own integers.
+    """Checks fields of a frozen dataclass with `whole` and keeps them as Python's own integers.
 
-    NumPy's are numbers to a user, but no checkpoint and no YAML file would take them.
+    NumPy's integers are numbers to a user, but neither checkpoints nor YAML files accept them.
 
     Raises:
         InputError: a field holds something else.
@@ -160,7 +160,7 @@ def keep_number(
     least: float | None = None,
     below: float = math.inf,
 ) -> None:
-    """Checks fields of a frozen dataclass by `number` and keeps them as Python's own numbers.
+    """Checks fields of a frozen dataclass with `number` and keeps them as Python's own numbers.
 
     Python's integers stay integers.
 
@@ -182,7 +182,7 @@ def keep_number(
 
 
 def _index(value: object) -> int | None:
-    """The value of an integer of any kind; None for everything else, booleans too."""
+    """The value of an integer of any kind; None for everything else, booleans included."""
     if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
         return None
     try:

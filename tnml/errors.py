@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class InputError(ValueError):
-    """A user's input that cannot be used; the text says what was expected, what came and what to do.
+    """A user's input that cannot be used; the text says what was expected, what was given and what to do.
 
     It is a `ValueError`, so code written for scikit-learn or PyTorch catches it as usual. The command
     line turns it into one line and exit code 2.
@@ -41,7 +41,7 @@ def choose(what: str, name: str, options: Mapping[str, T]) -> T:
     if isinstance(name, str) and name in options:
         return options[name]
     near = difflib.get_close_matches(str(name), list(options), n=2, cutoff=0.5)
-    if not near and len(str(name)) >= 3:  # a beginning, perhaps with a slip at its end
+    if not near and len(str(name)) >= 3:  # a prefix, perhaps with a typo at its end
         near = [option for option in options if option.startswith(str(name)[:3])][:2]
     hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else "."
     raise InputError(f"unknown {what} {name!r}{hint} Choose from: {', '.join(options)}")

@@ -18,7 +18,7 @@ from tnml.errors import InputError
 from tnml.version import __version__
 
 FORMAT = 1
-"""Version of the model format that this tnml writes; it reads this one and all before."""
+"""Version of the model format that this tnml writes; it reads this one and all earlier ones."""
 
 METADATA_KEY = "tnml"
 COMPLEX_KEY = "tnml.complex"  # names of complex tensors, kept as pairs of real numbers
@@ -27,9 +27,9 @@ CHECKSUM_KEY = "tnml.crc32"  # of all tensors as they are in the file
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path`; when the block ends well it is flushed to disk and renamed to `path`.
+    """A temporary path beside `path`; when the block succeeds it is flushed to disk and renamed to `path`.
 
-    A reader sees the old file or the whole new one, never a part, also after a crash at any moment.
+    A reader sees the old file or the whole new one, never a part, even after a crash at any moment.
     On an error the temporary file is removed and `path` is left as it was.
 
     Raises:
@@ -93,7 +93,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
-    """The folder for what can be had again (downloads, measured rates): `cache`, or the user's for tnml.
+    """The folder for what can be recreated (downloads, measured rates): `cache`, or the user's for tnml.
 
     Example:
         >>> cache_folder("mine").name
@@ -133,9 +133,9 @@ def write_model(
     The version of tnml that wrote the file stands beside the metadata, as "tnml".
 
     Args:
-        path: where to; by convention it ends in `.safetensors`.
+        path: where to write; by convention it ends in `.safetensors`.
         tensors: names and tensors of any shape and dtype; copied to the CPU.
-        metadata: anything `json.dumps` takes; a "tnml" in it gives way to this one's version.
+        metadata: anything `json.dumps` takes; a "tnml" in it is replaced by this version.
 
     Raises:
         InputError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Saved models: one door for every kind of file that `save` writes."""
+"""Saved models: one function reads every kind of file that `save` writes."""
 
 from collections.abc import Callable, Mapping
 from os import PathLike
@@ -22,7 +22,7 @@ Model = MPSClassifier | MPSRegressor | TensorNetworkLayer
 def load(path: str | PathLike[str]) -> "MPSClassifier | MPSRegressor | TensorNetworkLayer | Solution":
     """The model in a file written by `save`: what was saved comes back, with the same predictions.
 
-    Only tensors and JSON are read; nothing is unpickled, no code of the file runs. The model is on the CPU.
+    Only tensors and JSON are read; nothing is unpickled, no code from the file runs. The model is on the CPU.
     A solved equation of your own, or with a network of your own, needs `tnml.pde.Solution.load`.
 
     Args:

@@ -14,7 +14,7 @@ _PART: ContextVar[tuple[int, int, int] | None] = ContextVar("part of a batch", d
 
 
 # The streams: what separates the numbers of one use from those of another at one seed, epoch and step. Two
-# uses that meet in one run need different numbers, and a number once given stays: stored runs resume by it.
+# uses that meet in one run need different numbers, and a number, once assigned, stays: stored runs need it.
 
 
 @unique
@@ -78,7 +78,7 @@ class TableStream(IntEnum):
     WEIGHTS = 2  # of teachers and random networks
     PERMUTATION = 3  # of the sites of a teacher
     FLIPS = 4  # of labels, once for all
-    STEPS = 5  # of labels, anew at every step
+    STEPS = 5  # of labels, afresh at every step
     CLASSES = 6  # of a mixture
 
 
@@ -125,7 +125,7 @@ def seeded(seed: int) -> torch.Generator:
         seed: what torch takes: 64 bits, with or without a sign.
 
     Raises:
-        InputError: it is no whole number, or needs more bits.
+        InputError: it is not a whole number, or needs more bits.
 
     Example:
         >>> torch.equal(torch.rand(2, generator=seeded(7)), torch.rand(2, generator=seeded(7)))
@@ -150,10 +150,10 @@ def reseed(device: torch.device, seed: int) -> None:
 
 @contextmanager
 def forked_rng(*devices: torch.device) -> Iterator[None]:
-    """Inside the block torch's default generators may be used at will; afterwards they are as before.
+    """Inside the block torch's default generators may be used freely; afterwards they are as before.
 
     Args:
-        devices: those in use beside the CPU, which always counts.
+        devices: those in use besides the CPU, which always counts.
 
     Example:
         >>> before = torch.get_rng_state()
@@ -192,7 +192,7 @@ def part_of_batch(first: int, count: int, total: int) -> Iterator[None]:
 
 
 def batch_part() -> tuple[int, int, int] | None:
-    """First sample, samples and total of the part that `part_of_batch` has named; None outside of it.
+    """First sample, samples and total of the part that `part_of_batch` has named; None outside one.
 
     Example:
         >>> batch_part() is None

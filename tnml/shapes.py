@@ -29,7 +29,7 @@ def check_cores(
     `same_physical` also the physical dimension.
 
     Raises:
-        InputError: says which core breaks the rule, what was expected and what came.
+        InputError: says which core breaks the rule, what was expected and what was given.
 
     Example:
         >>> import torch

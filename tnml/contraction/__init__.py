@@ -1,4 +1,4 @@
-"""Contraction of tensor networks in which a batch takes part."""
+"""Contraction of tensor networks together with a batch of samples."""
 
 from tnml.contraction.chain.operator import ENGINES, ChainValue, chain, chain_flat
 from tnml.contraction.chain.shape import ChainShape

@@ -19,7 +19,7 @@ OPTIMIZERS = (
     *("random-greedy", "random-greedy-128", "branch-all", "branch-2", "branch-1"),
 )
 EXHAUSTIVE = 20  # operands up to which the path of least memory is searched exhaustively (below a second)
-TORCH_INDICES = 52  # torch.einsum knows no more different indices in one call
+TORCH_INDICES = 52  # torch.einsum takes no more distinct indices in one call
 
 
 class Step(NamedTuple):
@@ -90,7 +90,7 @@ def einsum(
 def find_path(
     expression: str, shapes: tuple[tuple[int, ...], ...], memory_limit: int | None, optimize: str
 ) -> Path:
-    """The steps that contract operands of these shapes; kept, so equal questions are answered at once.
+    """The steps that contract operands of these shapes; cached, so repeated questions are answered at once.
 
     Raises:
         InputError: as `einsum`.

@@ -1,4 +1,4 @@
-"""Which of torch's transformations are at work on a call, and gradients that all of them can follow."""
+"""Which of torch's transformations are active in a call, and gradients that all of them can follow."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from tnml.torch_private import batched_by_autograd, forward_mode_at_work, functi
 
 
 def transformed(*tensors: Tensor) -> bool:
-    """Whether torch.func or forward-mode differentiation is at work, which hand-written adjoints do not know.
+    """Whether torch.func or forward-mode differentiation is active: hand-written adjoints support neither.
 
     Example:
         >>> transformed(torch.ones(1)), torch.func.vmap(lambda x: x * transformed(x))(torch.ones(1))
@@ -29,10 +29,10 @@ def differentiable_gradients(
     """The gradients of a function of plain torch calls, so that they can be differentiated again.
 
     Args:
-        function: of all the inputs.
-        inputs: where.
-        wanted: which of the gradients; the others are None.
-        gradient: of the function's value, of its shape.
+        function: takes all the inputs.
+        inputs: where the gradients are taken.
+        wanted: which gradients to compute; the others are None.
+        gradient: that of the function's value, in its shape.
 
     Example:
         >>> x, y = torch.ones(2), torch.tensor([3.0, 4.0], requires_grad=True)

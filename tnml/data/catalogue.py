@@ -61,8 +61,8 @@ def load(
     Args:
         name: "digits" (comes with scikit-learn; a fixed stratified quarter is the test part), "mnist" or
             "fashion-mnist" (looked for in `$TNML_DATA/<name>`, then in the user's cache, else downloaded),
-            a folder with IDX files (see `from_idx`) or a .npz file (see `from_npz`). A known name goes
-            before a folder of that name: write `./mnist` for the folder.
+            a folder with IDX files (see `from_idx`) or a .npz file (see `from_npz`). A known name takes
+            precedence over a folder of that name: write `./mnist` for the folder.
         split: "train", "test" or "all".
         pool: mean over pool x pool blocks of pixels: `pool=2` takes 28 x 28 to 14 x 14.
         resize: (height, width) to interpolate to, after pooling; see `resize_images`.
@@ -114,7 +114,7 @@ def _read(
     cache: str | os.PathLike[str] | None,
     download: bool,
 ) -> Dataset:
-    """Finds out what `name` means and reads it."""
+    """Resolves what `name` refers to and reads it."""
     if name == "digits" or (isinstance(name, str) and name in SHIPPED):
         if scale != "auto":
             raise InputError(f"{name} is already in [0, 1]; leave scale at 'auto', got {scale!r}")

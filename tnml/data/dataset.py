@@ -117,7 +117,7 @@ def from_arrays(
         provenance: where the arrays come from; the scaling is added to it.
 
     Raises:
-        InputError: nothing there, ragged rows, objects, NaN or infinity, values that need scaling,
+        InputError: no data, ragged rows, objects, NaN or infinity, values that need scaling,
             or lengths and shapes that do not fit.
 
     Example:
@@ -142,7 +142,7 @@ def from_arrays(
 
 
 def from_parts(parts: Mapping[str, Part], split: str, *, name: str, scale: Scale, provenance: str) -> Dataset:
-    """One split of a set that comes in a train and a test part; "all" joins the parts there are.
+    """One split of a set that comes in a train and a test part; "all" joins the parts that exist.
 
     With `scale="minmax"` the range is that of the train part, and test values outside it are clipped.
 
@@ -264,6 +264,6 @@ def _scaled(values: npt.NDArray[Any], scale: Scale, name: str) -> tuple[npt.NDAr
         )
     if scale == "auto":
         return values.astype(np.float32), ""
-    # float64 keeps whole numbers exact; the clip removes a last rounding above 1
+    # float64 keeps whole numbers exact; the clip removes a final rounding above 1
     scaled = np.clip((values.astype(np.float64) - low) / (high - low), 0.0, 1.0)
     return scaled.astype(np.float32), f"values {low:g}..{high:g} scaled to 0..1"

@@ -69,7 +69,7 @@ def fetch(
 ) -> Path:
     """The folder with all files of a shipped set, downloaded into the cache where they are missing.
 
-    A download is checked by size and sha256 and appears under its name only when whole. A mirror that
+    A download is checked by size and sha256 and appears under its name only when complete. A mirror that
     fails or sends wrong bytes is followed by the next. A set complete under `$TNML_DATA` is left alone.
 
     Args:
@@ -178,4 +178,4 @@ class _WrongBytesError(Exception):
 
 
 def _silent(line: str) -> None:
-    """Takes a line and says nothing."""
+    """Takes a line and discards it."""

@@ -197,13 +197,13 @@ def tanh_network(
     """A random network of one hidden layer, scaled to unit variance over a fixed sample.
 
     Weights are normal with variance gain² / n_sites, biases and output weights standard normal. Mean and
-    variance are those of 131,072 fixed samples, no closed form: the true variance is 1 within about half a
+    variance are those of 131,072 fixed samples, not a closed form: the true variance is 1 within about half a
     percent. No matrix product state is known that computes it.
 
     Args:
         n_sites: inputs of one sample.
         width: hidden units.
-        gain: of the weights; a larger one bends more.
+        gain: of the weights; the larger, the less linear the function.
         inputs: as in `mps_teacher`.
         outputs: number of outputs.
         levels: of "one-hot" and "markov"; None takes 2.

@@ -15,7 +15,7 @@ from tnml.data import random_table
 from tnml.errors import choose
 from tnml.features import FeatureMap
 
-SPREAD = 12**-0.5  # standard deviation of the uniform distribution on [0, 1]; the normal inputs have it, too
+SPREAD = 12**-0.5  # standard deviation of the uniform distribution on [0, 1]; normal inputs have it as well
 
 _NODES = 24  # of a Gauss rule on each piece
 _REACH = 12  # standard deviations of the normal distribution that the pieces cover
@@ -50,7 +50,7 @@ class Inputs:
             spaced levels from 0 to 1 equally likely) or "markov" (a chain along the sites over these levels).
         levels: for "one-hot" and "markov".
         correlation: of neighbouring sites for "markov": with this probability a site repeats the one before,
-            else it is drawn anew.
+            else a fresh one is drawn.
 
     Raises:
         InputError: unknown name, or a value out of range.

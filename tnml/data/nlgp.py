@@ -41,7 +41,7 @@ def nlgp(
 ) -> Float64[Tensor, "n s"]:
     """Samples erf(gain z / √2) / √gamma of a Gaussian field z whose correlation length is `xi` sites.
 
-    The covariance of z is exp(-|i-j|² / xi²) + 0.001 on the diagonal, |i-j| going round where `periodic`; in
+    The covariance of z is exp(-|i-j|² / xi²) + 0.001 on the diagonal, |i-j| wrapping where `periodic`; in
     more dimensions it is the Kronecker product. Negative eigenvalues, which the periodic one has for large
     xi, are set to 0. gamma = (2/π) asin(gain² / (1 + gain²)) makes the variance 1 but for these two changes
     of the diagonal. The values lie in ±1/√gamma, not in [0, 1]. A sample depends on the seed and its index

@@ -54,7 +54,7 @@ def symmetric(classes: int, rho: float, exclude_true: bool = True) -> Float64[Te
     Args:
         classes: number of classes, at least 2.
         rho: probability of a replacement.
-        exclude_true: whether the new label is another one for certain. False draws from all classes, so the
+        exclude_true: whether the new label always differs from the old. False draws from all classes, so the
             rate of wrong labels is rho (1 - 1 / classes).
 
     Returns:
@@ -133,10 +133,10 @@ def corrupt(y: Int64[Tensor, " n"], T: Float64[Tensor, "c c"], *, seed: int, fir
         y: labels 0 to c - 1.
         T: transition matrix, see `symmetric`.
         seed: not negative.
-        first: index of the first sample, for processes that take a part each.
+        first: index of the first sample, for processes that each take a part.
 
     Raises:
-        InputError: a label is out of range or no whole number, or `T` is no matrix of probabilities.
+        InputError: a label is out of range or not a whole number, or `T` is not a matrix of probabilities.
 
     Example:
         >>> y = torch.zeros(1000, dtype=torch.int64)
@@ -157,7 +157,7 @@ def corrupt(y: Int64[Tensor, " n"], T: Float64[Tensor, "c c"], *, seed: int, fir
 
 
 class LabelResampler:
-    """Replaces every label by a uniformly random one with probability `p`, anew at every step.
+    """Replaces every label by a uniformly random one with probability `p`, with fresh draws at every step.
 
     Unlike with `corrupt` there is no fixed wrong label to be learned. The true class is among those drawn.
     The draw depends on the seed and the step only, so a resumed run repeats it.

@@ -1,4 +1,4 @@
-"""The data sets tnml knows by name: their files, sums, mirrors and origin."""
+"""The data sets tnml knows by name: their files, checksums, mirrors and origin."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class ShippedSet:
         counts: number of samples of each part.
         image_shape: (height, width).
         origin: authors and publication.
-        licence: as its authors or custom state it.
+        licence: as stated by its authors or by convention.
 
     Example:
         >>> SHIPPED["fashion-mnist"].counts

@@ -120,7 +120,7 @@ def regression(target: Target, n: int, *, noise: float = 0.0, seed: int, first: 
         n: samples.
         noise: standard deviation of what is added; targets have unit variance unless they say otherwise.
         seed: of inputs and noise; take another one for test samples.
-        first: index of the first sample, for processes that draw a part each.
+        first: index of the first sample, for processes that each draw a part.
 
     Raises:
         InputError: the noise is negative or not finite, or a count is negative.

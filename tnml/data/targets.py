@@ -108,7 +108,7 @@ class Target:
         """The target's values `[n]`, or `[n, outputs]` where there are several, in float64.
 
         Raises:
-            InputError: `x` is no float tensor of shape `[n, n_sites]`.
+            InputError: `x` is not a float tensor of shape `[n, n_sites]`.
         """
         if x.dim() != 2 or x.shape[1] != self.n_sites or not x.is_floating_point():
             raise InputError(
@@ -121,7 +121,7 @@ class Target:
     def draw(self, n: int, *, seed: int, first: int = 0) -> Float64[Tensor, "n s"]:
         """Inputs `[n, n_sites]`: samples `first` to `first + n - 1` of those that the seed gives.
 
-        Each sample depends on the seed and its index only: processes that draw a part each get what one
+        Each sample depends on the seed and its index only: processes that each draw a part get what one
         process draws. The seed of the target plays no part.
 
         Args:
@@ -154,8 +154,8 @@ class Target:
         `MPSLayer.from_state(t.state(), **t.layer_settings())` is the layer that has nothing left to learn.
 
         Args:
-            minus: a number taken off every output, as for the boundary of a classification. It may cost one
-                more bond index.
+            minus: a number subtracted from every output, as for the boundary of a classification. It may cost
+                one more bond index.
 
         Raises:
             InputError: no state is known for this target, or its features cannot make a constant.
@@ -182,7 +182,7 @@ class Target:
         return (state - MatrixProductState.product(vectors)).truncate().state
 
     def layer_settings(self) -> dict[str, Any]:
-        """What `MPSLayer` needs beside the state to compute the target: its features and site order.
+        """What `MPSLayer` needs besides the state to compute the target: its features and site order.
 
         Raises:
             InputError: no matrix product state is known for this target.

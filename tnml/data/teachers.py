@@ -69,7 +69,7 @@ def permuted_teacher(
     """The teacher of `mps_teacher` whose chain visits the inputs in a random order.
 
     The layer that knows the order (`Target.order`) needs `bond_dim`; a layer that takes the inputs as they
-    come needs `Target.bond_dim`, mostly the largest that the number of sites allows.
+    come needs `Target.bond_dim`, usually the largest that the number of sites allows.
 
     Args:
         n_sites: length of the chain.
@@ -107,7 +107,7 @@ def parity(
     """The product over `sites` of the sign of x - 1/2, which is 1 or -1; x = 1/2 counts as -1.
 
     With "one-hot" features of two components it is a product state, of bond dimension 1. A layer that starts
-    near the identity does not see it in a few samples. It is not scaled.
+    near the identity does not discover it from a few samples. It is not scaled.
 
     Args:
         n_sites: inputs of one sample.

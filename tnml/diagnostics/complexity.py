@@ -33,9 +33,9 @@ def geometric_complexity(
 ) -> Tensor:
     """The mean over the inputs of |df/dx|², the squared Frobenius norm of the Jacobian of the outputs.
 
-    The outputs are taken as the model gives them, before any softmax. The derivative is by `x` as handed in:
+    The outputs are taken as the model gives them, before any softmax. The derivative is with respect to `x`:
     for a tensor network layer by the inputs where x is `[b, n]`, by the features where it is `[b, n, d]`. The
-    model is in eval mode and left as it was; samples must not see each other there, as they do not in batch
+    model is in eval mode and left as it was; samples must not affect each other there: they do not in batch
     normalisation with running statistics. Compare models of one data set and one training length only.
 
     Args:
@@ -134,7 +134,7 @@ def mps_geometric_complexity(
         float64 without axes; infinite where it exceeds the largest double.
 
     Raises:
-        InputError: the moments do not fit the sites, or the layer is no chain.
+        InputError: the moments do not fit the sites, or the layer is not a chain.
 
     Cost: O(n d chi^3 + n d^2 chi^2), in double precision.
 
@@ -176,7 +176,7 @@ def _chain(layer: TensorNetworkLayer) -> tuple[Tensor, MatrixProductState]:
     """Site order and state of a layer.
 
     Raises:
-        InputError: it is no chain.
+        InputError: it is not a chain.
     """
     if not isinstance(layer, Chain):
         raise InputError(

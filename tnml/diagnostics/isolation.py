@@ -12,9 +12,9 @@ from tnml.torch_private import put_buffer
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Inside, the model is in eval mode; afterwards nothing shows that somebody looked.
+    """Inside, the model is in eval mode; afterwards no trace of this remains.
 
-    What comes back as it was: the train flag of every submodule, the values of all buffers, and torch's
+    Restored afterwards: the train flag of every submodule, the values of all buffers, and torch's
     default generators. Parameters and their `.grad` are up to the caller: take gradients with
     `torch.autograd.grad`.
 

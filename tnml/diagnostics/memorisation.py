@@ -1,4 +1,4 @@
-"""How much of the label noise a classifier has learned by heart."""
+"""How much of the label noise a classifier has memorised."""
 
 import math
 
@@ -19,10 +19,10 @@ def memorised(
     *,
     batch_size: int = 1000,
 ) -> float:
-    """The fraction of the flipped samples that the model gives their noisy label.
+    """The fraction of the flipped samples for which the model predicts the noisy label.
 
     With two classes it is one minus the accuracy on the clean labels of those samples, so a model that has
-    memorised nothing stands at its error rate, not at 0.
+    memorised nothing scores its error rate, not 0.
 
     Args:
         model: `[b, ...]` to logits `[b, c]`; it is left as it was.
@@ -35,7 +35,7 @@ def memorised(
         The fraction; NaN where nothing is flipped.
 
     Raises:
-        InputError: the numbers of samples differ, or a shape or dtype is another one.
+        InputError: the numbers of samples differ, or a shape or dtype is not the expected one.
 
     Example:
         >>> x, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]]), torch.tensor([0, 1, 1])

@@ -64,7 +64,7 @@ def gauge_free_parameters(model: nn.Module | MatrixProductState) -> int:
 
     is the dimension of the set of tensors with these bonds. A label core counts with its c as d. Bonds that
     are wider than what the cores on one side can span are taken as wide as those. Parameters of layers that
-    are no chains count in full.
+    are not chains count in full.
 
     Args:
         model: a module (an `MPSLayer`, tensor-train layers, anything that holds them), or a state.

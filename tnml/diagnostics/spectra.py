@@ -1,4 +1,4 @@
-"""Everything of a model that has a spectrum: weight matrices, cores, and the Schmidt values of bonds."""
+"""Everything in a model that has a spectrum: weight matrices, cores, and the Schmidt values of bonds."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Schmidt:
         values: the Schmidt values of every cut (of a chain: its inner bonds), descending, their squares
             adding up to 1.
         entropies: `[bonds]` von Neumann entropies in nats.
-        effective_bond_dims: `[bonds]` exp(entropy): as many equal Schmidt values would be as entangled.
+        effective_bond_dims: `[bonds]` exp(entropy): that many equal Schmidt values would be as entangled.
         log_norm: logarithm of the 2-norm of the weight tensor.
 
     Example:

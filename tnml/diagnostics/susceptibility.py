@@ -30,12 +30,12 @@ class Susceptibility:
 
     Phi is the loss on a batch of inputs with labels drawn at random, and w~ the weights after one step of the
     optimiser on that batch. A low zeta says that the model resists memorising. The step is made by copies of
-    model and optimiser (momenta included), in train mode, so training goes on as if nobody had asked; the
+    model and optimiser (momenta included), in train mode, so training continues undisturbed; the
     learning rate is what it is at the time of the call. Dropout draws the same masks before and after the
     step. Compare models of one data set, optimiser and epoch only.
 
     Args:
-        x_unlabelled: `[n, ...]` inputs, best outside of the training set.
+        x_unlabelled: `[n, ...]` inputs, best from outside the training set.
         classes: number of classes; the labels are 0 to classes - 1.
         batch_size: samples of a batch; all of them where there are fewer.
         seed: of batches and labels. Call t draws from (seed, t) alone.
@@ -124,7 +124,7 @@ class Susceptibility:
     def on_epoch_end(
         self, model: nn.Module, optimizer: OptimizerOrMaker | None, epoch: int
     ) -> dict[str, float]:
-        """The same with the cross-entropy; `epoch` is not read."""
+        """The same with the cross-entropy; `epoch` is ignored."""
         del epoch
         return self(model, optimizer)
 
@@ -133,7 +133,7 @@ class Susceptibility:
         return {"phi": self.phi}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores what `state_dict` returned."""
         self.phi = [float(value) for value in state["phi"]]
 
     def batch(self, call: int) -> tuple[Tensor, Tensor, int]:
@@ -151,7 +151,7 @@ class Susceptibility:
         """The mean of all phi so far.
 
         Raises:
-            InputError: nothing was measured yet.
+            InputError: nothing has been measured yet.
         """
         if not self.phi:
             raise InputError("zeta is the mean of what was measured, and nothing was; call the object first")

@@ -1,4 +1,4 @@
-"""Spectra and norms along a training, a row per epoch."""
+"""Spectra and norms over the course of training, a row per epoch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -43,8 +43,8 @@ class Tracker:
 
         Args:
             model: with tensor network layers.
-            optimizer: not read; callbacks get it.
-            row: of the history, whose "epoch" or "sweep" is taken down; None counts the calls.
+            optimizer: ignored; every callback is given it.
+            row: of the history, whose "epoch" or "sweep" is recorded; None counts the calls.
 
         Cost: n d chi^3 for every chain.
 
@@ -60,11 +60,11 @@ class Tracker:
         return {"history": self.history, "first": self._first}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores what `state_dict` returned."""
         self.history, self._first = list(state["history"]), dict(state["first"])
 
     def on_epoch_end(self, model: nn.Module, optimizer: object, epoch: int) -> dict[str, float]:
-        """The same for an epoch counted by the caller; `optimizer` is not read."""
+        """The same for an epoch counted by the caller; `optimizer` is ignored."""
         del optimizer
         layers = networks_in(model)
         if not layers:

@@ -13,7 +13,7 @@
 
 The identity path: with weights w such that sum_d w_d phi_d(x) = 1 for every x, the cores A[d] = w_d * 1 carry
 their input through any number of sites unchanged, whatever the pixels are, and a chain that starts there is
-healthy at any length. (cos, sin) has no such weights. The remedy for maps without: let the layer measure the
+healthy at any length. (cos, sin) has no such weights. The remedy for such maps: let the layer measure the
 data and rescale its cores once, `MPSLayer.rescale_(x)`; or take the trigonometric map with an odd `dim`,
 where cos² + sin² = 1 provides them.
 

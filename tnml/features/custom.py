@@ -1,4 +1,4 @@
-"""A feature map of the user's own function: tried out once, then held to what it showed."""
+"""A feature map of the user's own function: tried out once, then held to what the trial showed."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -117,7 +117,7 @@ def _trial(function: Callable[[Tensor], Tensor], label: str) -> Tensor:
 
 
 def _identity_weights(features: Tensor) -> tuple[float, ...] | None:
-    """Weights with which the components add up to 1 at every value tried, by least squares; None without."""
+    """Weights with which the components add up to 1 at every value tried, by least squares; None if none."""
     dim = features.shape[-1]
     if features.is_complex() or dim > _LARGEST_FIT:
         return None

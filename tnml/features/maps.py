@@ -1,4 +1,4 @@
-"""What a feature map is: a record of a function and of what a chain has to know about it."""
+"""What a feature map is: a record of a function and of what a chain needs to know about it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ NORMALISATIONS = ("sum", "norm", "orthonormal", "none")
 
 @dataclass(frozen=True, eq=False)
 class FeatureMap:
-    """A local feature map and what a chain has to know about it; `fmap(x)` gives the features of `x`.
+    """A local feature map and what a chain needs to know about it; `fmap(x)` gives the features of `x`.
 
     Attributes:
         name: the name `feature_map` knows it by, or "callable".

@@ -14,7 +14,7 @@ from tnml.loop.results import Row
 def called(
     callbacks: Sequence[Callback], module: nn.Module, optimizer: torch.optim.Optimizer | None, row: Row
 ) -> Row:
-    """The numbers that callbacks give for an epoch; each sees the row with those of the ones before it.
+    """The numbers that callbacks give for an epoch; each sees the row with the numbers of those before it.
 
     Args:
         callbacks: in their order.
@@ -23,8 +23,8 @@ def called(
         row: of the epoch so far; a callback gets a copy.
 
     Raises:
-        InputError: a callback gives something else than numbers by name, or the name of a number that is
-            there already.
+        InputError: a callback returns something other than numbers by name, or the name of a number that is
+            already there.
 
     Example:
         >>> twice = lambda module, optimizer, row: {"twice": 2 * row["loss"]}
@@ -61,13 +61,13 @@ def callback_states(callbacks: Sequence[Callback]) -> list[dict[str, Any] | None
 
 
 def restore_callbacks(callbacks: Sequence[Callback], states: Sequence[Mapping[str, Any] | None]) -> None:
-    """Gives the callbacks back what they remembered, where there are as many as there were.
+    """Restores what the callbacks remembered, provided there are as many as there were.
 
     Example:
         >>> restore_callbacks([], [])
     """
     if len(callbacks) != len(states):
-        return  # others than before: they start from here
+        return  # different callbacks: they start from here
     for callback, state in zip(callbacks, states, strict=True):
         if state is not None and isinstance(callback, StatefulCallback):
             callback.load_state_dict(state)

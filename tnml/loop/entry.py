@@ -38,7 +38,7 @@ def run(
     processes give what one gives, to rounding; they start from rank 0's weights. The dropouts of `MPSLayer`
     draw as in one process; other random layers draw the same in every process, for its own samples. torch's
     default generators are seeded from (seed, epoch, step) before every step, alike in all processes, and
-    put back as they were at the end. A loop step adds about 0.1 ms to forward, backward and optimiser.
+    restored at the end. A loop step adds about 0.1 ms to forward, backward and optimiser.
 
     With `run_dir` the run can be continued after Ctrl-C or a crash at any moment and ends in the same
     weights to the last bit on the CPU. The folder gets `checkpoint.pt` and `metrics.csv`.
@@ -62,7 +62,7 @@ def run(
             them. One with `state_dict` and `load_state_dict` keeps its memory when the run is resumed.
 
     Raises:
-        InputError: `run_dir` holds another run, or one with other options; the device is not there.
+        InputError: `run_dir` holds another run, or one with other options; the device is not available.
         TrainingDiverged: the loss became NaN or infinite.
         TrainingInterrupted: after Ctrl-C, once the checkpoint is written.
 
@@ -82,7 +82,7 @@ def run(
     if options.tensorboard and folder is None:
         raise InputError("tensorboard=True needs run_dir, the folder the event files go to")
     joined = started_outside()
-    if not joined:  # the processes of a group must all have looked before one of them writes
+    if not joined:  # the processes of a group must all have checked before one of them writes
         check_folder(folder, resume)
     _convert(module, options)
     job = Job(
@@ -112,7 +112,7 @@ def _joined(job: Job, request: StopRequest) -> LoopResult:
 
 
 def _convert(module: nn.Module, options: LoopOptions) -> None:
-    """Brings the module to the precision asked for."""
+    """Converts the module to the precision asked for."""
     if options.precision not in ("32", "64"):
         return
     if any(p.is_complex() for p in module.parameters()):

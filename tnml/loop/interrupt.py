@@ -43,7 +43,7 @@ class StopRequest:
         self._first = time.monotonic() if self._first is None else self._first
 
     def made(self) -> bool:
-        """Whether somebody asked the loop to stop."""
+        """Whether the loop has been asked to stop."""
         if self._stop_file is not None and (self._stop_file.exists() or os.getppid() != self._parent):
             self.request()
         return self._first is not None

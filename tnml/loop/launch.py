@@ -39,7 +39,7 @@ def launch(function: Callable[..., Any], argument: object, count: int) -> Any:
     Raises:
         InputError: `argument` cannot be pickled, or the main script starts processes while it is imported.
         BaseException: whatever the first failing process raised.
-        RuntimeError: a process died without a word (it was killed, or ran out of memory).
+        RuntimeError: a process died without raising an error (it was killed, or ran out of memory).
     """
     _check_main_guard()
     with (
@@ -118,9 +118,9 @@ def _worker(rank: int, folder: str, count: int, port: int, threads: int, parent:
 
 
 def _follow(parent: int) -> None:
-    """Ends this process some seconds after its parent, also where it waits for a partner that never started.
+    """Ends this process some seconds after its parent, even where it waits for a partner that never started.
 
-    A run that goes on stops by itself between two steps, and has these seconds to save.
+    A run in progress stops by itself between two steps, and has these seconds to save.
     """
     while os.getppid() == parent:
         time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""Keeps the notes of libraries off the user's terminal."""
+"""Keeps the log messages of libraries off the user's terminal."""
 
 import logging
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet(*loggers: str, level: int = logging.ERROR) -> Iterator[None]:
-    """Inside the block the named loggers pass on errors only, or what is of another level and above.
+    """Inside the block the named loggers pass on errors only, or messages of another level and above.
 
     Example:
         >>> with quiet("lightning_fabric"):

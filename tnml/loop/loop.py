@@ -1,4 +1,4 @@
-"""One run in one process: epochs, checkpoints, early stopping, interruption; `loop.run` is the door."""
+"""One run in one process: epochs, checkpoints, early stopping, interruption; `loop.run` starts it."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -26,12 +26,12 @@ from tnml.randomness import forked_rng
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.csv"
-_LOSS_EVERY = 50  # steps between looks at the loss: on a GPU a look waits for the device
+_LOSS_EVERY = 50  # steps between checks of the loss: on a GPU a check waits for the device
 _AGREE_EVERY = 10  # steps between messages about stopping and saving, with several processes
 
 
 def check_folder(folder: Path | None, resume: bool) -> None:
-    """Raises unless a run can start, or resume, in `folder`; None is a run without one.
+    """Raises unless a run can start, or resume, in `folder`; None means a run without one.
 
     Raises:
         InputError: it is a file, it holds another run, or there is no run to resume.
@@ -158,7 +158,7 @@ class Loop:
         if folder is not None:
             if self.job.resume and (folder / CHECKPOINT).exists():
                 self._restore(checkpoint.load(folder / CHECKPOINT))
-            self.group.wait()  # nobody writes before everybody has read
+            self.group.wait()  # no process writes before all have read
             if self._is_main:
                 remove_leftovers(folder)
             self._save()
@@ -271,7 +271,7 @@ class Loop:
             copy_into(parameters, live)
 
     def _evaluate(self, row: Row) -> Row:
-        """What the held-out part and the callbacks say, measured by rank 0."""
+        """What is measured on the held-out part and by the callbacks, on rank 0."""
         job = self.job
         if job.evaluate is None and not job.callbacks:
             return {}
@@ -292,7 +292,7 @@ class Loop:
             self.stepper.use_average()
 
     def _tick(self) -> None:
-        """Books the time since the last call."""
+        """Adds the time since the last call to the run's total."""
         now = time.monotonic()
         self.seconds += now - self._clock
         self.epoch_seconds += now - self._clock

@@ -41,7 +41,7 @@ def make_optimizer(parameters: Sequence[Tensor], options: LoopOptions) -> torch.
 
 
 def clip_gradients(parameters: Iterable[Tensor], longest: float) -> Tensor:
-    """Shortens the gradient over all parameters to 2-norm `longest` where it is longer; gives its norm.
+    """Shortens the gradient over all parameters to 2-norm `longest` where it is longer; returns its norm.
 
     Stays on the device: no value is read.
 
@@ -60,7 +60,7 @@ class WeightAverage:
     """An exponential moving average of parameters, updated after every step.
 
     With w_t the weights after step t = 1, 2, ... and a_0 = w_0 it holds a_t = d_t a_{t-1} + (1 - d_t) w_t,
-    d_t = min(decay, (1 + t) / (10 + t)): the start is forgotten quickly and short runs gain, too.
+    d_t = min(decay, (1 + t) / (10 + t)): the start is forgotten quickly and short runs benefit, too.
 
     Args:
         parameters: the live parameters; they are read, never changed.
@@ -92,7 +92,7 @@ class WeightAverage:
         return {"values": self.values, "steps": self.steps}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes over what `state` gave."""
+        """Restores what `state` returned."""
         copy_into(self.values, state["values"])
         self.steps = int(state["steps"])
 

@@ -1,4 +1,4 @@
-"""Everything that can be chosen about one optimisation, checked once when it is written down."""
+"""Everything that can be chosen about one optimisation, checked once, when the options are made."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -25,8 +25,8 @@ _NAMED = {
 _FREE = frozenset({"device", "devices", "checkpoint_every", "checkpoint_seconds", "tensorboard"})
 
 IDENTITY = "identity"
-"""Where an identity keeps its version: 2 compares every module and buffer, none is that of tnml 0.1."""
-_SINCE_2 = ("module", "buffer ", IDENTITY)  # how the entries begin that version 2 brought
+"""Where an identity keeps its version: 2 compares every module and buffer, a missing one means tnml 0.1."""
+_SINCE_2 = ("module", "buffer ", IDENTITY)  # prefix of the entries that version 2 added
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class LoopOptions:
             "constant", or "step" (times `decay_factor` after every `decay_every` epochs).
         warmup: fraction of all steps that "one-cycle" spends rising.
         decay_every: epochs between the drops of "step".
-        decay_factor: what "step" multiplies with.
+        decay_factor: what "step" multiplies by.
         clip_norm: longest gradient (2-norm over all parameters); None clips nothing.
         average: "ema" keeps an exponential moving average of the weights; it is what gets evaluated and
             what the module holds at the end. "none" keeps none.
@@ -135,7 +135,7 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], free: Collecti
 
     Where it runs and how often it writes may change. `epochs` may change where the learning rate does not
     depend on it: under the schedules "constant" and "step". Where the stored record is an identity of an
-    earlier version, what that did not keep is not compared.
+    earlier version, what it did not keep is not compared.
 
     Args:
         saved: the record in the checkpoint.

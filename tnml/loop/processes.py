@@ -1,11 +1,11 @@
-"""One run in several processes: who is there, who takes which samples, and how they stay equal.
+"""One run in several processes: which there are, which samples each takes, and how they stay equal.
 
 Fabric gives the device, the precision and the process group. The gradients are summed here and not by
 `DistributedDataParallel`, which forbids `torch.autograd.grad` inside a loss and several forward passes per
 step (losses of differential equations do both) and weighs all processes alike even where one has fewer
 samples.
 
-There are two ways to several processes. Under `torchrun` every process is there already and joins its
+There are two ways to run several processes. Under `torchrun` every process exists already and joins its
 group. In any other program `launch` starts them with the "spawn" method: it works from a command, a library
 call and a test run alike, and needs neither a re-run of the user's script nor a fork of a process whose
 threads are already running.
@@ -65,7 +65,7 @@ def device_of(name: str) -> torch.device:
     """The device that the option `device` means here; its index is 0 where none is given.
 
     Raises:
-        InputError: CUDA is asked for and there is none, or not that many devices.
+        InputError: CUDA is asked for and not available, or there are not that many devices.
 
     Example:
         >>> device_of("cpu")
@@ -88,10 +88,10 @@ def open_fabric(options: LoopOptions, joined: bool) -> Fabric:
 
     Args:
         options: device, devices and precision are read.
-        joined: whether this process is one of a group whose place stands in the environment.
+        joined: whether this process is one of a group, its place given by the environment.
 
     Raises:
-        InputError: the device or that many devices are not there.
+        InputError: the device is not available, or not that many of them.
     """
     device = device_of(options.device)
     precision = _PRECISIONS[options.precision]
@@ -158,7 +158,7 @@ class Group:
 
     @contextmanager
     def within(self, count: int, total: int) -> Iterator[None]:
-        """Inside, random layers that know of parts drop what one process with all `total` samples would."""
+        """Inside, random layers that support parts drop what one process with all `total` samples would."""
         if self.size == 1 or count == 0:
             yield
             return
@@ -178,7 +178,7 @@ class Group:
             tensor.detach().copy_(sent)
 
     def check_same(self, facts: Mapping[str, object]) -> None:
-        """Raises in every process where a fact of any process is not that of rank 0.
+        """Raises in every process where a fact of any process differs from that of rank 0.
 
         Raises:
             InputError: they differ; the text of the process concerned names what.
@@ -225,6 +225,6 @@ class Group:
         return value if self.size == 1 else self._fabric.broadcast(value)
 
     def wait(self) -> None:
-        """Returns when every process has come here."""
+        """Returns when every process has reached this call."""
         if self.size > 1:
             self._fabric.barrier()

@@ -10,18 +10,18 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from tnml.loop.protocols import StepView
 from tnml.loop.results import Row
 
-_REFRESH = 0.2  # seconds between two drawings; each reads the loss from the device
+_REFRESH = 0.2  # seconds between two redraws; each reads the loss from the device
 
 
 class ProgressReporter:
     r"""Shows epoch, loss, accuracy, samples per second and time to go. Pass it as `progress=` or `reporter=`.
 
     On a terminal it redraws one live line, at most five times a second; elsewhere (a pipe, a log file) it
-    writes one line after each epoch. It costs about 1 us per step. Training by sweeps tells of each bond as
-    a step and of each sweep as an epoch; what the bonds report takes the place of the samples per second.
+    writes one line after each epoch. It costs about 1 us per step. Training by sweeps reports each bond as
+    a step and each sweep as an epoch; the numbers of the bonds take the place of the samples per second.
 
     Args:
-        file: where to; None is the standard output of the process that trains.
+        file: where to write; None is the standard output of the process that trains.
         unit: what a row of the history stands for, and its key in the row: "epoch" or "sweep".
 
     Example:
@@ -42,7 +42,7 @@ class ProgressReporter:
         self._drawn = 0.0
 
     def start(self) -> None:
-        """Looks whether this is a terminal and gets ready."""
+        """Checks whether this is a terminal and gets ready."""
         console = Console(file=self._file or sys.stdout)
         self._drawn, self._task = 0.0, None
         if console.is_terminal:
@@ -57,7 +57,7 @@ class ProgressReporter:
             self._live.start()
 
     def step(self, view: StepView) -> None:
-        """Redraws the live line when it is time to."""
+        """Redraws the live line when it is due."""
         if self._live is None:
             return
         now = time.monotonic()
@@ -85,7 +85,7 @@ class ProgressReporter:
             self._draw(epoch, epochs, total * epoch / epochs, total, row)
 
     def stop(self) -> None:
-        """Leaves the last state on the screen and gives the terminal back."""
+        """Leaves the last state on the screen and releases the terminal."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -108,7 +108,7 @@ class ProgressReporter:
 
 
 def _number(value: float) -> str:
-    """Whole numbers as they are, others with four decimals, or two digits where these would say nothing.
+    """Whole numbers as they are, others with four decimals, or two digits where these would show nothing.
 
     Example:
         >>> _number(12), _number(0.25), _number(3.14159e-7), _number(0.0)

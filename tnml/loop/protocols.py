@@ -27,7 +27,7 @@ class Batch:
         x: `[b, ...]` inputs.
         y: `[b]` labels or `[b, c]` targets.
         index: `[b]` which samples these are, as rows of the training data.
-        weight: `[b]` how much each counts, of mean 1 over the training data; None: all alike.
+        weight: `[b]` how much each counts, of mean 1 over the training data; None: all count alike.
         epoch: from 0.
         step: within the epoch, from 0.
 
@@ -83,13 +83,13 @@ class DeviceBatches(Protocol):
 
 @runtime_checkable
 class StatefulCallback(Protocol):
-    """A callback that remembers: what it gives is kept in checkpoints, and comes back on resuming."""
+    """A callback with memory, which is kept in checkpoints and restored on resuming."""
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers, texts, lists and dictionaries."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Restores what `state_dict` returned."""
 
 
 @dataclass
@@ -131,12 +131,12 @@ class Reporter(Protocol):
         """Called after every epoch with its row of the history and the number of epochs."""
 
     def stop(self) -> None:
-        """Called once at the end, also after an error."""
+        """Called once at the end, even after an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run, in a form that another process can be given. The fields are the arguments of `run`."""
+    """One run, in a form that can be passed to another process. The fields are the arguments of `run`."""
 
     module: nn.Module
     loss_fn: LossFn

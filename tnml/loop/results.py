@@ -13,7 +13,7 @@ Row = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class LoopResult:
-    """What a finished run gives back; the trained module itself holds the same weights.
+    """What a finished run returns; the trained module itself holds the same weights.
 
     Args:
         history: one row per epoch: "epoch" (from 1), "loss" and the loss's other metrics (means over the

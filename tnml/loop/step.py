@@ -189,7 +189,7 @@ class Stepper:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes over what `state` gave, in this or another process."""
+        """Restores what `state` returned, in this or another process."""
         self.module.load_state_dict(state["module"])
         settings = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": settings})
@@ -207,7 +207,7 @@ class Stepper:
 
 
 def _wanted(loss_fn: LossFn) -> tuple[str, ...]:
-    """What a loss function takes of a `Batch` beside x and y.
+    """What a loss function takes of a `Batch` besides x and y.
 
     Example:
         >>> _wanted(lambda module, x, y, epoch, weight=None: x)
@@ -215,6 +215,6 @@ def _wanted(loss_fn: LossFn) -> tuple[str, ...]:
     """
     try:
         parameters = inspect.signature(loss_fn).parameters
-    except ValueError:  # a builtin that does not tell
+    except ValueError:  # a builtin without a signature
         return ()
     return tuple(name for name in ("index", "weight", "epoch", "step") if name in parameters)

@@ -67,6 +67,6 @@ class Best:
         return {"state": self.state, "epoch": self.epoch, "value": self._value, "waited": self._waited}
 
     def restore(self, record: Mapping[str, Any]) -> None:
-        """Takes over what `record` gave."""
+        """Restores what `record` returned."""
         self.state, self.epoch = record["state"], record["epoch"]
         self._value, self._waited = record["value"], record["waited"]

@@ -1,6 +1,6 @@
 """Matrix product states: algebra, canonical forms, truncation and measurements.
 
-States do not change and are differentiable: gradients flow through every operation to the cores. Norms are
+States are immutable and differentiable: gradients flow through every operation to the cores. Norms are
 kept as logarithms, so that chains of thousands of sites neither overflow nor vanish.
 """
 

@@ -20,6 +20,10 @@ LARGEST_DENSE = 2**28  # entries
 def overlap(bra: Sequence[Tensor], ket: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """The inner product of two chains as `(value, log)`: value * exp(log), the bra conjugated.
 
+         ┌─ l ── ket ─── r
+        env       │ d             env [l', l] and ket make half [l', d, r]; half and bra* make env [r', r]
+         └─ l' ─ bra* ── r'
+
     Cost: n d chi^3.
 
     Example:
@@ -37,7 +41,7 @@ def overlap(bra: Sequence[Tensor], ket: Sequence[Tensor]) -> tuple[Tensor, Tenso
 
 
 def to_dense(cores: Sequence[Tensor], log_scale: Tensor) -> Inexact[Tensor, "..."]:
-    """The tensor `[d_0, .., d_{n-1}]` that the cores stand for.
+    """The tensor `[d_0, .., d_{n-1}]` that the cores represent.
 
     Raises:
         InputError: it would have more than 2^28 entries.
@@ -97,7 +101,7 @@ def scale(cores: Sequence[Tensor], factor: complex | Tensor) -> tuple[Cores, flo
     A tensor without axes, which may ask for a gradient, goes into the first core.
 
     Raises:
-        InputError: `factor` is no finite number, or complex where the chain is real.
+        InputError: `factor` is not a finite number, or is complex where the chain is real.
 
     Example:
         >>> scale([torch.ones(1, 1, 1)], -math.exp(200))
@@ -122,6 +126,12 @@ def scale(cores: Sequence[Tensor], factor: complex | Tensor) -> tuple[Cores, flo
 def hadamard(first: Sequence[Tensor], second: Sequence[Tensor]) -> tuple[Cores, Tensor]:
     """The entrywise product of two chains, bonds multiplied, and the log of what was divided out.
 
+        l ── first ─── r
+               │
+               ├─── a             (l m), a, (r s): the physical leg is shared, not summed
+               │
+        m ── second ── s
+
     Example:
         >>> cores, _ = hadamard([torch.ones(1, 2, 3), torch.ones(3, 2, 1)], [torch.ones(1, 2, 1)] * 2)
         >>> [tuple(core.shape) for core in cores]
@@ -139,6 +149,11 @@ def hadamard(first: Sequence[Tensor], second: Sequence[Tensor]) -> tuple[Cores, 
 
 def apply(cores: Sequence[Tensor], mpo: Sequence[Tensor]) -> Cores:
     """A matrix product operator applied to a chain, bonds multiplied.
+
+               │ o
+        a ── operator ── b
+               │ i                (a l), o, (b r)
+        l ─── core ───── r
 
     Args:
         cores: `(l, d, r)`.

@@ -25,6 +25,9 @@ _NEAR_ONE = 0.1
 def canonical(cores: Sequence[Tensor], center: int) -> tuple[Cores, Tensor]:
     """Brings cores into the canonical form with the given center, which gets norm 1.
 
+        l ─ core ─ r ─ next ─    =    l ─ q ─ k ─ (r next) ─       and the mirror image from the right
+             │          │                 │            │
+
     Left of the center sum_{l,d} conj(A) A = 1 on the right bond, right of it the mirror image. Bonds shrink
     to what the sites between them and the outer end can use.
 

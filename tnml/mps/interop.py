@@ -1,6 +1,6 @@
 """Matrix product states to and from tensornetwork, and its node graphs contracted by tnml.
 
-tensornetwork's pytorch backend does not conjugate: its `conj` returns the tensor as it came. What it computes
+tensornetwork's pytorch backend does not conjugate: its `conj` returns the tensor unchanged. What it computes
 of complex states there (environments, inner products, expectation values) is wrong; on numpy it is right.
 """
 
@@ -27,7 +27,7 @@ def to_finite_mps(state: MatrixProductState, backend: str = "numpy") -> Any:
 
     The scale is spread evenly over the cores. Nothing is shared with the state, and nothing is put into
     canonical form: `center_position` is None, as tensornetwork's own canonical form would lose the norm.
-    FiniteMPS knows no label core; give `label_site` again on the way back.
+    FiniteMPS has no notion of a label core; give `label_site` again on the way back.
 
     Args:
         state: the state.
@@ -59,7 +59,7 @@ def from_finite_mps(finite_mps: Any, *, label_site: int | None = None) -> Matrix
         label_site: the index of the tensor that is the label core, if one is.
 
     Raises:
-        InputError: it is no FiniteMPS, another backend, or its tensors are no matrix product state.
+        InputError: it is not a FiniteMPS of these backends, or its tensors are not a matrix product state.
 
     Source: Roberts et al., TensorNetwork, arXiv 1905.01330.
 
@@ -127,7 +127,7 @@ def from_nodes(nodes: Sequence[Any], *, label_site: int | None = None) -> Matrix
         label_site: the index of the node that is the label core, if one is.
 
     Raises:
-        InputError: the nodes are no open chain; the text names the node and the axis.
+        InputError: the nodes are not an open chain; the text names the node and the axis.
 
     Example:
         >>> from tnml.mps import MatrixProductState

@@ -37,7 +37,7 @@ class MeasuredState:
             sites: different sites; the rows and columns run over their legs in this order, the last fastest.
 
         Raises:
-            InputError: a site does not exist or comes twice, there are too many, or the state is zero.
+            InputError: a site does not exist or is named twice, there are too many, or the state is zero.
 
         Cost: n d chi^3, times the square of the matrix's size between the first and the last of the sites.
 
@@ -129,6 +129,11 @@ class MeasuredState:
 
 def reduced_density_matrix(cores: Sequence[Tensor], sites: Sequence[int]) -> Inexact[Tensor, "k k"]:
     """See `MeasuredState.reduced_density_matrix`.
+
+             ┌─ l ── core ── r
+        x ─ env       │ d             a chosen site leaves d and e open, and they join x;
+                      │ e             at any other site between them d = e is summed
+             └─ m ── bra* ── t
 
     Example:
         >>> reduced_density_matrix([torch.tensor([[[3.0], [4.0]]])], [0])

@@ -16,7 +16,7 @@ from tnml.mps.measure import MeasuredState
 class MatrixProductState(MeasuredState):
     """A matrix product state: exp(log_scale) times the product of its cores.
 
-    It does not change: every operation gives a new one (do not write into its tensors). All of them let
+    It is immutable: every operation returns a new one (do not write into its tensors). All of them let
     gradients through to the cores, except sampling. The scale is kept as a logarithm, so that states of
     thousands of sites have norms and overlaps (`log_norm`, `log_inner`) where plain numbers would overflow.
 
@@ -44,7 +44,7 @@ class MatrixProductState(MeasuredState):
         self, cores: Sequence[Tensor], *, log_scale: float | Tensor = 0.0, label_site: int | None = None
     ) -> None:
         check_state_cores(cores)
-        self._cores = tuple(core.resolve_conj() for core in cores)  # numpy takes no lazy conjugates
+        self._cores = tuple(core.resolve_conj() for core in cores)  # numpy does not accept lazy conjugates
         self.label_site = None if label_site is None else checked_site(label_site, self.n_sites, "label_site")
         self.log_scale = checked_log_scale(log_scale, self.device)
 

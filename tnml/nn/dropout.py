@@ -11,8 +11,8 @@ class BondDropout(nn.Module):
     """A keep-mask over bond indices: 0 where an index is dropped, 1 where it is kept.
 
     One mask serves every bond and every sample of a batch, so a step trains a matrix product state of fewer
-    bond indices; an own mask on each bond would cut every path through a long chain. The first index, or the
-    first few, which carry the starting path, are never dropped. In evaluation mode all indices are kept.
+    bond indices; a separate mask on each bond would cut every path through a long chain. The first index, or
+    the first few, which carry the starting path, are never dropped. In evaluation mode all indices are kept.
 
     Args:
         p: probability of dropping an index, in [0, 1).

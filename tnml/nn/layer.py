@@ -1,4 +1,4 @@
-"""The contract of every tensor network layer: what the base class does, and what a network has to say."""
+"""The contract of every tensor network layer: what the base class does, and what a network has to provide."""
 
 import math
 from abc import ABC, abstractmethod
@@ -31,7 +31,7 @@ class TensorNetworkLayer(nn.Module, ABC):
         order, feature map, site dropout  ->  features [b, n, d]  ->  contract  ->  value [b, c], exponent [b]
 
     The outputs are `value * 2^exponent`, linear in the features of every site. Everything before and after
-    `contract` is here and final; what a network is stands in its abstract members. Its parameters have one
+    `contract` is here and final; a network is defined by its abstract members. Its parameters have one
     dtype, and a fresh layer gives outputs of order one where the feature map has identity weights.
 
     Args:
@@ -128,10 +128,10 @@ class TensorNetworkLayer(nn.Module, ABC):
 
     @abstractmethod
     def adopt_(self, state: Mapping[str, Any], prefix: str) -> None:
-        """Takes over, before a state is loaded, the sizes that it has; nothing where sizes are fixed.
+        """Adopts, before a state is loaded, the sizes that it has; does nothing where sizes are fixed.
 
         Args:
-            state: a state dict, perhaps incomplete or not of this network at all: torch complains afterwards.
+            state: a state dict, perhaps incomplete or not of this network at all: torch raises afterwards.
             prefix: of this layer's names in it.
         """
 
@@ -217,7 +217,7 @@ class TensorNetworkLayer(nn.Module, ABC):
     def identity(self) -> dict[str, Any]:
         """What has to be the same where a run is resumed: `config` without what `may_change`.
 
-        Of a feature map that is the user's own function it has what can be said of a function.
+        Of a feature map that is the user's own function it has what can be recorded of a function.
 
         Example:
             >>> from tnml.nn import MPSLayer
@@ -287,7 +287,7 @@ class TensorNetworkLayer(nn.Module, ABC):
 
     @final
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Takes sizes and site order over from the state, so that a saved state loads into a fresh layer."""
+        """Adopts sizes and site order from the state, so that a saved state loads into a fresh layer."""
         self.adopt_(state_dict, prefix)
         before = self.order.clone()
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -371,7 +371,7 @@ def weighted_median(values: Float[Tensor, " b"], weight: Tensor) -> Float[Tensor
 
     Args:
         values: to choose from; with a NaN among them the median is NaN.
-        weight: `[b]`, at least 0; whole numbers give the median of the values repeated as often.
+        weight: `[b]`, at least 0; whole numbers give the median of the values repeated that often.
 
     Raises:
         InputError: the weights do not fit; see `check_weight`.

@@ -125,13 +125,13 @@ def make_layer(
         spec: a name of `NETWORKS`, or a mapping with the "name" and options of the network.
         n_sites: number of sites n.
         out_features: number of outputs c.
-        usual: what the caller gives as `arguments` where nobody chose otherwise; by default the defaults of
+        usual: what the caller gives as `arguments` where the user chose nothing; by default the defaults of
             the networks that take them.
         arguments: further options, for any network. One that this network does not take, or that
             `spec` gives, too, is left out if it is as usual.
 
     Raises:
-        InputError: an unknown name or option; an argument that was chosen and would have no effect; or what
+        InputError: an unknown name or option; an argument that was chosen but would have no effect; or what
             the network itself refuses.
 
     Example:
@@ -176,7 +176,8 @@ def restored_layer(
         state: its state dict.
 
     Raises:
-        InputError: an unknown name, or what the network refuses; torch's RuntimeError for another state.
+        InputError: an unknown name, or what the network refuses.
+        RuntimeError: torch's own, where the state does not fit.
 
     Example:
         >>> layer = MPSLayer(4, 2)
@@ -264,7 +265,7 @@ def _named(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _as_usual(argument: str, value: object, usual: Mapping[str, Any] | None) -> bool:
-    """Whether an argument says nothing: nobody chose it."""
+    """Whether an argument has its usual value, as if it had not been given."""
     if usual is not None and argument in usual:
         return bool(value == usual[argument])
     defaults = [row.options[argument] for row in NETWORKS.values() if argument in row.options]

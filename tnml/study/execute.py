@@ -20,7 +20,7 @@ from tnml.study.work_unit import Unit, after_failure, check_replicas, units
 
 
 def default_folder(study: Study, *, smoke: bool = False) -> Path:
-    """Where a study goes if nobody says: `runs/study-NAME`, a quick trial to `runs/study-NAME-smoke`.
+    """Where a study is stored by default: `runs/study-NAME`, a quick trial in `runs/study-NAME-smoke`.
 
     Example:
         >>> default_folder(Study(name="a", runner="m:f", grid={"seed": [0]}), smoke=True).as_posix()
@@ -115,7 +115,7 @@ def _check(workers: int | None, retries: int, scheduler: str | None, replicas: i
 
 
 def _quick(study: Study) -> Study:
-    """The quick trial of a study that says what it is."""
+    """The quick trial of a study that defines one."""
     if not study.smoke:
         raise InputError(
             f"the study {study.name} does not say what a quick trial changes; give it smoke, such as "
@@ -137,7 +137,7 @@ def _pool(scheduler: str | None, workers: int, cores: int) -> Iterator[Pool]:
 
 
 class _Desk:
-    """Hands out units and takes back what became of them."""
+    """Hands out units and collects their outcomes."""
 
     def __init__(
         self, study: Study, store: Store, todo: list[Unit], view: StudyView, reporter: StudyReporter | None
@@ -148,7 +148,7 @@ class _Desk:
         self.began = time.monotonic()
 
     def work(self, pool: Pool) -> None:
-        """Until no run is left."""
+        """Works until no run is left."""
         self.began = time.monotonic()
         if self.reporter is not None:
             self.reporter.start(self.view())

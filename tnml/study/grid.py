@@ -26,7 +26,7 @@ class Study:
     Args:
         name: letters, digits, "-", "_" and ".".
         runner: "package.module:function", a function `(options: dict, folder: Path) -> dict`. It has to be
-            on a module's top level where every worker can import it. What it returns (numbers, texts, lists,
+            at a module's top level, where every worker can import it. What it returns (numbers, texts, lists,
             and `history`, a list of dictionaries) is stored; what it writes into the folder stays there, and
             is there again when an interrupted run is started again.
         grid: names of options and the values each takes; every combination is a run, the last name fastest.

@@ -22,14 +22,14 @@ _NEEDED = frozenset({"data", "n_train", "n_test", "pool", "bond_dim", "seed", "s
 def run(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """One run on images: Adam, cross-entropy, no augmentation, smoothing, averaging or dropout.
 
-    An interrupted run goes on from the checkpoint in its folder.
+    An interrupted run continues from the checkpoint in its folder.
 
     Args:
         options: "data" (a name for `tnml.data.load`), "n_train" (a stratified part drawn with the seed; all
             where there are no more), "n_test", "pool" (side of the squares that pixels are averaged over; 1
             leaves the images), "bond_dim", "seed", "steps", "lr", "batch_size". May be left
             out: "regularisation" (0), the L2 penalty.
-        folder: of the run; takes the checkpoint and the learning curve.
+        folder: of the run; receives the checkpoint and the learning curve.
 
     Raises:
         InputError: an option is unknown, missing or out of range, or the data are not there.

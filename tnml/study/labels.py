@@ -1,4 +1,4 @@
-"""Classification with label noise: how much is memorised, and what tells so beforehand."""
+"""Classification with label noise: how much is memorised, and what predicts it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from tnml.nn import MPSLayer
 from tnml.study.plain_values import check_options
 from tnml.training import StepView, TrainOptions, evaluate, train_classifier
 
-_PROBE = 64  # inputs of the susceptibility's batch, outside of the training set
+_PROBE = 64  # inputs of the susceptibility's batch, outside the training set
 _OTHER = 10**6  # added to a run's seed for samples that are neither trained nor tested on
 
 _NEEDED = frozenset(

@@ -12,8 +12,8 @@ from filelock import lock_descriptor, unlock_descriptor
 
 from tnml.errors import InputError
 
-_TRIES, _PAUSE = 5, 0.1  # somebody who only asks whether a lock is held holds it for a moment
-_PATIENCE = (0.0, 0.002, 0.005, 0.01, 0.02, 0.04)  # seconds: so does another who asks
+_TRIES, _PAUSE = 5, 0.1  # a process that only asks whether a lock is held holds it for a moment
+_PATIENCE = (0.0, 0.002, 0.005, 0.01, 0.02, 0.04)  # seconds: so does another process that asks
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def held(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
 
     Args:
         path: the file, made where it is missing.
-        what: what the error should say of the holder.
+        what: what the error should say about the holder.
         wait: wait for as long as it takes.
 
     Raises:
@@ -65,7 +65,7 @@ def holder(path: Path) -> str:
     """
     try:
         with open(path, "rb", buffering=0) as stream:
-            stream.seek(1)  # the first letter, "p", is what Windows locks: nobody else may read it there
+            stream.seek(1)  # the first letter, "p", is what Windows locks: no other process may read it
             rest = stream.read().decode().strip()
     except (OSError, UnicodeDecodeError):
         rest = ""
@@ -88,7 +88,7 @@ def is_held(path: Path) -> bool:
             time.sleep(pause)
             try:
                 free = lock_descriptor(stream.fileno(), blocking=False)
-            except OSError:  # a disk without locks
+            except OSError:  # a disk without support for locks
                 return True
             if free:
                 unlock_descriptor(stream.fileno())
@@ -97,7 +97,7 @@ def is_held(path: Path) -> bool:
 
 
 def _opened(path: Path) -> BinaryIO:
-    """The file of a lock: to write where that is allowed, since some network disks lock no others."""
+    """The file of a lock, opened for writing where allowed: some network disks lock no other files."""
     try:
         return open(path, "r+b", buffering=0)
     except FileNotFoundError:

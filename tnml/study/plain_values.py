@@ -19,7 +19,7 @@ def plain(value: Any, where: str = "value") -> Any:
         where: what the error should call it.
 
     Raises:
-        InputError: there is something else in it, or a dictionary whose keys are no texts.
+        InputError: there is something else in it, or a dictionary whose keys are not texts.
 
     Example:
         >>> import numpy as np
@@ -77,7 +77,7 @@ def run_id(options: Mapping[str, Any]) -> str:
 def check_options(
     options: Mapping[str, Any], needed: Collection[str], optional: Collection[str] = ()
 ) -> None:
-    """Raises unless a run's options are the needed ones and perhaps some optional ones.
+    """Raises unless a run's options are the required ones and perhaps some optional ones.
 
     Raises:
         InputError: one is unknown (the nearest known one is named) or missing.
@@ -113,7 +113,7 @@ def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _finite(value: Any, where: str) -> None:
-    """Complains about a number that JSON does not know."""
+    """Raises for a number that JSON cannot hold."""
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{where} must be finite, got {value}; name such a case with a text or None")
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()

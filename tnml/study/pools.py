@@ -27,7 +27,7 @@ class Done(NamedTuple):
     Attributes:
         unit: as it was handed out.
         errors: for each run None or the last line of its error.
-        lost: the units' worker died or never answered, so nobody has stored the error.
+        lost: the units' worker died or never answered, so the error has not been stored.
     """
 
     unit: Unit
@@ -169,7 +169,7 @@ def scheduler_pool(address: str) -> Iterator[DaskPool]:
     """A pool of the workers of a Dask scheduler, which all see the folder of the study.
 
     Raises:
-        InputError: Dask is not installed, or nobody answers at the address.
+        InputError: Dask is not installed, or nothing answers at the address.
     """
     distributed = _distributed()
     try:
@@ -221,7 +221,7 @@ async def _without_ctrl_c() -> None:
 
 
 class _Keeper:
-    """Starts the workers, and anew those whose process was killed while it started: Dask gives these up."""
+    """Starts the workers, and restarts those whose process was killed while it started: Dask drops them."""
 
     def __init__(self, cluster: Any, workers: int) -> None:
         self._cluster, self._workers = cluster, workers
@@ -244,7 +244,7 @@ class _Keeper:
 
 @contextmanager
 def _environment_kept() -> Iterator[None]:
-    """Takes back what the block changed in the environment; Dask sets threads there and leaves them."""
+    """Undoes what the block changed in the environment; Dask sets threads there and leaves them."""
     before = dict(os.environ)
     try:
         yield

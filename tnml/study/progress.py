@@ -52,7 +52,7 @@ class StudyReporter(Protocol):
         """Called when a run has failed: its name, the error's last line, whether it is tried again."""
 
     def stop(self) -> None:
-        """Called once at the end, also after an error."""
+        """Called once at the end, even after an error."""
 
 
 class StudyProgress:
@@ -62,7 +62,7 @@ class StudyProgress:
     number of finished runs has changed.
 
     Args:
-        file: where to; None is the standard output.
+        file: where to write; None is the standard output.
 
     Example:
         >>> import io
@@ -82,7 +82,7 @@ class StudyProgress:
         self._ended = -1
 
     def start(self, view: StudyView) -> None:
-        """Looks whether this is a terminal and gets ready."""
+        """Checks whether this is a terminal and gets ready."""
         console = Console(file=self._file or sys.stdout)
         self._ended = view.done + view.failed
         if console.is_terminal:
@@ -119,7 +119,7 @@ class StudyProgress:
         self._write(f"run {identity} {what}: {error}")
 
     def stop(self) -> None:
-        """Leaves the last state on the screen and gives the terminal back."""
+        """Leaves the last state on the screen and releases the terminal."""
         if self._live is not None:
             self._live.stop()
             self._live = None

@@ -20,7 +20,7 @@ _FAILURE = re.compile(r"^--- failure (\d+) ---$", re.MULTILINE)
 
 
 class Counts(NamedTuple):
-    """How many runs of a study are where.
+    """How many runs of a study are in which state.
 
     Attributes:
         done: have a result.
@@ -59,7 +59,7 @@ class Store:
         self.folder = Path(folder)
 
     def run_folder(self, identity: str) -> Path:
-        """Where the run of this name is.
+        """The folder of the run with this name.
 
         Example:
             >>> Store("here").run_folder("0123456789abcdef").as_posix()
@@ -82,7 +82,7 @@ class Store:
         return Study.from_record(content, str(path))
 
     def keep(self, study: Study) -> None:
-        """Writes `study.json`, after a look at what the folder holds already.
+        """Writes `study.json`, after checking what the folder already holds.
 
         A study may grow: more values, more seeds. Finished runs that it does not have would mix with its own.
 
@@ -190,7 +190,7 @@ class Store:
             yield
 
     def counts(self, study: Study) -> Counts:
-        """Where the runs of the study are now."""
+        """How many runs of the study are in which state now."""
         found = dict.fromkeys(Counts._fields, 0)
         for options in study.options():
             found[self.state(run_id(options))] += 1

@@ -1,4 +1,4 @@
-"""One row per finished run, as CSV and Parquet, always made anew from the folders of the runs."""
+"""One row per finished run, as CSV and Parquet, always rebuilt from the folders of the runs."""
 
 import csv
 import io

@@ -158,7 +158,7 @@ def _of_target(options: Options) -> dict[str, Any]:
 
 
 def _layer(options: Options, made: Target, **settings: Any) -> MPSLayer:
-    """The layer takes the inputs as they come: it is not told in which order a permuted target was made."""
+    """The layer takes the inputs as they come: it does not know the order of a permuted target."""
     features = made.features or _FEATURES
     return MPSLayer(
         made.n_sites, 1, bond_dim=options["bond_dim"], features=features, seed=options["seed"], **settings

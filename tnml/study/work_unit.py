@@ -47,7 +47,7 @@ class Unit:
 def perform(unit: Unit) -> dict[str, str | None]:
     """Does the runs of a unit that are not done yet, and stores what they return or how they failed.
 
-    Another worker at the same runs is waited for, and what it finished is not done again.
+    Waits for any other worker at the same runs; what that one finished is not done again.
 
     Returns:
         For each run None, or the last line of its error.

@@ -4,7 +4,7 @@ Layouts (V = lanes of a vector register, v = lane vector, e = physical index):
 
     features  [row][e][v][V]    rows in the order of processing: the left half from the left end to the label
                                 site, then the right half from the right end to it; padding samples are 0
-    vectors   [row][v][k][V]    what enters each row, and behind each half what reaches the label site
+    vectors   [row][v][k][V]    what enters each row, and after each half what reaches the label site
     adjoints  [slot][v][j][V]   a ring, the adjoint of what leaves each row
 
 Forward: each thread takes its lane vectors through the halves, no barrier. Backward: either each half belongs
@@ -50,10 +50,10 @@ def _rows(q, half):
 
 @njit
 def _vector(q, row, leaving, first):
-    """Address from which the vectors that enter (or leave) a row count, for a thread that begins at `first`.
+    """Base address of the vectors that enter (or leave) a row, for a thread that begins at `first`.
 
-    Without KEEP two slots a half are used in turn; each thread's vectors then stay in its own part of a slot,
-    whatever the bond, since another thread may be at another row.
+    Without KEEP two slots per half are used in turn; each thread's vectors then stay in its own part of a
+    slot, whatever the bond, since another thread may be at another row.
     """
     line = 4 * q[LANES] * q[VECTORS]
     if q[KEEP]:
@@ -88,9 +88,9 @@ def _expand(q, row, u, count, first, last, x, stride):
 
 @njit
 def _multiply(q, w, of_e, of_k, of_j, d, count, outputs, x, stride, n, o):
-    """o[v, j] = sum_{e, k} W[e, k, j] x[(e, k), v] for n lane vectors, in blocks of outputs of like size."""
+    """o[v, j] = sum_{e, k} W[e, k, j] x[(e, k), v] for n lane vectors, in similar blocks of outputs."""
     width = 4 * q[LANES]
-    most = q[ACCUMULATORS] // n
+    most = q[ACCUMULATORS] // n  # a tile of more outputs would spill its sums out of the registers
     blocks = (outputs + most - 1) // most
     small, larger = outputs // blocks, outputs % blocks
     j = 0
@@ -117,6 +117,7 @@ def _forward_row(q, row, first, last, x):
         v += n
     half = 1 if row >= q[ROWS_LEFT] else 0
     begin, end = _rows(q, half)
+    # The factor goes into the features of the next row, which saves a pass over the vectors themselves.
     if (row - begin) % RESCALE_EVERY == RESCALE_EVERY - 1 and row + 1 < end:
         for v in range(first, last):
             f = q[PACKED] + ((row + 1) * q[D] * q[VECTORS] + v) * width
@@ -130,7 +131,7 @@ def _forward_row(q, row, first, last, x):
 
 @njit
 def _group(left, most):
-    """Size of the next group of lane vectors: groups of like size, none larger than `most`."""
+    """Size of the next group of lane vectors: groups of similar size, none larger than `most`."""
     groups = (left + most - 1) // most
     return (left + groups - 1) // groups
 
@@ -177,7 +178,7 @@ def _thread_of(q):
 
 @njit
 def _team(q):
-    """Threads that really run: OpenMP may give fewer than asked for, then each does the part of several."""
+    """Threads that really run: OpenMP may give fewer than asked for; each then does the work of several."""
     return q[THREADS] if q[THREAD] >= 0 else call_for_int(q[TEAM_SIZE])
 
 
@@ -243,6 +244,7 @@ def _adjoint_row(q, half, row, first, last, x):
         n = _group(last - v, q[MAX_VECTORS])
         target = g_in + v * count * width
         if q[FEATURE_GRADIENT] == 0:
+            # The forward pass with the transposed core: j and k change places.
             _expand(q, row, g_out, outputs, v, v + n, x, n * width)
             _multiply(q, w, of_e, of_j, of_k, q[D], outputs, count, x, n * width, n, target)
         else:
@@ -252,12 +254,13 @@ def _adjoint_row(q, half, row, first, last, x):
 
 @njit
 def _adjoint_with_features(q, row, v, n, g_out, target, x):
-    """h[e, k] = sum_j W[e, k, j] g[j] for each e apart; then g[k] and the features' gradient from h."""
+    """h[e, k] = sum_j W[e, k, j] g[j] for each e separately; then g[k] and the features' gradient from h."""
     width = 4 * q[LANES]
     count, outputs = _column(q, row, K), _column(q, row, J)
     w = q[WEIGHT] + _column(q, row, W_OFFSET)
     of_e, of_k, of_j = _column(q, row, STRIDE_E), _column(q, row, STRIDE_K), _column(q, row, STRIDE_J)
     h = x + outputs * n * width
+    # [v][j][V] to [j][v][V]: the order in which a tile reads its inputs.
     for i in range(n):
         for j in range(outputs):
             for lane in range(q[LANES]):
@@ -299,6 +302,7 @@ def _gradient_row(q, row, g, x):
         u = _vector(q, row, 0, 0) + first * count * width
         for e in range(q[D]):
             adjoints, core = x + e * outputs * n * width, target + e * of_e
+            # Whichever of j and k is contiguous in this half's cores becomes the columns of the tiles.
             if of_j == 4:
                 shapes = (u, width, count * width, count, adjoints, n * width, width, outputs, n, core, of_k)
             else:
@@ -353,14 +357,16 @@ def _backward_chunks(q, thread):
     while done < longest:
         for part in range(thread, q[THREADS], team):
             _adjoint_chunk(q, part, done, x)
+        # A core gradient sums over the whole batch: it needs the adjoints of all lane vectors.
         call(q[BARRIER], ())
-        turn = 0
+        turn = 0  # rows are dealt out over both halves, so that all threads get similar shares
         for half in range(2):
             top, bottom = _chunk(q, half, done)
             for row in range(top - 1, bottom - 1, -1):
                 if turn % team == thread:
                     _gradient_row(q, row, _adjoint(q, half, row), x)
                 turn += 1
+        # The next chunk writes to slots of the ring that these gradients read.
         call(q[BARRIER], ())
         done += q[CHUNK]
 

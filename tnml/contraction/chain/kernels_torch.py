@@ -5,9 +5,10 @@
     gradient   dA_s[e, k, j] = sum_b (f[b, s, e] v_s[b, k])* g_{s+1}[b, j]
                df[b, s, e]   = sum_{k, j} (v_s[b, k] A_s[e, k, j])* g_{s+1}[b, j]
 
-k is the bond a half chain enters a site by, j the one it leaves by (towards the label site). A step is one
-GEMM of the batch with an (e k, j) matrix, never a chi x chi matrix per sample. Where both halves have the
-same bonds they run together as one batched GEMM; core gradients are one batched GEMM per chunk of sites.
+k is the bond by which a half chain enters a site, j the one by which it leaves, towards the label site. A
+step is one GEMM of the batch with an (e k, j) matrix, never a chi x chi matrix per sample. Where both halves
+have the same bonds they run together as one batched GEMM; core gradients are one batched GEMM per chunk of
+sites.
 """
 
 import itertools
@@ -41,7 +42,7 @@ class _Run(NamedTuple):
 
 
 def _runs(shape: ChainShape) -> list[_Run]:
-    """One run of both halves when they mirror each other, else one run a half."""
+    """One run of both halves when they mirror each other, else one run per half."""
     label, n = shape.label_site, shape.n_sites
     left = _Run(tuple((s,) for s in range(label)), tuple(shape.bonds[:label]), (False,))
     mirrored = tuple((r, l) for l, r in reversed(shape.bonds[label:]))
@@ -84,7 +85,7 @@ class _Saved:
 
 
 class _Passing:
-    """Like `_Saved` where no backward pass follows: every chunk has memory of its own, which then goes."""
+    """Like `_Saved` where no backward pass follows: every chunk has its own memory, freed afterwards."""
 
     def __init__(self, run: _Run, like: Tensor) -> None:
         halves, batch = len(run.right), like.shape[0]

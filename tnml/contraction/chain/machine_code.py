@@ -23,7 +23,7 @@ def call(typing_context, address, arguments):
 
 @intrinsic
 def call_for_int(typing_context, address):
-    """Calls the machine code at an address that takes nothing and returns a C int."""
+    """Calls the machine code at an address, which takes no arguments and returns a C int."""
 
     def generate(context, builder, signature, values):
         kind = ir.FunctionType(ir.IntType(32), [])

@@ -1,6 +1,6 @@
 """The `native` engine: float32 on the CPU, numba loops around LLVM register tiles.
 
-Its threads are those of PyTorch's own OpenMP pool, so they do not fight with PyTorch's operators for cores;
+Its threads are those of PyTorch's own OpenMP pool, so they do not compete with PyTorch's operators for cores;
 where that pool cannot be found (macOS, Windows) two Python threads take one half of the chain each.
 """
 
@@ -66,7 +66,7 @@ def _table(shape: ChainShape) -> np.ndarray:
 
 @functools.lru_cache(maxsize=64)
 def _kernels(shape: ChainShape, vectors: int, backward: bool, features: bool) -> tuple[np.ndarray, ...]:
-    """Tables of kernel addresses, with the kernels this shape and batch can meet compiled."""
+    """Tables of kernel addresses, with every kernel that this shape and batch can need compiled."""
     machine = tiles.machine()
     groups = set(range(1, min(machine.max_vectors, vectors) + 1))
     expands = np.zeros(machine.max_vectors + 1, dtype=np.int64)
@@ -90,7 +90,7 @@ def _kernels(shape: ChainShape, vectors: int, backward: bool, features: bool) ->
 
 
 def _gradient_sizes(dimension: int) -> set[int]:
-    """Heights of the gradient tiles that cover a dimension: of like size, at most 4."""
+    """Heights of the gradient tiles that cover a dimension: of similar size, at most 4."""
     sizes, left = set(), dimension
     while left:
         groups = -(-left // 4)

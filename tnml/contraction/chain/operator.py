@@ -1,7 +1,7 @@
 """The batched chain: one operator, two engines, hand-written adjoint.
 
-Everything that evaluates a matrix product state on a batch comes through `chain_flat`. It is registered with
-`torch.library` as `tnml::chain`, so `torch.compile` takes it whole; its adjoint is `tnml::chain_backward`.
+Everything that evaluates a matrix product state on a batch goes through `chain_flat`. It is registered with
+`torch.library` as `tnml::chain`, so `torch.compile` keeps it whole; its adjoint is `tnml::chain_backward`.
 Double backward, `torch.func` transforms and forward-mode differentiation run the reference recurrence.
 """
 
@@ -26,11 +26,11 @@ from tnml.errors import InputError, choose
 from tnml.shapes import check_cores
 
 ENGINES = ("auto", "torch", "native", "reference")
-ANNOUNCE_AFTER = 1.5  # seconds of compiling before a line says so
+ANNOUNCE_AFTER = 1.5  # seconds of compiling before a message says so
 
 
 class ChainValue(NamedTuple):
-    """What two half chains bring to the label site.
+    """What the two half chains deliver at the label site.
 
     Attributes:
         left: `[b, l]`, the left half's vectors, each near norm 1 by a power of two.
@@ -144,7 +144,7 @@ def _check(features: Tensor, weight: Tensor, shape: ChainShape, engine: str) -> 
 
 
 def _runs_native(engine: str, weight: Tensor) -> bool:
-    """Whether the native engine runs: asked for or fitting, and there."""
+    """Whether the native engine runs: asked for or suitable, and available."""
     fits = weight.device.type == "cpu" and weight.dtype == torch.float32
     return engine != "torch" and fits and native_engine() is not None
 
@@ -153,7 +153,7 @@ def _runs_native(engine: str, weight: Tensor) -> bool:
 def native_engine() -> ModuleType | None:
     """The compiled native engine; None, after one warning, where numba cannot be used.
 
-    The first call of an installation compiles for some seconds and says so; numba keeps the result on disk.
+    The first call after installation compiles for a few seconds and says so; numba keeps the result on disk.
 
     Example:
         >>> module = native_engine()

@@ -1,4 +1,4 @@
-"""Memory that is used again: fresh pages cost as much as the arithmetic of a training step."""
+"""Memory that is reused: fresh pages cost as much as the arithmetic of a training step."""
 
 import threading
 import weakref
@@ -13,7 +13,7 @@ ALIGNMENT = 64
 
 
 class Pool:
-    """Float32 CPU tensors on blocks that return here when the last tensor on them is gone.
+    """Float32 CPU tensors on blocks that return to the pool when the last tensor on them is gone.
 
     A block is handed out once at a time, so two forward passes before a backward pass never share one.
 
@@ -42,7 +42,7 @@ class Pool:
         return torch.from_numpy(view)
 
     def _reuse(self, needed: int) -> np.ndarray | None:
-        """An idle block of the size needed, at most twice as large; None without one."""
+        """An idle block of the size needed, at most twice as large; None if there is none."""
         while self._returned:
             self._idle.append(self._returned.popleft())
         while sum(idle.nbytes for idle in self._idle) > KEEP_BYTES:

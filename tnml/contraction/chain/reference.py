@@ -1,6 +1,6 @@
-"""The chain as a plain differentiable recurrence: slow, short, right for every transformation of PyTorch.
+"""The chain as a plain differentiable recurrence: slow, short, correct under every transformation of PyTorch.
 
-The engines are checked against it, and it serves where they do not reach: double backward, `torch.func`
+The engines are checked against it, and it is used where they do not apply: double backward, `torch.func`
 (grad, vmap, jvp) and forward-mode differentiation.
 """
 
@@ -29,7 +29,7 @@ def reference_chain(features: Tensor, weight: Tensor, shape: ChainShape) -> tupl
         `left [b, l]`, `right [b, r]`, `exponent [2, b]` (float): the true vectors are `left * 2**exponent[0]`
         and `right * 2**exponent[1]`.
 
-    Cost: `shape.flops_forward` per sample and one small kernel launch chain per site.
+    Cost: `shape.flops_forward` per sample and a few small kernel launches per site.
 
     Example:
         >>> shape = ChainShape(2, (1, 2), (2, 1))

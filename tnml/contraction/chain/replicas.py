@@ -1,14 +1,15 @@
 """Many equal chains at once: weights `[k, n_weights]`, each replica with its own batch, adjoint by hand.
 
 The arithmetic of one chain of a few sites and a small bond takes less time than the calls that start it.
-Here one call serves all replicas: the native engine takes whole chains, a thread after the other replica;
+Here one call serves all replicas: the native engine takes whole chains, each thread one after another;
 the torch engine takes all replicas through one site as one batched product, both halves at once where they
 mirror each other:
 
     x[k, b, (e l)] = f[k, b, e] v[k, b, l]            v[k, b, r] = x[k, b, (e l)] A[k, (e l), r]
     dA[k, (e l), r] = sum_b x[k, b, (e l)] g[k, b, r]     g[k, b, l] = sum_e f[k, b, e] (A g)[k, b, e, l]
 
-Letters: k replica, b sample, e physical index, l the bond a half enters a site by, r the one it leaves by.
+Letters: k replica, b sample, e physical index, l the bond by which a half enters a site, r the one by which
+it leaves.
 """
 
 import importlib
@@ -54,7 +55,7 @@ def replica_chains(
 ) -> ReplicaChains:
     """The chains of all rows of `weight`, for batches of one size.
 
-    They read `weight` where it lies, at every call anew.
+    They read `weight` in place, afresh at every call.
 
     Args:
         shape: bonds and label site, the same for all replicas.
@@ -66,7 +67,7 @@ def replica_chains(
     Raises:
         InputError: the engine cannot take these weights, or the sizes disagree.
 
-    Cost: as k chains, `shape.flops_forward` each and sample, three times that with the gradient.
+    Cost: that of k chains, `shape.flops_forward` per chain and sample, three times that with the gradient.
 
     Example:
         >>> chains = replica_chains(ChainShape(2, (1, 2), (2, 1)), torch.ones(3, 8), batch=5)
@@ -193,7 +194,7 @@ class TorchReplicas:
         return core.flatten(1, 2) if site < shape.label_site else core.transpose(2, 3).flatten(1, 2)
 
     def _core(self, site: int, found: Tensor) -> None:
-        """Puts the gradient `[k, (e, entering), leaving]` of a core where it lies."""
+        """Puts the gradient `[k, (e, entering), leaving]` of a core into its place."""
         if self._gradient is None:  # no step was kept
             return
         shape = self._shape
@@ -207,7 +208,7 @@ class TorchReplicas:
 
 
 def pieces(total: int, size: int) -> list[tuple[int, int]]:
-    """`[first, last)` of stretches of `size`, the last one what is left.
+    """`[first, last)` of stretches of `size`; the last one takes what is left.
 
     Example:
         >>> pieces(5, 2)

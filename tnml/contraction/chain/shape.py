@@ -90,7 +90,7 @@ class ChainShape:
 
     @functools.cached_property
     def key(self) -> str:
-        """The shape as text, runs folded: what crosses an operator's schema; `from_key` reads it back."""
+        """The shape as text, runs folded, as an operator's schema accepts it; `from_key` reads it back."""
         return ";".join([str(self.physical), _fold(self.left), _fold(self.right)])
 
     @staticmethod

@@ -22,7 +22,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 
 I32, I64, F32, PTR = ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.PointerType()
-FAST = ("contract", "nsz", "reassoc")
+FAST = ("contract", "nsz", "reassoc")  # fused and reordered sums, but NaN and infinity keep their meaning
 MAX_POWER = 60  # a factor of 2^60 neither overflows ordinary features nor makes them subnormal
 _engines: list[object] = []  # keeps compiled code alive
 _lock = threading.Lock()
@@ -80,6 +80,7 @@ class _Kernel:
         return base
 
     def load(self, address: ir.Value) -> ir.Value:
+        # align=4: vectors start at any float of the user's memory
         return self.b.load(self.b.inttoptr(address, PTR), align=4, typ=self.vector)
 
     def store(self, value: ir.Value, address: ir.Value) -> None:
@@ -98,7 +99,7 @@ class _Kernel:
         return self.b.fadd(self.b.fmul(a, b, flags=FAST), c, flags=FAST)
 
     def variable(self, initial: ir.Value) -> ir.AllocaInstr:
-        """A mutable local; the optimiser turns it into a register."""
+        """A mutable local, in the entry block, where the optimiser turns it into a register."""
         with self.b.goto_block(self.entry):
             self.b.position_at_start(self.entry)
             slot = self.b.alloca(initial.type)
@@ -126,7 +127,7 @@ class _Kernel:
     def compile(self) -> int:
         """The address of the machine code."""
         self.b.ret_void()
-        with _lock:
+        with _lock:  # the cached makers may run in several threads, and all modules share one LLVM context
             return _compile(str(self.module), self.function.name)
 
 
@@ -187,6 +188,7 @@ def tile(outputs: int, vectors: int) -> int:
     with kernel.loop(d) as e:
         core = kernel.variable(kernel.at(w, (e, we)))
         with kernel.loop(count):
+            # Each input serves all outputs and each weight all vectors: few loads for many multiply-adds.
             here, weights = kernel.get(source), kernel.get(core)
             inputs = [kernel.load(kernel.at(here, (v, width))) for v in range(vectors)]
             for j in range(outputs):
@@ -218,6 +220,7 @@ def gradient(rows: int, columns: int) -> int:
             for m in range(rows):
                 slot = sums[m, j]
                 kernel.b.store(kernel.multiply_add(left[m], right, kernel.get(slot)), slot)
+    # The lanes are added up once per tile, not once per lane vector.
     totals = _lane_sums(kernel, [kernel.get(sums[mj]) for mj in grid])
     for m in range(rows):
         wanted = totals[m * columns : (m + 1) * columns]
@@ -242,6 +245,8 @@ def _lane_sums(kernel: _Kernel, vectors: list[ir.Value]) -> list[tuple[ir.Value,
         group = vectors[start : start + lanes]
         members = [[start + i] for i in range(len(group))]
         block = lanes
+        # Each round adds the two halves of every block and packs two vectors into one, so log2(lanes) rounds
+        # leave one vector, each lane of which holds the sum of one vector of the group.
         while block > 1:
             half, merged, owners = block // 2, [], []
             for i in range(0, len(group), 2):
@@ -278,6 +283,7 @@ def rescale() -> int:
     def splat(value: int) -> ir.Constant:
         return ir.Constant(integers, [value] * kernel.lanes)
 
+    # Bits of non-negative floats, read as integers, have the order of the floats; infinity and NaN come last.
     largest = kernel.variable(splat(0))
     with kernel.loop(count) as k:
         bits = b.and_(b.bitcast(kernel.load(kernel.at(u, (k, width))), integers), splat(0x7FFFFFFF))
@@ -289,6 +295,7 @@ def rescale() -> int:
         power = b.select(b.icmp_signed(sign, power, splat(bound)), splat(bound), power)
     usable = b.and_(b.icmp_signed(">", bits, splat(0)), b.icmp_signed("<", bits, splat(0x7F800000)))
     power = b.select(usable, power, splat(0))
+    # 2^-p from its bits: exact, and no division.
     factor = b.bitcast(b.shl(b.sub(splat(127), power), splat(23)), kernel.vector)
     with kernel.loop(d) as e:
         address = kernel.at(f, (e, fe))
@@ -313,6 +320,7 @@ def pullback() -> int:
     with kernel.loop(d) as e:
         feature = kernel.load(kernel.at(f, (e, fe)))
         total = kernel.variable(kernel.zero())
+        # One pass over h serves both results; g has too many entries for registers and is summed in memory.
         with kernel.loop(count) as k:
             value = kernel.load(kernel.at(h, (e, he), (k, width)))
             address = kernel.at(g, (k, width))

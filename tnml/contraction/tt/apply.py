@@ -1,4 +1,4 @@
-"""A tensor-train matrix times a batch of vectors, along the plan that costs least."""
+"""A tensor-train matrix times a batch of vectors, by the plan that costs least."""
 
 import functools
 import itertools
@@ -35,10 +35,10 @@ def tt_linear(
     plan: str = "auto",
     shape: TTShape | None = None,
 ) -> Num[Tensor, "b o"]:
-    """`x W^T + bias` for a tensor-train matrix W, along the plan that costs least.
+    """`x W^T + bias` for a tensor-train matrix W, by the plan that costs least.
 
     Args:
-        x: inputs; fewer than W has columns stand for zeros at the end.
+        x: inputs; where there are fewer than W has columns, the missing ones at the end count as zeros.
         cores: `(l, o, i, r)`, outer ranks 1.
         bias: added to the outputs.
         out_features: how many outputs are wanted, the first ones; None: all.
@@ -97,7 +97,7 @@ def _rounded(batch: int) -> int:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _plan(*question: Any) -> Plan:
-    """The plan; torch.compile takes the answer of a function like this, which it does not look into."""
+    """The plan; torch.compile takes the result of this function without tracing into it."""
     return _kept_plan(*question)
 
 

@@ -20,6 +20,12 @@ BIG = 4 * 2**20  # elements beyond which the products of single samples are not 
 def step_matrices(cores: Sequence[Tensor], *, left: bool) -> list[Tensor]:
     """The cores `(l, o, i, r)` as the matrices of the steps, in the order of the steps.
 
+              o
+              │
+        l ── core ── r        from the left:   p = (o r), a = (l i)
+              │               from the right:  p = (l o), a = (i r)
+              i
+
     Example:
         >>> cores = [torch.ones(1, 2, 3, 4), torch.ones(4, 5, 6, 1)]
         >>> [tuple(matrix.shape) for matrix in step_matrices(cores, left=False)]
@@ -49,7 +55,7 @@ def walk_steps(shape: TTShape, *, left: bool) -> list[tuple[int, int, int, int]]
 
 
 def walk_plainly(x: Tensor, rest: Sequence[int], matrices: Sequence[Tensor]) -> Tensor:
-    """The same in torch calls that can be differentiated in every way and to any order.
+    """The walk in torch calls that can be differentiated in every way and to any order.
 
     Example:
         >>> walk_plainly(torch.ones(1, 6), [3, 1], [torch.ones(4, 2), torch.ones(5, 12)])[0]
@@ -65,7 +71,7 @@ def walk_plainly(x: Tensor, rest: Sequence[int], matrices: Sequence[Tensor]) -> 
 
 
 class Walk(torch.autograd.Function):
-    """`walk_plainly` in chunks of samples; the backward pass uses what was kept, or computes it again.
+    """`walk_plainly` in chunks of samples; the backward pass uses what was kept, or recomputes it.
 
     Called as `Walk.apply(x, chunk, keep, rest, *matrices)`.
 
@@ -89,9 +95,9 @@ class Walk(torch.autograd.Function):
             part = x[first : first + chunk]
             states = _states(part, rest, matrices)
             target = y[first : first + chunk].view(-1, matrices[-1].shape[0], rest[-1])
-            _product(matrices[-1], states[-1], target)
+            _product(matrices[-1], states[-1], target)  # straight into y: the outputs are never copied
             if keep:
-                kept += states[1:]
+                kept += states[1:]  # the first is a view of x, which is saved anyway
         ctx.chunk, ctx.rest, ctx.count = chunk, rest, len(matrices)
         ctx.save_for_backward(x, *matrices, *kept)
         return y
@@ -130,6 +136,7 @@ class Walk(torch.autograd.Function):
                 elif of_x is not None:
                     target = of_x[first : first + ctx.chunk].view(incoming.shape[0], -1, ctx.rest[0])
                     _product(matrices[0].t(), incoming, target)
+        # An empty batch has no chunk, and its gradients are zero.
         filled = [
             torch.zeros_like(matrix) if wish and total is None else total
             for wish, total, matrix in zip(wanted[1:], sums, matrices, strict=True)
@@ -163,6 +170,7 @@ def _weight_gradient(incoming: Tensor, state: Tensor) -> Tensor:
     if count == 1:
         return incoming[0] @ state[0].t()
     if copies_are_smaller(count, rows, inner, c):
+        # n and c become one summed axis: one large product instead of many small ones.
         turned = incoming.transpose(1, 2).reshape(-1, rows)
         return turned.t() @ state.transpose(1, 2).reshape(-1, inner)
     return torch.bmm(incoming, state.transpose(1, 2)).sum(0)

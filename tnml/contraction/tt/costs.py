@@ -23,7 +23,7 @@ class Plan:
             order that opt_einsum finds.
         groups: lengths of the runs of neighbouring cores that are multiplied together first.
         chunk: samples (of "slices": slices) at a time.
-        keep: whether intermediates are kept for the backward pass; else they are computed again.
+        keep: whether intermediates are kept for the backward pass; else they are recomputed.
         flops: operations of a call, of forward and backward pass where gradients are wanted.
         memory: bytes beyond the inputs and the parameters.
         seconds: estimated time.
@@ -44,7 +44,7 @@ class Plan:
     order: tuple[Pair, ...] = ()
 
     def __str__(self) -> str:
-        """For people: name, groups and the estimates."""
+        """For human readers: name, groups and the estimates."""
         groups = "+".join(map(str, self.groups))
         kept = "kept" if self.keep else "recomputed"
         return (
@@ -70,7 +70,7 @@ class Bill:
         self.seconds += times * self.rates.copy(elements, self.itemsize)
 
     def fresh(self, elements: int, times: float = 1) -> None:
-        """Large tensors that are allocated anew."""
+        """Large tensors that are newly allocated."""
         size = elements * self.itemsize
         if size >= LARGE:
             self.seconds += times * size * self.rates.fresh

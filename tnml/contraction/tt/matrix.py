@@ -28,6 +28,12 @@ def tt_matrix(cores: Sequence[Tensor]) -> Num[Tensor, "o i"]:
 def multiply_cores(cores: Sequence[Tensor]) -> Num[Tensor, "l o i r"]:
     """Neighbouring cores as one core, whose sizes are the products of theirs.
 
+            o         o'                 (o o')
+            │         │                    │
+        l ─ A ── r ── B ─ right   =   l ─ A B ─ right
+            │         │                    │
+            i         i'                 (i i')
+
     Example:
         >>> import torch
         >>> multiply_cores([torch.ones(1, 2, 3, 4), torch.ones(4, 2, 1, 5)]).shape

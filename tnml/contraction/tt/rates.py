@@ -69,8 +69,8 @@ TYPICAL = Rates(flops=2e11, thin=10.0, bandwidth=5e10, fresh=3e-10, matrix=3e-8,
 def measure_rates(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Rates:
     """The rates of a device, measured now, in well under a second.
 
-    The measurements take turns and the fastest of each counts, as other work can only slow one down. On a
-    CPU what is left of such work is bounded: rates beyond what CPUs have relative to one another are cut.
+    The measurements take turns and the fastest of each counts, since other work can only slow one down. On a
+    CPU the remaining influence of such work is bounded: rates whose ratios no CPU has are cut.
 
     Args:
         device: whose rates.
@@ -119,7 +119,7 @@ def measure_rates(device: torch.device | str = "cpu", dtype: torch.dtype = torch
 
 
 def _fastest(works: dict[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
-    """The shortest time of each work, in some rounds over all of them."""
+    """The shortest time of each piece of work, over several rounds of all of them."""
     best = dict.fromkeys(works, float("inf"))
     end = time.perf_counter() + SECONDS
     for number in range(ROUNDS):

@@ -1,6 +1,6 @@
 """Products with a large tensor-train matrix that is rebuilt slice by slice and never exists as a whole.
 
-The cores are multiplied out into two halves, A `(o1, i1, r)` and S `(o2, r, i2)`. For some o2 at a time the
+The cores are multiplied out into two halves, A `(o1, i1, r)` and S `(o2, r, i2)`. For a few o2 at a time the
 slice `W[o2] = A @ S[o2]`, `(o1 i1, r) @ (r, i2)`, is `(o1, i1 i2)` without a permutation and small enough for
 the cache; inputs, outputs and gradients meet it there. Only the outputs have to be permuted, `(o2, o1)` to
 `(o1, o2)`.
@@ -41,7 +41,7 @@ def whole_matrix(a: Tensor, s: Tensor) -> Tensor:
 
 
 class Slices(torch.autograd.Function):
-    """`x W^T`, called as `Slices.apply(x, a, s, block, keep)`: `block` slices at a time, kept or built again.
+    """`x W^T`, called as `Slices.apply(x, a, s, block, keep)`: `block` slices at a time, kept or rebuilt.
 
     Example:
         >>> Slices.apply(torch.ones(1, 6), torch.ones(2, 3, 4), torch.ones(5, 4, 2), 2, False)[0, :3]
@@ -53,12 +53,13 @@ class Slices(torch.autograd.Function):
         """The outputs `[b, o]`."""
         (o1, i1, rank), (o2, _, i2) = a.shape, s.shape
         matrix = a.reshape(1, o1 * i1, rank)
-        turned = x.new_empty(x.shape[0], o2 * o1)
+        turned = x.new_empty(x.shape[0], o2 * o1)  # a block's outputs are neighbouring columns here
         kept: list[Tensor] = []
         keep = keep and any(ctx.needs_input_grad)
         weight = x.new_empty(0)
         for first in range(0, o2, block):
             some = s[first : first + block]
+            # Blocks that are not kept share one buffer, which stays in the cache; the last may be shorter.
             if keep or weight.shape[0] != len(some):
                 weight = x.new_empty(len(some), o1 * i1, i2)
             torch.bmm(matrix.expand(len(some), -1, -1), some, out=weight)
@@ -100,6 +101,7 @@ class Slices(torch.autograd.Function):
                 else:
                     torch.bmm(matrix.expand(len(some), -1, -1), some, out=weight)
                 of_x.addmm_(part, weight.view(-1, i1 * i2))
+            # The slope of a slice, dL/dW[o2], meets both halves while it is in the cache.
             if wanted[1] or wanted[2]:
                 torch.mm(part.t(), x, out=slope.view(-1, i1 * i2))
                 torch.bmm(matrix.mT.expand(len(some), -1, -1), slope, out=of_s[first : first + len(some)])

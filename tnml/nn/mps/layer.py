@@ -87,7 +87,7 @@ class MPSLayer(TensorNetworkLayer):
         )
         self.engine = choose("engine", engine, {name: name for name in ENGINES})
         self.chain_shape = chain_shape_of(self.n_sites, self.features.dim, bond_dim, label_site)
-        # Put in again after its own: texts and marks of stored runs have them in this order.
+        # Registered again after the layer's own: printed layers and stored runs' identities have this order.
         del self.neutral, self.site_dropout
         self.bond_dropout = BondDropout(bond_dropout)
         self.site_dropout = SiteDropout(site_dropout)
@@ -349,7 +349,7 @@ class MPSLayer(TensorNetworkLayer):
         )
 
     def adopt_(self, state: Mapping[str, Any], prefix: str) -> None:
-        """Takes bonds and label site over from the state, where it is one of this layer's sites and outputs.
+        """Adopts bonds and label site from the state, where it is one of this layer's sites and outputs.
 
         Args:
             state: a state dict.

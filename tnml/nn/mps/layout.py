@@ -1,4 +1,4 @@
-"""The sizes of a layer: its arguments checked, and what a saved state says of them."""
+"""The sizes of a layer: its arguments checked, and what a saved state says about them."""
 
 from collections.abc import Sequence
 

@@ -53,8 +53,8 @@ def compress(
     same names. Left alone, with the reason in the report, are layers whose weight is parametrised, pruned or
     used elsewhere too, layers with hooks, or with anything of their own that a tensor-train layer would not
     have, subclasses of `nn.Linear`, such as `out_proj` of attention, and layers on the meta device.
-    Attributes whose names begin with "_" count as marks of other libraries: they hold nothing back, and are
-    not taken over.
+    Attributes whose names begin with "_" count as marks of other libraries: they prevent nothing, and are
+    not copied.
     Train the copy for a few epochs afterwards, with a learning rate several times that of dense layers: this
     wins back most of what the truncation costs.
 
@@ -71,7 +71,7 @@ def compress(
 
     Raises:
         InputError: not exactly one limit is given, one is out of range, the ratio cannot be reached, a name
-            in `skip` is unknown, or `model` is no module, has parameters without a size yet, or cannot be
+            in `skip` is unknown, or `model` is not a module, has parameters without a size yet, or cannot be
             copied.
 
     Cost: for each layer the singular values of its n_cores - 1 unfoldings and one TT-SVD.

@@ -49,6 +49,12 @@ def cores_of_matrix(
 ) -> tuple[Cores, float]:
     """Cores of a matrix by TT-SVD, in its dtype, and the relative error really made.
 
+        o1     o2     o3
+         │      │      │          the legs (o1 o2 o3, i1 i2 i3) of the matrix are brought into the order
+        G1 ─── G2 ─── G3          (o1 i1) (o2 i2) (o3 i3), in which it is a state of three sites
+         │      │      │
+        i1     i2     i3
+
     Args:
         matrix: padded with zeros to the sizes of `shape`.
         shape: the factors; its ranks do not count.
@@ -144,6 +150,10 @@ def relative_error(found: Inexact[Tensor, "o i"], expected: Inexact[Tensor, "o i
 
 def matrix_norm(cores: Sequence[Tensor], rows: int, columns: int) -> float:
     """Frobenius norm of the first `rows` and `columns` of the matrix, which is not made.
+
+          ┌─ l ── core ─── r
+        pairs    o│ │i
+          └─ m ── core* ── s
 
     The cores meet their conjugates from left to right, apart for indices whose digits so far are those of
     the last used one and for indices that are below it; the padding takes part in no sum. Squares are

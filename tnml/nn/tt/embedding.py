@@ -24,7 +24,7 @@ class TTEmbedding(TTModule):
 
         W[(o1 .. oK), (i1 .. iK)] = G1[1, o1, i1, :] G2[:, o2, i2, :] .. GK[:, oK, iK, 1]
 
-    It stands where `torch.nn.Embedding` stands. A lookup multiplies the slices `G_k[:, o_k]` that the digits
+    It can replace a `torch.nn.Embedding`. A lookup multiplies the slices `G_k[:, o_k]` that the digits
     `o_k` of the index name; the table is never made.
 
     Args:
@@ -87,7 +87,7 @@ class TTEmbedding(TTModule):
         """Rows `[..., embedding_dim]` of the table.
 
         Raises:
-            InputError: the indices are not integers, or one is out of range. Where a look at the numbers
+            InputError: the indices are not integers, or one is out of range. Where checking the numbers
                 would make a device wait or break a graph, the second is torch's own error.
         """
         if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
@@ -133,7 +133,7 @@ class TTEmbedding(TTModule):
 
     @property
     def weight(self) -> Num[Tensor, "o q"]:
-        """The table `[num_embeddings, embedding_dim]`, made anew at every access, with gradients."""
+        """The table `[num_embeddings, embedding_dim]`, rebuilt at every access, with gradients."""
         table = super().weight
         if self.padding_idx is not None:
             rows = torch.arange(self.num_embeddings, device=table.device)
@@ -165,7 +165,7 @@ class TTEmbedding(TTModule):
 
         Raises:
             InputError: neither limit is given, one is out of range, the table is not finite, or it has
-                `max_norm`, `sparse` or `scale_grad_by_freq`, which a tensor train cannot keep to.
+                `max_norm`, `sparse` or `scale_grad_by_freq`, which a tensor train cannot honour.
 
         Cost: n_cores - 1 singular value decompositions, the first of `(o1 i1) x (rest)`, in double precision.
 

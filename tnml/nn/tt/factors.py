@@ -137,7 +137,7 @@ def checked_rank(rank: int | Sequence[int]) -> int | tuple[int, ...]:
 
 
 def checked_n_cores(n_cores: int | None) -> int | None:
-    """A number of cores as Python's own integer; None stays.
+    """A number of cores as Python's own integer; None stays None.
 
     Raises:
         InputError: it is not an integer from 1 to 6.

@@ -20,7 +20,7 @@ class TTLinear(TTModule):
 
         y = W x + b,   W[(o1 .. oK), (i1 .. iK)] = G1[1, o1, i1, :] G2[:, o2, i2, :] .. GK[:, oK, iK, 1]
 
-    It stands where `torch.nn.Linear` stands. Sizes that do not factor well are padded up to the product of
+    It can replace a `torch.nn.Linear`. Sizes that do not factor well are padded up to the product of
     their factors; inputs and outputs keep the sizes asked for.
 
     Args:

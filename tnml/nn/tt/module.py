@@ -55,7 +55,7 @@ class TTModule(nn.Module):
         return self._shape_of(list(self.cores))
 
     def _shape_of(self, cores: list[Tensor]) -> TTShape:
-        """The shape of `cores`, found once and again only after they were replaced."""
+        """The shape of `cores`, determined once, and again only after they are replaced."""
         sizes = tuple(core.shape for core in cores)
         if sizes != self._known[0]:
             self._known = sizes, TTShape.of_cores(cores)
@@ -73,7 +73,7 @@ class TTModule(nn.Module):
 
     @property
     def weight(self) -> Num[Tensor, "o i"]:
-        """The dense matrix, made anew at every access; gradients reach the cores."""
+        """The dense matrix, rebuilt at every access; gradients reach the cores."""
         return tt_matrix(list(self.cores))[: self._rows, : self._columns]
 
     @property

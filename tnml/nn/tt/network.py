@@ -98,7 +98,7 @@ def activation_moments(activation: nn.Module) -> tuple[float, float]:
 
 
 def _entry_by_entry(activation: nn.Module, z: Tensor) -> Tensor:
-    """Values of an activation at `z`, which must be the same where other entries stand beside, or fewer."""
+    """Values of an activation at `z`, which must not depend on the other entries or on their number."""
     rule = "an activation maps every entry by itself, alike every time"
     some = torch.arange(0, len(z), 7).flip(0)  # fewer, and in another order
     try:
@@ -304,7 +304,7 @@ class TNN(nn.Module):
         return self.n_parameters - layers + dense
 
     def extra_repr(self) -> str:
-        """Widths, rank, activation, and the parameters beside those of the dense network."""
+        """Widths, rank, activation, and the parameters next to those of the dense network."""
         skips = sum(scale is not None for scale in self.scales)
         return (
             f"{' -> '.join(map(str, self.widths))}, rank={self.rank}, activation={self.activation!r}, "

@@ -60,8 +60,8 @@ def data_metric(samples: Float[Tensor, "b *c p"], damping: float) -> Metric:
             "the contractions of the samples hold NaN or infinite values; scale the features to about 1"
         )
     level = moment.diagonal().mean()
-    level = torch.where(level > 0, level, torch.ones_like(level))  # where all vanish any scale does
-    # Without damping a rank-deficient moment has no factor: rounding sets a least one.
+    level = torch.where(level > 0, level, torch.ones_like(level))  # where all vanish any scale will do
+    # Without damping a rank-deficient moment has no factor: rounding sets the smallest possible.
     least = damping + 100 * torch.finfo(samples.dtype).eps
     identity = torch.eye(len(moment), dtype=torch.float64, device=moment.device)
     factor, failed = torch.linalg.cholesky_ex(moment + least * level * identity)
@@ -97,7 +97,7 @@ def from_white(tensor: Float[Tensor, "p c q"], metrics: tuple[Metric, Metric]) -
 def adjoint_from_white(
     gradient: Float[Tensor, "p c q"], metrics: tuple[Metric, Metric]
 ) -> Float[Tensor, "p c q"]:
-    """The gradient by the tensor in white coordinates, of that by the tensor itself.
+    """The gradient with respect to the tensor in white coordinates, from that in its own.
 
     Example:
         >>> adjoint_from_white(torch.ones(1, 1, 1), (Metric(), Metric()))

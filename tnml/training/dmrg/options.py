@@ -42,11 +42,11 @@ class SweepOptions:
             label leg move with the center, as in arXiv 1605.05775; every bond then has to carry the label at
             every split, and at the end the label core comes after the first site. One output always travels:
             its core would keep the bonds beside it from growing.
-        max_bond: largest bond dimension; or one number for each sweep, the last one holding on.
+        max_bond: largest bond dimension; or one number for each sweep, the last one for all that follow.
         max_error: at each bond singular values are dropped while the root of their summed squares stays
             below this share of the norm, by `metric`.
         metric: what truncation, damping and |B| are measured by: "data", the second moments of what the
-            samples (of more than about 20,000 vectors some) look like on both sides, or "frobenius".
+            samples (a subset beyond about 20,000 vectors) look like on both sides, or "frobenius".
         damping: under "data", share of the mean square of the local features that is added to every
             direction, so that directions the data hardly show are neither blown up nor trusted.
         solver: of the local problem. "newton-cg": a Newton step by `iterations` steps of conjugate
@@ -54,17 +54,17 @@ class SweepOptions:
             "lbfgs": L-BFGS with a strong Wolfe line search; "als": exact least squares, the solution of
             least norm where there are many (`loss="mse"` only).
         iterations: of the solver at each bond; "als" needs none.
-        loss: as of `TrainOptions`. "newton-cg" wants a convex loss with curvature ("cross-entropy", "mse",
-            "huber"), "cg" one with curvature, "als" wants "mse" and "lbfgs" takes all.
+        loss: as of `TrainOptions`. "newton-cg" needs a convex loss with curvature ("cross-entropy", "mse",
+            "huber"), "cg" one with curvature, "als" needs "mse" and "lbfgs" takes all.
         label_smoothing: share of the target spread evenly over the classes, cross-entropy only.
         ridge: see above; 0 for none.
-        proximal: see above, or one number for each sweep, the last one holding on. It is what keeps the
+        proximal: see above, or one number for each sweep, the last one for all that follow. It keeps the
             step so small that the truncation after it does not undo it; not used by "als".
         noise: standard deviation of Gaussian noise added to the local tensor before the split, relative to
             its root mean square entry, in all sweeps but the last; it opens directions that the data alone
             would never open, and costs accuracy: try without it first.
-        batch_size: samples of each half sweep, drawn anew for each; None takes all.
-        max_shift: shift the training images by up to this many pixels, anew in each half sweep.
+        batch_size: samples of each half sweep, drawn afresh for each; None takes all.
+        max_shift: shift the training images by up to this many pixels, afresh in each half sweep.
         validation: fraction of the training samples held out; measured after every sweep.
         memory_gb: most memory, in units of 10^9 bytes, for the contractions of all samples with the sites
             left and right of the bond. Where they need more, some are kept and the others recomputed.
@@ -208,6 +208,6 @@ class SweepOptions:
             [10, 20]
         """
         values = dataclasses.asdict(self)
-        # Checkpoints of earlier versions hold this name where nobody chose one.
+        # Checkpoints of earlier versions hold this name where none was chosen.
         values["loss"] = loss_record(self.loss or "cross-entropy")
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

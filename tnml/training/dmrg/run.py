@@ -122,7 +122,7 @@ class _Run:
         stored = None
         if folder is not None and self.given.resume and (folder / CHECKPOINT).exists():
             stored = checkpoint.load(folder / CHECKPOINT)
-        # A core of one output is a matrix: the bond on its one side could never grow beyond the other.
+        # A label core of one output is a matrix: neither of its bonds could ever outgrow the other.
         travels = self.options.label == "travels" or self.given.layer.out_features == 1
         chain = chain_of(self.given.layer, travels=travels) if stored is None else self._restored(stored)
         self._label_site = chain.label  # that of the checkpoint, where there is one
@@ -233,7 +233,7 @@ class _Run:
             self.given.reporter.epoch(row, self.options.sweeps)
 
     def _called(self, row: Row) -> Row:
-        """What the callbacks say of the layer as it is now."""
+        """What the callbacks measure on the layer as it is now."""
         layer = self.given.layer
         was_training = layer.training
         with forked_rng(self.device):

@@ -39,6 +39,7 @@ class Side:
         self._outer = outer
         self._features = features
         self.width = outer.shape[-1] * (1 if features is None else features.shape[1])
+        # Without a label leg the product is small, and every iteration of the solver needs it.
         if features is not None and not self.has_label:
             self._outer, self._features = _joined(outer, features, left=left), None
 
@@ -54,6 +55,7 @@ class Side:
 
     def some(self) -> Tensor:
         """At most about 20,000 of them, evenly spread, multiplied out, times the roots of their weights."""
+        # With a label leg each sample brings c vectors, so fewer samples are taken.
         step = -(-self._outer[..., 0].numel() // _MOST_ROWS)
         features = None if self._features is None else self._features[::step]
         found = Side(self._outer[::step], features, left=self._is_left).vectors
@@ -76,6 +78,7 @@ class Side:
             >>> Side(torch.ones(1, 2, 3), torch.tensor([[1.0, 2.0]]), left=True).dot(torch.ones(1, 6))
             tensor([[9., 9.]])
         """
+        # The features go into the given vectors, which have no label leg: c times less work than `vectors`.
         if self._features is not None:
             d = self._features.shape[1]
             parts = vectors.view(len(vectors), -1, d).unbind(2) if self._is_left else vectors.chunk(d, 1)
@@ -98,7 +101,7 @@ class Side:
 def _joined(vectors: Tensor, features: Tensor, *, left: bool) -> Tensor:
     """The product of the vectors of each sample with its features, in the order of the side."""
     if vectors.dim() == 3:
-        features = features.unsqueeze(1)
+        features = features.unsqueeze(1)  # [b, 1, d]: the same for every index of the label leg
     if left:
         return (vectors.unsqueeze(-1) * features.unsqueeze(-2)).flatten(-2)
     return (features.unsqueeze(-1) * vectors.unsqueeze(-2)).flatten(-2)

@@ -36,7 +36,7 @@ class SweepBatch(NamedTuple):
     weight: Tensor | None = None
 
 
-_ROUNDING = 1e-6  # of a split that is only to change the gauge: float32 cannot tell less
+_ROUNDING = 1e-6  # of a split that only changes the gauge: float32 cannot resolve less
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class Sweeper:
         """The samples of a half sweep."""
         features, self.targets, self.weight = self._batch(half)
         options, chain = self.options, self.chain
+        # The memory budget has to hold for the widest bonds of all sweeps to come.
         bonds = [options.of_sweep("max_bond", sweep) for sweep in range(options.sweeps)]
         widest = max(largest(chain.bond_dims), *bonds)
         outputs = 1 if chain.label is None else self.targets.shape[1]
@@ -99,6 +100,7 @@ class Sweeper:
             self._gauge(site, right=False)
         for site in range(chain.at):
             self._gauge(site, right=True)
+        # A center wider than the first sweep allows is left for that sweep to cut, which solves as it cuts.
         limit = max(self.options.of_sweep("max_bond", 0), chain.center.shape[0])
         while chain.at > 0:
             self._pass_on(right=False, max_bond=limit, max_error=_ROUNDING)
@@ -144,6 +146,7 @@ class Sweeper:
         options = self.options
         right = index < self.steps_per_half
         half = 2 * sweep + (not right)
+        # Contractions belong to their samples: other samples need new ones, the same samples keep theirs.
         if half != self._half and options.renews:
             self._take(half)
         at = self.chain.at
@@ -204,7 +207,16 @@ class Sweeper:
         return _Window(around.left_side(first), around.right_side(last), tensor, label_right)
 
     def _merged(self, first: int) -> Tensor:
-        """The tensors of two neighbouring sites as one `(l d, c, d r)`."""
+        """The tensors of two neighbouring sites as one `(l d, c, d r)`.
+
+                 k                             k
+                 │                             │
+            l ─ center ─ r ─ other ─ m    a ─ other ─ l ─ center ─ r
+                 │            │                │           │
+                 d            c                e           d
+
+        The label leg is k, on the center, or c or e where the other site is the label core.
+        """
         chain, center = self.chain, self.chain.center
         other = chain.core(first + 1 if chain.at == first else first)
         other_is_label = chain.label is not None and chain.label != chain.at
@@ -233,7 +245,7 @@ class Sweeper:
         isometry, rest = (found.left, found.right) if right else (found.right, found.left)
         side = window.left if right else window.right
         flat = isometry.flatten(1) if right else isometry.flatten(0, 1).T
-        size = _size(side.some() @ flat)
+        size = _size(side.some() @ flat)  # else contractions would grow or vanish along a long chain
         core, rest = isometry / size, rest * size
         k, nearest = found.bond, at + 1 if right else at - 1
         on_label, to_label = chain.label == at, chain.label == nearest
@@ -270,6 +282,7 @@ class Sweeper:
         frobenius = self.options.metric == "frobenius"
         metrics = (Metric() if frobenius else data_metric(side, self.options.damping)), Metric()
         matrix = core.flatten(0, 1) if right else core.flatten(1).T
+        # A split that cuts nothing: an orthogonal factorisation in the metric.
         found = split_bond(
             into_white(matrix.unsqueeze(1), metrics),
             metrics,

@@ -72,7 +72,7 @@ def sweep_classifier(
 ) -> SweepResult:
     """Trains `layer`, in place, by sweeps to give logits `[b, c]` of the labels `y`.
 
-    The layer's own weights are where it starts; its bonds become what the sweeps make of them. A layer of
+    Training starts from the layer's own weights; its bonds become what the sweeps make of them. A layer of
     `bond_dim=options.starting_bond` is a good start: the bonds grow where the data want it.
     Dropout is not used.
 
@@ -185,7 +185,7 @@ def check_layer(layer: MPSLayer) -> None:
     """Raises unless sweeps can train this layer.
 
     Raises:
-        InputError: it is no network that sweeps train, it is complex, or has one site.
+        InputError: it is not a network that sweeps train, it is complex, or has one site.
 
     Example:
         >>> check_layer(MPSLayer(1, 2))

@@ -38,7 +38,7 @@ def truncate_layer(
 
     Args:
         layer: real, of two sites at least; stays as it is.
-        x: `[b, n]` inputs or `[b, n, d]` features; of more than 2,000 some are taken.
+        x: `[b, n]` inputs or `[b, n, d]` features; beyond 2,000 a subset is taken.
         max_bond: largest bond dimension.
         max_error: largest relative error, its square shared evenly by the bonds.
         damping: see `SweepOptions`.

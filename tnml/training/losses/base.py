@@ -1,4 +1,4 @@
-"""What a loss is: values for outputs with any leading axes, derivatives, and what a solver has to know."""
+"""What a loss is: values for outputs with any leading axes, derivatives, and what a solver needs to know."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -26,8 +26,8 @@ class Loss(ABC):
     Attributes:
         for_labels: whether the targets are labels.
         convex: whether the loss is convex in the outputs.
-        smooth: whether its curvature says anything; that of piecewise linear losses does not.
-        logits: of losses of labels, whether the outputs become logits; else probabilities, more or less.
+        smooth: whether its curvature is informative; that of piecewise linear losses does not.
+        logits: of losses of labels, whether the outputs become logits; else they are roughly probabilities.
 
     Example:
         >>> from tnml.training.losses import SquaredError
@@ -52,7 +52,7 @@ class Loss(ABC):
         return values.mean(-1) if weight is None else (values * weight).mean(-1)
 
     def gradient(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """The derivative of each sample's loss by its outputs, `[..., b, c]`."""
+        """The derivative of each sample's loss with respect to its outputs, `[..., b, c]`."""
         with torch.enable_grad():
             free = outputs.detach().requires_grad_()
             (found,) = torch.autograd.grad(self.values(free, y).sum(), free)
@@ -71,7 +71,7 @@ class Loss(ABC):
     def mean_and_gradient(
         self, outputs: Tensor, y: Tensor, weight: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """`mean`, and its derivative by the outputs, `[..., b, c]`."""
+        """`mean`, and its derivative with respect to the outputs, `[..., b, c]`."""
         gradient = self.gradient(outputs, y)
         if weight is not None:
             gradient = gradient * weight.unsqueeze(-1)

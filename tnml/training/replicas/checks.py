@@ -15,7 +15,7 @@ _EQUAL = (
 
 
 def one_each(name: str, given: Any, count: int) -> list[Any]:
-    """A list of `count`: the things given, or one thing again and again.
+    """A list of `count`: the things given, or one thing repeated.
 
     Raises:
         InputError: it is a list of another length.
@@ -35,7 +35,7 @@ def check_layers(layers: Sequence[MPSLayer]) -> None:
     """Raises unless the layers can stand in one stack.
 
     Raises:
-        InputError: there is none, one is there twice, they differ in more than their weights, or an option
+        InputError: there is none, one appears twice, they differ in more than their weights, or an option
             of theirs has no form for replicas.
 
     Example:

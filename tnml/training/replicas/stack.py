@@ -93,7 +93,7 @@ class Bank:
 
 
 def _distinct(things: Sequence[object]) -> tuple[list[int], list[int]]:
-    """Where each distinct thing is first, and for every thing which of those it is."""
+    """Where each distinct thing comes first, and for every thing which of those it is."""
     first: dict[object, int] = {}
     which = [first.setdefault(thing, len(first)) for thing in things]
     return [which.index(number) for number in range(len(first))], which
@@ -154,7 +154,7 @@ class Stack:
 
     @torch.no_grad()
     def keep(self, rows: Sequence[int], options: Sequence[TrainOptions]) -> None:
-        """Goes on with some of the rows only; optimisers and averages keep what they know of them.
+        """Continues with some of the rows only; optimisers and averages keep what they know of them.
 
         Args:
             rows: in order.
