@@ -33,7 +33,7 @@ for dropout in (0.0, 0.3):
     layer = Layer(5, 3, order=[2, 0, 4, 1, 3], site_dropout=dropout, **{options!r})
     layer = layer.train(dropout > 0)
     twin, x = copy.deepcopy(layer), torch.rand(4, 5)
-    compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(twin, fullgraph=not dropout, backend="aot_eager")
     torch.manual_seed(1)
     plain = layer(x)
     torch.manual_seed(1)
