@@ -248,6 +248,19 @@ class LivesAsALayer(Member):
         assert figure.stat().st_size > 0
         assert main(["evaluate", str(tmp_path / "run"), "digits"]) == 0
 
+    @pytest.mark.gpu
+    def test_it_gives_the_same_on_cuda(self) -> None:
+        layer, x = self.generic(order=[3, 1, 4, 0, 2]).eval(), self.inputs()
+        twin = copy.deepcopy(layer).cuda()
+        bound = self.bound(layer, layer.local_features(x))
+        assert bool(((twin(x.cuda()).cpu() - layer(x)).abs() <= 2 * bound).all())
+        twin(x.cuda()).sum().backward()
+        assert all(bool(torch.isfinite(p.grad).all()) for p in twin.parameters())
+        fresh = self.make().cuda()
+        fresh.load_state_dict(layer.state_dict())
+        assert torch.equal(fresh(x.cuda()), twin(x.cuda()))
+        assert twin.log_norm() == pytest.approx(layer.log_norm())
+
     @pytest.mark.slow
     def test_it_compiles(self) -> None:
         code = COMPILED.format(program=self.program, options={**self.options, "dtype": "float32"})
