@@ -13,6 +13,7 @@ from toy_network import TOY  # noqa: E402
 
 from tnml.errors import InputError  # noqa: E402
 from tnml.nn import NETWORKS, MPSLayer, make_layer  # noqa: E402
+from tnml.nn.layer import weighted_median  # noqa: E402
 
 
 class Chains(NetworkContract):
@@ -39,7 +40,7 @@ class TestMPS(Chains):
 
 
 class TestMPSOfRotations(Chains):
-    options: ClassVar = {"bond_dim": [1, 2, 2, 3, 3, 2, 1], "features": "trigonometric", "label_site": 0}
+    options: ClassVar = {"bond_dim": 3, "features": "trigonometric", "label_site": 0}
     others: ClassVar = [{"bond_dim": 4}]
 
 
@@ -47,7 +48,7 @@ class TestMPSOnAFittedPath(Chains):
     options: ClassVar = {
         "bond_dim": 2,
         "features": {"name": "rbf", "dim": 3, "normalise": False},
-        "label_site": 5,
+        "label_site": 3,
     }
     others: ClassVar = [{"bond_dim": 4}]
 
@@ -76,6 +77,18 @@ def test_a_row_taken_out_leaves_the_table_as_it_was() -> None:
         make_layer("toy", 5, 3)
     with pytest.raises(InputError, match="a network is a name or a mapping with a 'name', got 3"):
         make_layer(3, 5, 3)  # type: ignore[arg-type]
+
+
+def test_the_weighted_median_is_that_of_repetitions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for count in (1, 2, 5, 8, 31):
+        values = torch.randn(count, generator=generator).round(decimals=1)  # some are equal
+        times = torch.randint(1, 4, (count,), generator=generator)
+        repeated = values.repeat_interleave(times).median()
+        assert torch.equal(weighted_median(values, times), repeated)
+        assert torch.equal(weighted_median(values, times / times.sum()), repeated)
+        assert torch.equal(weighted_median(values, torch.ones(count)), values.median())
+    assert weighted_median(torch.tensor([1.0, torch.nan]), torch.ones(2)).isnan()
 
 
 def test_arguments_for_any_network_reach_those_that_take_them() -> None:
