@@ -87,6 +87,7 @@ class MPSLayer(TensorNetworkLayer):
         )
         self.engine = choose("engine", engine, {name: name for name in ENGINES})
         self.chain_shape = chain_shape_of(self.n_sites, self.features.dim, bond_dim, label_site)
+        _ = self.chain_shape.key  # cached from now on: compiled code could not compute it
         # Registered again after the layer's own: printed layers and stored runs' identities have this order.
         del self.neutral, self.site_dropout
         self.bond_dropout = BondDropout(bond_dropout)
@@ -377,6 +378,7 @@ class MPSLayer(TensorNetworkLayer):
     def _adopt(self, shape: ChainShape) -> None:
         """Gives the parameters, zeroed, the sizes of another chain; they stay the same `nn.Parameter`s."""
         self.chain_shape = shape
+        _ = shape.key
         self.layout = layout_of(shape).to(self.weight.device)
         self.weight.data = self.weight.data.new_zeros(shape.n_weights)
         self.label.data = self.label.data.new_zeros(shape.left[-1], self.out_features, shape.right[0])
