@@ -30,6 +30,7 @@ class Stream(IntEnum):
     SHIFT = 1  # of the training images
     DROPOUT = 2  # whatever the module and the loss draw in a step
     SPLIT = 3  # which samples are held out; sweeps use it, too
+    READ = 4  # what a Dataset draws while it is read
     WEIGHTS = 7  # the starting weights of the ansatz of a differential equation
     NORMAL = 11  # increments of Brownian motion; those of a set of noise: 11 + 16 x `Noise`
     SOBOL = 12  # the shift of a Sobol sequence; that of a set of noise: 12 + 16 x `Noise`

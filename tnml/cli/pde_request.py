@@ -57,8 +57,8 @@ class PdeRequest:
 def read_request(words: Sequence[str]) -> PdeRequest:
     """What `tnml pde solve` was asked for.
 
-    The problem's preset gives the defaults, the file of `--config` (or the run of `--resume`) goes before
-    them, and the words typed go before all. A problem typed may differ from that of the file, whose options
+    The problem's preset gives the defaults, the file of `--config` (or the run of `--resume`) takes
+    precedence over them, and the words typed over both. A problem typed may differ from that of the file, whose options
     of the problem are then left out; a run to resume must solve it.
 
     Raises:
@@ -73,7 +73,7 @@ def read_request(words: Sequence[str]) -> PdeRequest:
     """
     config, resume = (_value_of(option, words) for option in ("--config", "--resume"))
     if config is not None and resume is not None:
-        raise InputError("--resume takes the options of the run; leave --config away")
+        raise InputError("--resume takes the options of the run; leave --config out")
     stored: dict[str, Any] = {}
     source = config if resume is None else str(Path(resume) / OPTIONS)
     if source is not None:
@@ -84,7 +84,7 @@ def read_request(words: Sequence[str]) -> PdeRequest:
         words = [words[place], *words[:place], *words[place + 1 :]]
     if resume is not None and typed not in (None, stored.get("name")):
         raise InputError(
-            f"the run to resume solves {stored.get('name')!r}, got {typed!r}; leave the name away"
+            f"the run to resume solves {stored.get('name')!r}, got {typed!r}; leave the name out"
         )
     name = typed or stored.get("name")
     if name is None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tnml.errors import InputError
 from tnml.estimators.base import FLOATS, TensorNetworkEstimator
+from tnml.estimators.chunks import chunks
 from tnml.estimators.parameters import estimator
 from tnml.estimators.probabilities import nearest_probabilities
 from tnml.estimators.solvers import checked_loss, settled_loss
@@ -134,7 +135,7 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
     def partial_fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         classes: Any = None,
         sample_weight: Any = None,
         *,
@@ -147,10 +148,11 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
         large parts to many small ones.
 
         Args:
-            X: samples.
-            y: their labels.
+            X: samples; or an `np.memmap`, a `torch.utils.data.Dataset` of (x, y) pairs or a `DataLoader`,
+                read once in chunks of about 10,000 samples, each trained on as in a call of its own.
+            y: their labels; None with a Dataset or DataLoader.
             classes: all labels there will be; needed in the first call.
-            sample_weight: as in `fit`; weights are compared within one call only.
+            sample_weight: as in `fit`; weights are compared within one call or chunk only.
             callbacks: as in `fit`.
 
         Raises:
@@ -163,8 +165,10 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
                 "weights as a mapping from labels, such as sklearn.utils.class_weight.compute_class_weight "
                 "makes of a sample"
             )
-        first = not hasattr(self, "layer_")
-        return self._learn(X, y, sample_weight, callbacks, first=first, one_pass=True, classes=classes)
+        for x, labels, weight in chunks(X, y, sample_weight):
+            first = not hasattr(self, "layer_")
+            self._learn(x, labels, weight, callbacks, first=first, one_pass=True, classes=classes)
+        return self
 
     def _learn(
         self,

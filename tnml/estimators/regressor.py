@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tnml.errors import InputError
 from tnml.estimators.base import FLOATS, TensorNetworkEstimator
+from tnml.estimators.chunks import chunks
 from tnml.estimators.parameters import estimator
 from tnml.estimators.solvers import checked_loss, damping
 from tnml.estimators.stored import stored_array
@@ -117,7 +118,7 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
         return self._learn(X, y, sample_weight, callbacks, first=first, one_pass=False)
 
     def partial_fit(
-        self, X: Any, y: Any, sample_weight: Any = None, *, callbacks: Sequence[Callback] = ()
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, callbacks: Sequence[Callback] = ()
     ) -> Self:
         """This regressor after one pass, at the constant rate `lr`, or one sweep over `X [b, n]` and `y`.
 
@@ -125,16 +126,19 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
         starts the optimiser's averages from zero, so prefer few large parts to many small ones.
 
         Args:
-            X: samples.
-            y: their targets.
-            sample_weight: as in `fit`; weights are compared within one call only.
+            X: samples; or an `np.memmap`, a `torch.utils.data.Dataset` of (x, y) pairs or a `DataLoader`,
+                read once in chunks of about 10,000 samples, each trained on as in a call of its own.
+            y: their targets; None with a Dataset or DataLoader.
+            sample_weight: as in `fit`; weights are compared within one call or chunk only.
             callbacks: as in `fit`.
 
         Raises:
             InputError: the number of targets changed.
         """
-        first = not hasattr(self, "layer_")
-        return self._learn(X, y, sample_weight, callbacks, first=first, one_pass=True)
+        for x, targets, weight in chunks(X, y, sample_weight):
+            first = not hasattr(self, "layer_")
+            self._learn(x, targets, weight, callbacks, first=first, one_pass=True)
+        return self
 
     def _learn(
         self,

@@ -121,7 +121,7 @@ def checked_loss(spec: Any, smoothing: float, task: Task, solver: str) -> Loss:
 def train_options(
     parameters: Mapping[str, Any], sites: int, samples: int, *, one_pass: bool, **own: Any
 ) -> TrainOptions:
-    """The options of the next run on so many samples, numbers left at None chosen as the docstrings say.
+    """The options of the next run on that many samples, numbers left at None chosen as the docstrings say.
 
     Adam moves a weight by up to lr a step, so a rate of distance / steps lets it go that far whatever
     the size of the data: less underfits, more fits noise. All sites move at once, hence 1 / n; few sites
@@ -170,7 +170,7 @@ def train_options(
 
 
 def sweep_options(parameters: Mapping[str, Any], samples: int, *, one_pass: bool, **own: Any) -> SweepOptions:
-    """The options of the next sweeps on so many samples, numbers left at None chosen as the docstrings say.
+    """The options of the next sweeps on that many samples, numbers left at None chosen as the docstrings say.
 
     Args:
         parameters: of the estimator, by name, as Python numbers.

@@ -166,7 +166,7 @@ class Solution:
         return values_and_truth(self._on_paths, self.problem, part)
 
     def summary(self, errors: PathErrors | None = None) -> list[tuple[str, str]]:
-        """Names and values for a person: u(0, x0), the truth, errors, parameters, time.
+        """Names and values to be read: u(0, x0), the truth, errors, parameters, time.
 
         Where the truth is not known the trivial answer is there to compare with, see `Problem.trivial`.
 
@@ -335,7 +335,7 @@ class Solution:
 
 
 def percent(error: float) -> str:
-    """A relative error for a person.
+    """A relative error to be read.
 
     Example:
         >>> percent(1.234e-4)

@@ -17,7 +17,7 @@ def fine_tuning(data: str, epochs: int = 1, **changes: Any) -> TrainOptions:
     Args:
         data: name of the data set; see `tnml.training.presets.preset`.
         epochs: passes over the training samples.
-        changes: other options, which go before these; an `lr` or `seed` of None changes nothing.
+        changes: other options, which take precedence over these; an `lr` or `seed` of None changes nothing.
 
     Raises:
         InputError: an option is out of range.

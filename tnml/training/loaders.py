@@ -13,14 +13,13 @@ from tnml.errors import InputError
 from tnml.loop.interrupt import StopRequest
 from tnml.loop.processes import started_outside
 from tnml.loop.protocols import Batch
-from tnml.randomness import forked_rng, generator, reseed, step_seed
-from tnml.training.batches import SHIFT
+from tnml.randomness import Stream, forked_rng, generator, reseed, step_seed
 from tnml.training.inputs import checked_inputs, dtype_of, outputs_of
 from tnml.training.losses import Loss, measure_blocks
 from tnml.training.options import TrainOptions
 from tnml.training.rows import pair_of
 from tnml.training.samples import shape_of_images
-from tnml.training.streams import READ, Form
+from tnml.training.streams import Form
 from tnml.training.tasks import Task
 
 _CPU = torch.device("cpu")
@@ -79,7 +78,9 @@ class LoaderBatches:
         self._seen += len(x)
         self.samples = max(self.samples, self._seen)
         if self._shape is not None:
-            x = random_shift(x, self._shape, self._max_shift, generator(self._seed, epoch, step, SHIFT))
+            x = random_shift(
+                x, self._shape, self._max_shift, generator(self._seed, epoch, step, Stream.SHIFT)
+            )
         return Batch(x, y, torch.full((len(x),), -1), None, epoch, step)
 
     def measure(self, module: nn.Module, loss: Loss) -> dict[str, float]:
@@ -100,13 +101,13 @@ class LoaderBatches:
     def _begin(self, epoch: int) -> Iterator[Any]:
         """A pass over the loader, whose worker processes leave a Ctrl-C to this one."""
         with forked_rng(_CPU), StopRequest() as request, request.withheld():
-            reseed(_CPU, step_seed(self._seed, epoch, 0, READ))
+            reseed(_CPU, step_seed(self._seed, epoch, 0, Stream.READ))
             return iter(self._loader)
 
     def _next(self, epoch: int, step: int) -> Any:
         try:
             with forked_rng(_CPU):
-                reseed(_CPU, step_seed(self._seed, epoch, step, READ))
+                reseed(_CPU, step_seed(self._seed, epoch, step, Stream.READ))
                 return next(self._batches)
         except StopIteration as error:
             raise InputError(

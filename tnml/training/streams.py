@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from tnml.errors import InputError
 from tnml.loop.protocols import Batch
 from tnml.loop.results import Row
-from tnml.randomness import forked_rng, reseed, step_seed
+from tnml.randomness import Stream, forked_rng, reseed, step_seed
 from tnml.training.batches import Shuffled
 from tnml.training.inputs import checked_inputs, dtype_of, outputs_of
 from tnml.training.losses import Loss, measure_blocks
@@ -22,7 +22,6 @@ from tnml.training.rows import DatasetRows, MappedArray, MemmapRows, Rows, is_ma
 from tnml.training.samples import of_mean_one, positive_weights, shape_of_images, split_rows
 from tnml.training.tasks import Task
 
-READ = 4  # stream of seeds, for Datasets that draw random numbers
 _BLOCK = 1000  # samples at a time outside of steps, as in `measure`
 _CPU = torch.device("cpu")
 
@@ -117,7 +116,7 @@ class StreamedSamples:
         x = y = None
         try:
             with forked_rng(_CPU):
-                reseed(_CPU, step_seed(self.seed, epoch, step, READ))
+                reseed(_CPU, step_seed(self.seed, epoch, step, Stream.READ))
                 x, y = self.rows.rows(index)
             inputs, targets = self.form.checked(x, y)
         except InputError as error:

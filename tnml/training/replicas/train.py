@@ -115,7 +115,7 @@ def train_replicas(
 
 
 def worth_it(layer: MPSLayer, replicas: int, batch_size: int) -> bool:
-    """Whether training so many layers like this one together is faster than one by one.
+    """Whether training that many layers like this one together is faster than one by one.
 
     Together saves the time between the pieces of arithmetic, about that of 40 million multiply-adds a step;
     where a step does ten times as many, a few per cent are left to gain, and memory to lose.
