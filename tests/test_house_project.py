@@ -92,3 +92,20 @@ def test_ci_runs_the_test_command_as_printed(blocks: dict[str, list[str]], proje
     assert os.access(script, os.X_OK)
     shown = subprocess.run([script, "--show"], capture_output=True, text=True, check=True, timeout=60)
     assert shown.stdout == blocks["bash"][1]
+
+
+def test_every_module_is_on_the_map(project_root: Path) -> None:
+    """docs/architecture.md has every module under its room, with the first line of its docstring."""
+    page = (project_root / "docs" / "architecture.md").read_text(encoding="utf-8")
+    sections = dict(part.split("**\n", 1) for part in page.split("## Every module")[1].split("\n**")[1:])
+    on_the_map = {
+        (room.strip("`/"), line) for room, text in sections.items() for line in text.split("\n") if line
+    }
+    there = set()
+    for path in (project_root / "tnml").rglob("*.py"):
+        if not path.name.startswith("__"):
+            text = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
+            room = path.parent.relative_to(project_root).as_posix()
+            there.add((room, f"- `{path.name}`: {' '.join(text.split())}"))
+    assert not there - on_the_map, "write these lines on the map, docs/architecture.md"
+    assert not on_the_map - there, "these lines of the map belong to no module"

@@ -58,8 +58,8 @@ def read_request(words: Sequence[str]) -> PdeRequest:
     """What `tnml pde solve` was asked for.
 
     The problem's preset gives the defaults, the file of `--config` (or the run of `--resume`) takes
-    precedence over them, and the words typed over both. A problem typed may differ from that of the file, whose options
-    of the problem are then left out; a run to resume must solve it.
+    precedence over them, and the words typed over both. A problem typed may differ from that of the file,
+    whose options of the problem are then left out; a run to resume must solve it.
 
     Raises:
         InputError: unknown options or names, wrong types or values, a missing or malformed file.
