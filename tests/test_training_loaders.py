@@ -181,7 +181,7 @@ def test_what_needs_numbered_samples_is_refused(data, monkeypatch):
             train_classifier(Spy(), loader, options=quick(**settings), **more)
     train_classifier(Spy(), loader, options=quick(batch_size=8))
     monkeypatch.setitem(LOSSES, "per-sample", {"classification": PerSample})
-    with pytest.raises(InputError, match="the loss PerSample wants to know which sample is which"):
+    with pytest.raises(InputError, match="the loss PerSample needs the number of every sample"):
         train_classifier(Spy(), loader, options=quick(loss="per-sample"))
 
 

@@ -255,8 +255,7 @@ def test_two_processes_read_one_file(images, tmp_path):
     x, y = images
     options = {"epochs": 2, "validation": 0.3, "max_shift": 1}
     expected = outcome(train_classifier, chain, x, y, quick(**options))
-    for data in ((mapped(tmp_path, x), y), (TensorDataset(torch.tensor(x), torch.tensor(y)), None)):
-        found = outcome(train_classifier, chain, *data, quick(**options, devices=2))
-        assert found[3:] == expected[3:]
-        for one, two in zip(found[0], expected[0], strict=True):
-            assert torch.tensor(one).allclose(torch.tensor(two), rtol=1e-4, atol=1e-5)
+    found = outcome(train_classifier, chain, mapped(tmp_path, x), y, quick(**options, devices=2))
+    assert found[3:] == expected[3:]
+    for one, two in zip(found[0], expected[0], strict=True):
+        assert torch.tensor(one).allclose(torch.tensor(two), rtol=1e-4, atol=1e-5)

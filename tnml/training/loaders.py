@@ -158,15 +158,15 @@ def check_loader(
             f"torch.utils.data.random_split, or {dataset}"
         )
     if sample_weight is not None:
-        raise InputError(f"sample_weight needs numbered samples, which a DataLoader has not; {dataset}")
+        raise InputError(f"sample_weight needs numbered samples, which a DataLoader does not have; {dataset}")
     if "index" in inspect.signature(loss).parameters:
         raise InputError(
-            f"the loss {type(loss).__name__} wants to know which sample is which, and a DataLoader does not "
-            f"tell; {dataset}"
+            f"the loss {type(loss).__name__} needs the number of every sample, which a DataLoader does not "
+            f"give; {dataset}"
         )
     if options.devices > 1 or started_outside():
         raise InputError(
-            "several processes need the same batches, and a DataLoader may give each of them others; "
+            "several processes need the same batches, and a DataLoader may give each of them different ones; "
             f"{dataset}, or train with devices=1"
         )
 
