@@ -1,6 +1,13 @@
-"""scikit-learn estimators whose model is a matrix product state."""
+"""scikit-learn estimators whose model is a tensor network."""
 
-from tnml.estimators.classifier import MPSClassifier
-from tnml.estimators.regressor import MPSRegressor
+from tnml.estimators.classifier import MPSClassifier, TensorNetworkClassifier
+from tnml.estimators.parameters import estimator
+from tnml.estimators.regressor import MPSRegressor, TensorNetworkRegressor
 
-__all__ = ["MPSClassifier", "MPSRegressor"]
+__all__ = [
+    "MPSClassifier",
+    "MPSRegressor",
+    "TensorNetworkClassifier",
+    "TensorNetworkRegressor",
+    "estimator",
+]

@@ -1,10 +1,9 @@
-"""What classifier and regressor share: parameters into a layer and a training run, predictions, files."""
+"""What all estimators share: parameters into a layer and a training run, and predictions."""
 
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from os import PathLike
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -12,110 +11,55 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Float32, Float64
 from numpy import ndarray
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
 
-from tnml.checks import whole
 from tnml.errors import InputError, choose
 from tnml.estimators.scaling import fit_range, scale
-from tnml.estimators.solvers import check_solver, sweep_options
-from tnml.features import FEATURE_NAMES, FeatureMap
-from tnml.files import FORMAT, write_model
+from tnml.estimators.solvers import check_solver, checked_loss, sweep_options, train_options
+from tnml.estimators.stored import StoredEstimator, plain
+from tnml.estimators.weights import typical_rows
+from tnml.loop.options import LoopOptions
 from tnml.loop.processes import device_of
-from tnml.loop.results import Row
+from tnml.loop.progress import ProgressReporter
+from tnml.loop.protocols import Callback
 from tnml.nn import MPSLayer, TensorNetworkLayer, make_layer
-from tnml.nn.networks import can, check_sweeps, compressible, restored_layer
-from tnml.training import LoopOptions, ProgressReporter, SweepOptions, TrainOptions, truncate_layer
+from tnml.nn.networks import can, check_sweeps, compressible
+from tnml.training import SweepResult, TrainResult, truncate_layer
+from tnml.training.losses import Loss
+from tnml.training.tasks import Task
 
 FLOATS = [np.float64, np.float32]
+_LAYER_PARAMETERS = (  # which a network may have as options of the same name
+    "bond_dim",
+    "features",
+    "order",
+    "label_site",
+    "noise",
+    "bond_dropout",
+    "site_dropout",
+    "dtype",
+    "engine",
+)
 BLOCK = 256  # samples predicted at a time; always as many, so that no sample's bits depend on the others
-_LEAST_EPOCHS, _MOST_EPOCHS, _LEAST_STEPS = 10, 200, 1000
-_LAYER_PREFIX = "layer."
 
 
-class MPSEstimator(BaseEstimator, ABC):
-    """The common part of `MPSClassifier` and `MPSRegressor`, which describe the parameters."""
+class TensorNetworkEstimator(StoredEstimator, ABC):
+    """The common part of classifiers and regressors.
 
-    _kind: ClassVar[str]
+    Attributes:
+        layer_: the trained layer.
+        feature_range_: `[2, n]` what was scaled to 0 and 1; None where nothing was.
+        history_: one dictionary per epoch or sweep, with the numbers of the callbacks; not kept in model
+            files.
+        n_iter_: epochs or sweeps trained.
+        n_features_in_, feature_names_in_: as in every scikit-learn estimator.
+    """
 
-    network: Any = "mps"
-    bond_dim: int
-    solver: str
-    features: Any
-    order: Any
-    image_shape: tuple[int, int] | None
-    label_site: int | None
-    noise: float | None
-    bond_dropout: float
-    site_dropout: float
-    feature_range: Any
-    epochs: int | None
-    batch_size: int | None
-    lr: float | None
-    optimizer: str
-    weight_decay: float
-    schedule: str
-    clip_norm: float | None
-    average: str
-    validation_fraction: float
-    patience: int | None
-    sweeps: int | None
-    max_error: float | None
-    ridge: float
-    dtype: str
-    engine: str
-    device: str
-    warm_start: bool
-    verbose: bool
-    random_state: Any
-
-    n_features_in_: int
-    layer_: TensorNetworkLayer
-    feature_range_: npt.NDArray[np.float64] | None
-    history_: list[Row]
-    n_iter_: int
-    seed_: int
-    data_: dict[str, Any] | None
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Writes the fitted model to one safetensors file; `tnml.load` reads it.
-
-        The file holds tensors and JSON, never code. Left out are `history_`, `device` and a `random_state`
-        that is not a number.
-
-        Args:
-            path: by custom it ends in `.safetensors`.
-
-        Raises:
-            InputError: the file cannot be written, or something cannot be kept in one: a feature map that
-                is your own function, classes that are not text, numbers or truth values.
-        """
-        check_is_fitted(self)
-        if self.layer_.features.name not in FEATURE_NAMES:
-            raise InputError(
-                "a feature map that is your own function cannot be kept in a model file; pickle the model "
-                "or choose features by name"
-            )
-        tensors = {_LAYER_PREFIX + name: tensor for name, tensor in self.layer_.state_dict().items()}
-        tensors |= {name: torch.tensor(array) for name, array in self._arrays().items()}
-        if self.feature_range_ is not None:
-            tensors["feature_range"] = torch.tensor(self.feature_range_)
-        names = getattr(self, "feature_names_in_", None)
-        metadata = {
-            "format": FORMAT,
-            "kind": self._kind,
-            "network": self.layer_.network,
-            "config": self.layer_.config,
-            "parameters": _parameters_for_json(self.get_params(deep=False)),
-            "feature_names": None if names is None else list(names),
-            "n_iter": self.n_iter_,
-            "seed": self.seed_,
-            "data": self.data_,
-            **self._facts(),
-        }
-        write_model(path, tensors, metadata)
+    _task: ClassVar[Task]
+    _trained: ClassVar[Callable[..., TrainResult]]
+    _swept: ClassVar[Callable[..., SweepResult]]
+    _usual_sweeps: ClassVar[Mapping[str, Any]]
 
     def compressed(
         self, *, max_bond: int | None = None, max_error: float | None = None, X: Any = None
@@ -144,7 +88,7 @@ class MPSEstimator(BaseEstimator, ABC):
             (1, 1, 4)
         """
         check_is_fitted(self)
-        limits = {"max_bond": _plain(max_bond), "max_error": _plain(max_error)}
+        limits = {"max_bond": plain(max_bond), "max_error": plain(max_error)}
         if X is None or self.layer_.n_sites == 1:
             layer, error = compressible(self.layer_).compressed(**limits)
         else:
@@ -175,165 +119,115 @@ class MPSEstimator(BaseEstimator, ABC):
         """The layer, for what sweeps over it and checks by itself whether it can."""
         return cast(MPSLayer, self.layer_)
 
-    @classmethod
-    def _from_file(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Self:
-        """The model that `save` wrote; any exception means that the file is damaged."""
-        parameters = dict(metadata["parameters"])
-        if parameters["image_shape"] is not None:
-            parameters["image_shape"] = tuple(parameters["image_shape"])
-        model = cls(**parameters)
-        state = {
-            name.removeprefix(_LAYER_PREFIX): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(_LAYER_PREFIX)
-        }
-        model.layer_ = restored_layer(metadata.get("network", "mps"), metadata["config"], state).eval()
-        model.n_features_in_ = sites = model.layer_.n_sites
-        model.feature_range_ = None
-        if "feature_range" in tensors:
-            model.feature_range_ = stored_array(tensors, "feature_range", (2, sites))
-        model.history_, model.data_ = [], metadata["data"]
-        model.n_iter_, model.seed_ = (whole(name, metadata[name], 0) for name in ("n_iter", "seed"))
-        names = metadata["feature_names"]
-        if names is not None:
-            if len(names) != sites:
-                raise InputError(f"{sites} sites and {len(names)} feature names")
-            model.feature_names_in_ = np.array(names, dtype=object)
-        model._adopt(tensors, metadata)
-        return model
-
-    @abstractmethod
-    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Further arrays of a fitted model, for the file."""
-
-    @abstractmethod
-    def _facts(self) -> dict[str, Any]:
-        """Further facts of a fitted model, for the file."""
-
-    @abstractmethod
-    def _adopt(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-        """Takes back what `_arrays` and `_facts` gave."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Parameters, numbers and numpy arrays, for the layer, too; that with an own feature map itself."""
-        state: dict[str, Any] = dict(super().__getstate__())
-        layer = state.get("layer_")
-        if layer is not None and layer.features.name in FEATURE_NAMES:
-            arrays = {name: tensor.detach().cpu().numpy() for name, tensor in layer.state_dict().items()}
-            state["layer_"] = {"network": layer.network, "config": layer.config, "state": arrays}
-        elif layer is not None:
-            state["layer_"] = copy.deepcopy(layer).cpu()
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        stored = state.get("layer_")
-        if isinstance(stored, dict):
-            tensors = {name: torch.tensor(np.array(array)) for name, array in stored["state"].items()}
-            network = stored.get("network", "mps")  # pickles of tnml 0.1 name none
-            state["layer_"] = restored_layer(network, stored["config"], tensors).eval()
-        super().__setstate__(state)
-
     def _continues(self) -> bool:
         """Whether `fit` goes on from the fitted layer."""
         return bool(self.warm_start) and hasattr(self, "layer_")
 
-    def _start(self, X: npt.NDArray[Any], outputs: int) -> None:
-        """A new layer for samples like `X`, and everything else that a fit begins with.
+    def _chosen(self) -> dict[str, Any]:
+        """The parameters by name, as Python numbers, with those that `network` gives as its options.
 
-        Sweeps let the bonds grow, from 1.
+        Raises:
+            InputError: one is given in both places.
         """
-        swept = self._sweeps_on(X.shape[1])
+        chosen = {name: plain(value) for name, value in self.get_params(deep=False).items()}
+        usual = type(self)().get_params(deep=False)
+        for name in _LAYER_PARAMETERS if isinstance(self.network, Mapping) else ():
+            if name not in self.network:
+                continue
+            inside = plain(self.network[name])
+            if not any(np.array_equal(chosen[name], value) for value in (usual[name], inside)):
+                raise InputError(
+                    f"{name} is given twice, as {inside!r} with the network and as {chosen[name]!r}; "
+                    "give it once"
+                )
+            chosen[name] = inside
+        return chosen
+
+    def _loss_options(self) -> dict[str, Any]:
+        """What the options of both solvers are told about the loss and the samples."""
+        return {"loss": plain(self.loss)}
+
+    def _checked(self, callbacks: Sequence[Callback]) -> Loss:
+        """The loss; raises, before anything is done, where a parameter does not go with solver or task."""
+        check_solver(self._chosen(), type(self)().get_params(deep=False))
+        if self.solver == "dmrg":
+            check_sweeps(self.network, "solver='dmrg'")
+        if callable(callbacks):
+            raise InputError(f"callbacks must be a list of functions, got {callbacks!r}; put it into a list")
+        told = self._loss_options()
+        return checked_loss(told["loss"], told.get("label_smoothing", 0.0), self._task, self.solver)
+
+    def _start(self, X: npt.NDArray[Any], weight: Float64[ndarray, " b"] | None, outputs: int) -> None:
+        """A new layer for samples like `X`, and everything else that a fit begins with."""
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self.feature_range_ = fit_range(X, self.feature_range)
-        if swept:
-            check_sweeps(self.network, "solver='dmrg'")
-        layer = make_layer(
-            self.network,
-            X.shape[1],
-            outputs,
-            usual={**type(self)().get_params(deep=False), "seed": seed},
-            bond_dim=1 if swept else _plain(self.bond_dim),
-            features=self.features,
-            order=self._order(X.shape[1]),
-            shape=self.image_shape,
-            label_site=_plain(self.label_site),
-            noise=0.0 if swept else _plain(self.noise),
-            bond_dropout=_plain(self.bond_dropout),
-            site_dropout=_plain(self.site_dropout),
-            dtype=choose("dtype", self.dtype, {name: name for name in ("float32", "float64")}),
-            engine=self.engine,
-            seed=seed,
-        )
-        some = torch.from_numpy(scale(X[:: max(1, len(X) // 500)], self.feature_range_))
-        self.layer_ = layer.rescale_(some.to(layer.dtype)).eval()
+        layer = self._new_layer(X.shape[1], outputs, seed)
+        rows, counts = typical_rows(weight, len(X))
+        some = torch.from_numpy(scale(X[rows], self.feature_range_)).to(layer.dtype)
+        times = None if counts is None else torch.from_numpy(counts)
+        self.layer_ = layer.rescale_(some, times).eval()
         self.history_, self.n_iter_, self.seed_, self.data_ = [], 0, seed, None
 
-    def _order(self, n_sites: int) -> Any:
-        """The order of the sites: "auto" is "snake" on images, also on those it takes for some."""
-        if not (isinstance(self.order, str) and self.order == "auto"):
-            return self.order
-        square = n_sites >= 16 and math.isqrt(n_sites) ** 2 == n_sites
-        return "snake" if self.image_shape is not None or square else "raster"
-
-    def _check_solver(self) -> None:
-        """Raises where the solver is unknown or would not use a parameter that was set."""
-        check_solver(self.get_params(deep=False), type(self)().get_params(deep=False))
+    def _new_layer(self, sites: int, outputs: int, seed: int) -> TensorNetworkLayer:
+        """A layer as it is before training; sweeps let the bonds grow, from 1."""
+        chosen = self._chosen()
+        usual = _layer_arguments(type(self)().get_params(deep=False), sites, seed)
+        arguments = _layer_arguments(chosen, sites, seed)
+        if self._sweeps_on(sites):
+            arguments |= {"bond_dim": 1, "noise": 0.0}
+        choose("dtype", chosen["dtype"], {name: name for name in ("float32", "float64")})
+        network = self.network
+        if isinstance(network, Mapping):
+            network = {name: value for name, value in network.items() if name not in _LAYER_PARAMETERS}
+        return make_layer(network, sites, outputs, usual=usual, **arguments)
 
     def _sweeps_on(self, n_sites: int) -> bool:
-        """Whether a chain of so many sites is trained by sweeps; one site has no bond."""
+        """Whether a chain of that many sites is trained by sweeps; one site has no bond."""
         return self.solver == "dmrg" and n_sites > 1
 
-    def _sweep_options(self, samples: int, *, one_pass: bool, **own: Any) -> SweepOptions:
-        """The options of the next sweeps on so many samples."""
-        given = {name: _plain(value) for name, value in self.get_params(deep=False).items()}
-        own = {name: _plain(value) for name, value in own.items()} | {"seed": self.seed_ + self.n_iter_}
-        return sweep_options(given, samples, one_pass=one_pass, **own)
+    def _sweeps_for(self, bond_dim: int, samples: float) -> dict[str, Any]:
+        """Options of the sweeps, up to a bond dimension on that many samples, or on that sum of weights."""
+        del bond_dim, samples
+        return dict(self._usual_sweeps)
 
-    def _options(self, samples: int, *, one_pass: bool, **own: Any) -> TrainOptions:
-        """The options of the next run on so many samples, numbers left at None chosen as the docstrings say.
-
-        Adam moves a weight by up to lr a step, so a rate of distance / steps lets it go that far whatever
-        the size of the data: less underfits, more fits noise. All sites move at once, hence 1 / n; few sites
-        cannot fit much noise, and with small steps they stay in poor minima (a product of two among three).
-        """
-        sites, epochs, lr = self.layer_.n_sites, self.epochs, self.lr
-        batch = min(100, max(32, samples // 100)) if self.batch_size is None else self.batch_size
-        batch = whole("batch_size", batch, 1)
-        steps_per_epoch = math.ceil(samples / batch)
-        if epochs is None:
-            epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS / steps_per_epoch)))
-        epochs = whole("epochs", epochs, 1)
-        if lr is None and self.optimizer == "lbfgs":
-            lr = 1.0
-        elif lr is None:
-            distance = max(2.0, 200.0 / sites**2)
-            lr = max(3e-4, min(0.02, 0.2 / sites, distance / (epochs * steps_per_epoch)))
-        chosen = {
-            "epochs": 1 if one_pass else epochs,
-            "batch_size": batch,
-            "lr": lr,
-            "weight_decay": self.weight_decay,
-            "schedule": "constant" if one_pass else self.schedule,
-            "clip_norm": self.clip_norm,
-            "validation": 0.0 if one_pass else self.validation_fraction,
-            "patience": None if one_pass else self.patience,
-            "seed": self.seed_ + self.n_iter_,
-            **own,
+    def _run(
+        self,
+        X: npt.NDArray[Any],
+        targets: npt.NDArray[Any],
+        weight: Float64[ndarray, " b"] | None,
+        callbacks: Sequence[Callback],
+        *,
+        one_pass: bool,
+        **data: Any,
+    ) -> Self:
+        """This estimator after a training run, or one epoch or sweep of it, on samples that count."""
+        chosen, samples, swept = self._chosen(), len(X), self._sweeps_on(X.shape[1])
+        told = {**self._loss_options(), "seed": self.seed_ + self.n_iter_}
+        given = {
+            **data,
+            "sample_weight": None if weight is None else weight / weight.mean(),
+            "callbacks": callbacks,
+            "progress": self._progress(swept=swept),
         }
-        chosen = {name: _plain(value) for name, value in chosen.items()}
-        return TrainOptions(optimizer=self.optimizer, average=self.average, device=self.device, **chosen)
+        result: TrainResult | SweepResult
+        if swept:
+            total = samples if weight is None else float(weight.sum())
+            told |= self._sweeps_for(chosen["bond_dim"], total)
+            steps = sweep_options(chosen, samples, one_pass=one_pass, **told)
+            result = type(self)._swept(self._swept_layer(), self._scaled(X), targets, steps, **given)
+        else:
+            sites = self.layer_.n_sites
+            options = train_options(chosen, sites, samples, one_pass=one_pass, **told)
+            result = type(self)._trained(self.layer_, self._scaled(X), targets, options, **given)
+        self.layer_.eval()
+        self.history_ += result.history
+        self.n_iter_ += len(result.history)
+        return self
 
-    def _progress(self) -> ProgressReporter | None:
+    def _progress(self, *, swept: bool) -> ProgressReporter | None:
         if not self.verbose:
             return None
-        return ProgressReporter(unit="sweep" if self._sweeps_on(self.layer_.n_sites) else "epoch")
-
-    def _note(self, history: Sequence[Row]) -> None:
-        """Takes down a finished run."""
-        self.layer_.eval()
-        self.history_ += history
-        self.n_iter_ += len(history)
+        return ProgressReporter(unit="sweep" if swept else "epoch")
 
     def _scaled(self, X: npt.NDArray[Any]) -> Float32[ndarray, "b n"]:
         return scale(X, self.feature_range_)
@@ -355,40 +249,16 @@ class MPSEstimator(BaseEstimator, ABC):
             outputs.append(layer(full.to(device))[: len(block)].cpu().double())
         return torch.cat(outputs).numpy()
 
-
-def stored_array(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """The finite float64 array `name` of a model file.
-
-    Raises:
-        InputError: it is something else.
-
-    Example:
-        >>> stored_array({"y_mean": torch.tensor([2.0], dtype=torch.float64)}, "y_mean", (1,))
-        array([2.])
-    """
-    array = tensors[name].numpy()
-    if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
-        raise InputError(f"{name} must be finite float64 numbers {shape}, got {array.dtype} {array.shape}")
-    return array
+    @abstractmethod
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, callbacks: Sequence[Callback] = ()) -> Self:
+        """This estimator, trained on samples `X [b, n]` with targets `y`."""
 
 
-def _plain(value: Any) -> Any:
-    """A Python number where numpy's was given, as by a search over `np.arange`."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _parameters_for_json(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters a file can hold; without the device, because the next reader may have another."""
-    kept = {name: _plain(value) for name, value in parameters.items() if name != "device"}
-    if not isinstance(kept["random_state"], int):
-        kept["random_state"] = None
-    if isinstance(kept["features"], FeatureMap):
-        kept["features"] = kept["features"].spec
-    elif isinstance(kept["features"], Mapping):
-        kept["features"] = dict(kept["features"])
-    if not isinstance(kept["order"], str):
-        kept["order"] = [int(site) for site in kept["order"]]
-    for name in ("image_shape", "feature_range"):
-        if kept[name] is not None and not isinstance(kept[name], str):
-            kept[name] = [_plain(number) for number in kept[name]]
-    return kept
+def _layer_arguments(chosen: Mapping[str, Any], sites: int, seed: int) -> dict[str, Any]:
+    """What any network is made with; the order "auto" is "snake" on images, also on what it takes for one."""
+    order, shape = chosen["order"], chosen["image_shape"]
+    if isinstance(order, str) and order == "auto":
+        square = sites >= 16 and math.isqrt(sites) ** 2 == sites
+        order = "snake" if shape is not None or square else "raster"
+    same = {name: chosen[name] for name in _LAYER_PARAMETERS}
+    return {**same, "order": order, "shape": shape, "seed": seed}

@@ -1,11 +1,14 @@
-"""The two solvers of an estimator: which parameters each of them uses, and the options of the sweeps."""
+"""The two solvers of an estimator: which parameters and losses each of them uses, and their options."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from tnml.checks import whole
 from tnml.errors import InputError, choose
-from tnml.training import SweepOptions
+from tnml.training import SweepOptions, TrainOptions
+from tnml.training.losses import Loss, loss_of
+from tnml.training.tasks import Task
 
 # What only one solver uses, with the parameter of the other one that comes nearest.
 _OWN: Mapping[str, Mapping[str, str | None]] = {
@@ -22,9 +25,12 @@ _OWN: Mapping[str, Mapping[str, str | None]] = {
         "clip_norm": None,
         "average": None,
         "patience": None,
+        "monitor": None,
+        "monitor_mode": None,
     },
     "dmrg": {"sweeps": "epochs", "max_error": "bond_dim", "ridge": "weight_decay"},
 }
+_LEAST_EPOCHS, _MOST_EPOCHS, _LEAST_STEPS = 10, 200, 1000
 _SWEEPS = 5
 _MOST_SAMPLES = 10_000  # of one half sweep; the next one draws others
 _LEAST_DAMPING, _MOST_DAMPING = 0.1, 10.0
@@ -57,6 +63,112 @@ def check_solver(parameters: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
                 )
 
 
+def settled_loss(spec: Any, smoothing: float, usual: float) -> tuple[Any, float]:
+    """The loss of a classifier and its label smoothing, of which only the cross-entropy has one.
+
+    Args:
+        spec: a name, a mapping or None, see `tnml.training.losses.LossSpec`.
+        smoothing: the parameter `label_smoothing`.
+        usual: its default, which says nothing about other losses.
+
+    Raises:
+        InputError: the smoothing is given twice.
+
+    Example:
+        >>> settled_loss("focal", 0.05, 0.05), settled_loss(None, 0.05, 0.05)
+        (('focal', 0.0), (None, 0.05))
+    """
+    if spec is None or spec == "cross-entropy":
+        return spec, smoothing
+    if isinstance(spec, Mapping) and spec.get("name") == "cross-entropy":
+        if "smoothing" in spec and smoothing != usual:
+            raise InputError(
+                f"label_smoothing={smoothing!r} and loss={dict(spec)!r} both give a smoothing; give one"
+            )
+        return {"smoothing": smoothing, **spec}, 0.0
+    return spec, 0.0 if smoothing == usual else smoothing
+
+
+def checked_loss(spec: Any, smoothing: float, task: Task, solver: str) -> Loss:
+    """The loss of an estimator.
+
+    Args:
+        spec: a name, a mapping or None for the task's own.
+        smoothing: of the cross-entropy.
+        task: what is learned.
+        solver: "gradient" or "dmrg".
+
+    Raises:
+        InputError: it is no loss, not one of this task, or the solver has no use for it.
+
+    Example:
+        >>> from tnml.training.tasks import REGRESSION
+        >>> checked_loss("quantile", 0.0, REGRESSION, "gradient")
+        Quantile(quantile=0.5)
+    """
+    loss = loss_of(task.default_loss if spec is None else spec, task.name, label_smoothing=smoothing)
+    if solver == "dmrg":
+        try:
+            SweepOptions(loss=spec, label_smoothing=smoothing).loss_for(task)
+        except InputError as error:
+            raise InputError(
+                f"solver='dmrg' has no use for loss={spec!r}, which is not convex or has no curvature; "
+                "choose solver='gradient' or another loss"
+            ) from error
+    return loss
+
+
+def train_options(
+    parameters: Mapping[str, Any], sites: int, samples: int, *, one_pass: bool, **own: Any
+) -> TrainOptions:
+    """The options of the next run on so many samples, numbers left at None chosen as the docstrings say.
+
+    Adam moves a weight by up to lr a step, so a rate of distance / steps lets it go that far whatever
+    the size of the data: less underfits, more fits noise. All sites move at once, hence 1 / n; few sites
+    cannot fit much noise, and with small steps they stay in poor minima (a product of two among three).
+
+    Args:
+        parameters: of the estimator, by name, as Python numbers.
+        sites: of the network.
+        samples: to train on.
+        one_pass: whether there is to be one epoch only.
+        own: further options, which take precedence over these.
+
+    Raises:
+        InputError: an option is out of range.
+
+    Example:
+        >>> from tnml.estimators.parameters import Parameters
+        >>> options = train_options(vars(Parameters()), 64, 50_000, one_pass=False, seed=3)
+        >>> options.batch_size, options.epochs, options.lr
+        (100, 10, 0.0004)
+    """
+    given = dict(parameters)
+    epochs, lr, batch = given["epochs"], given["lr"], given["batch_size"]
+    batch = whole("batch_size", min(100, max(32, samples // 100)) if batch is None else batch, 1)
+    steps_per_epoch = math.ceil(samples / batch)
+    if epochs is None:
+        epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS / steps_per_epoch)))
+    epochs = whole("epochs", epochs, 1)
+    if lr is None and given["optimizer"] == "lbfgs":
+        lr = 1.0
+    elif lr is None:
+        distance = max(2.0, 200.0 / sites**2)
+        lr = max(3e-4, min(0.02, 0.2 / sites, distance / (epochs * steps_per_epoch)))
+    same = ("optimizer", "weight_decay", "clip_norm", "average", "monitor", "monitor_mode", "device")
+    chosen = {
+        "epochs": 1 if one_pass else epochs,
+        "batch_size": batch,
+        "lr": lr,
+        "schedule": "constant" if one_pass else given["schedule"],
+        "validation": 0.0 if one_pass else given["validation_fraction"],
+        "patience": None if one_pass else given["patience"],
+        **{name: given[name] for name in same},
+        **own,
+    }
+    return TrainOptions(**chosen)
+
+
 def sweep_options(parameters: Mapping[str, Any], samples: int, *, one_pass: bool, **own: Any) -> SweepOptions:
     """The options of the next sweeps on so many samples, numbers left at None chosen as the docstrings say.
 
@@ -64,7 +176,7 @@ def sweep_options(parameters: Mapping[str, Any], samples: int, *, one_pass: bool
         parameters: of the estimator, by name, as Python numbers.
         samples: to train on.
         one_pass: whether there is to be one sweep only.
-        own: further options, which go before these; `max_error` only where the estimator names none.
+        own: further options, which take precedence over these; `max_error` only where the estimator has none.
 
     Raises:
         InputError: an option is out of range.
@@ -92,7 +204,7 @@ def sweep_options(parameters: Mapping[str, Any], samples: int, *, one_pass: bool
     return SweepOptions(**chosen | ({"sweeps": 1} if one_pass else {}))
 
 
-def damping(weights: float, samples: int) -> float:
+def damping(weights: float, samples: float) -> float:
     """How far a regressor mistrusts directions that the samples hardly show: 10 times weights per sample.
 
     Products of many features are such directions. They hold most of the weights of a chain, and where there
@@ -100,7 +212,7 @@ def damping(weights: float, samples: int) -> float:
 
     Args:
         weights: that a local problem can have.
-        samples: to train on.
+        samples: to train on; where they have weights, the sum of those.
 
     Example:
         >>> damping(8, 400), damping(1024, 400)

@@ -51,7 +51,7 @@ class TrainOptions(LoopOptions):
             raise InputError(
                 f"label_smoothing goes with loss='cross-entropy', got loss={self.loss!r}; set it to 0"
             )
-        if self.patience is not None and not self.validation:
+        if self.patience is not None and not self.validation and self.monitor.startswith("val_"):
             raise InputError("patience needs a held-out part to watch, got validation=0; try validation=0.1")
 
     def record(self) -> dict[str, Any]:

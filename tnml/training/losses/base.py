@@ -27,6 +27,7 @@ class Loss(ABC):
         for_labels: whether the targets are labels.
         convex: whether the loss is convex in the outputs.
         smooth: whether its curvature says anything; that of piecewise linear losses does not.
+        logits: of losses of labels, whether the outputs become logits; else probabilities, more or less.
 
     Example:
         >>> from tnml.training.losses import SquaredError
@@ -37,6 +38,7 @@ class Loss(ABC):
     for_labels: ClassVar[bool] = False
     convex: ClassVar[bool] = True
     smooth: ClassVar[bool] = True
+    logits: ClassVar[bool] = True
 
     @abstractmethod
     def values(

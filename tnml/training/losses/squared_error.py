@@ -60,6 +60,7 @@ class LabelSquaredError(Loss):
     """
 
     for_labels: ClassVar[bool] = True
+    logits: ClassVar[bool] = False
 
     def values(self, outputs: Tensor, y: Tensor) -> Tensor:
         """The loss of each sample."""

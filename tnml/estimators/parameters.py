@@ -1,0 +1,135 @@
+"""The parameters of every estimator, written once; and the decorator that makes a class with them."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, TypeVar, dataclass_transform
+
+from tnml.estimators.docstrings import with_entries_of
+
+T = TypeVar("T")
+
+
+@dataclass_transform(eq_default=False, kw_only_default=True, field_specifiers=(dataclasses.field,))
+def estimator(cls: type[T]) -> type[T]:
+    """The class as a scikit-learn estimator whose parameters are its fields and those of its bases.
+
+    `__init__` with its real signature comes from `dataclasses`, so `get_params`, `clone` and `help` see every
+    parameter; the docstring gets the lines of the bases for the parameters and attributes that it does not
+    describe itself.
+
+    Args:
+        cls: fields are annotated names with defaults; a field of a base may get another default.
+
+    Example:
+        >>> @estimator
+        ... class Small(Parameters):
+        ...     '''Few bonds.
+        ...
+        ...     Args:
+        ...         bond_dim: a small number.
+        ...     '''
+        ...
+        ...     bond_dim: int = 2
+        >>> Small(lr=0.1).bond_dim, "engine: of the contraction" in Small.__doc__
+        (2, True)
+    """
+    made: type[T] = dataclasses.dataclass(eq=False, repr=False, kw_only=True)(cls)
+    if cls.__doc__ is not None:  # python -OO has none
+        made.__doc__ = with_entries_of(cls.__doc__, [base.__doc__ or "" for base in cls.__mro__[1:]])
+    return made
+
+
+@estimator
+class Parameters:
+    """What can be chosen about a network, its training and its inputs, whatever is to be learned.
+
+    Args:
+        bond_dim: largest bond dimension, the capacity of the model.
+        network: a name of `tnml.nn.NETWORKS`, or a mapping with the name and options of that network. A
+            parameter that the network does not have must keep its default.
+        solver: "gradient" (stochastic gradient descent) or "dmrg" (sweeps; on a single feature, which has no
+            bond, gradients).
+        features: local feature map, see `tnml.features.feature_map`. "linear" makes the outputs linear in
+            each feature as long as the others stand still, {"name": "polynomial", "dim": 4} cubic.
+        order: the sequence of the features on the chain, see `tnml.features.site_order`; "auto" is "snake"
+            with an `image_shape` or for 16, 25, 36, ... features, else the order given.
+        image_shape: (height, width) where a sample is an image; None takes a square where it is needed.
+        label_site: number of sites left of the label core; None is the middle.
+        noise: standard deviation of the noise on the starting cores; None chooses it from the chain.
+        bond_dropout: probability of dropping a bond index in training.
+        site_dropout: probability of skipping a feature of a sample in training.
+        feature_range: what becomes 0 and 1. "auto": 0 and 1 where all training values lie between them,
+            else each feature's least and greatest training value; a pair (low, high) for all features; None
+            hands values on untouched. Unless None, values beyond are cut off, also in `predict`.
+        loss: a name of `tnml.training.losses.LOSSES`, or a mapping with the name and options of that loss,
+            such as {"name": "huber", "delta": 0.5}; None is "cross-entropy" for labels and "mse" for real
+            targets. `solver="dmrg"` wants a convex loss with curvature.
+        epochs: passes over the data; None makes it about 1000 steps, in 10 to 200 epochs.
+        batch_size: samples per step; None is a hundredth of the samples, between 32 and 100. With "dmrg",
+            samples of each half sweep; None takes all, but no more than 10,000, drawn anew each time.
+        lr: peak learning rate; None is 2 / steps (times 100 / features² for fewer than 10), at most 0.02
+            and 0.2 / features, but at least 3e-4; 1 for "lbfgs".
+        optimizer: "adam", "adamw", "sgd" or "lbfgs".
+        weight_decay: decoupled for "adamw", else an L2 penalty.
+        schedule: of the learning rate, "one-cycle", "cosine", "constant" or "step".
+        clip_norm: longest gradient, None for no limit.
+        average: "ema" keeps a moving average of the weights, "none" does not.
+        validation_fraction: part of the samples held out, at random, with labels stratified; `history_` tells
+            how it does.
+        patience: epochs without a better `monitor` after which training stops and the best weights come
+            back; None never stops.
+        monitor: the column of `history_` that `patience` watches; callbacks may add columns.
+        monitor_mode: "min" where lower is better, "max" where higher is; "auto" takes "max" for names with
+            "accuracy" in them.
+        sweeps: over all bonds and back, `solver="dmrg"` only; None is 5.
+        max_error: `solver="dmrg"` only: at each bond singular values are dropped while they make up less
+            than this share of the norm, so that bonds are as large as the data want, up to `bond_dim`;
+            None is 0.01 for labels and 0.003 for real targets.
+        ridge: `solver="dmrg"` only: weight of the mean square output in the loss, which keeps a model of
+            few samples small.
+        dtype: "float32" or "float64".
+        engine: of the contraction, see `tnml.nn.MPSLayer`.
+        device: "cpu", "cuda", "cuda:1", or "auto" for CUDA where there is one.
+        warm_start: let `fit` continue from the last fit instead of starting a new one; it keeps the feature
+            range of the first one, and its classes or the mean and scale of its targets.
+        verbose: show progress.
+        random_state: None, a number or a `numpy.random.RandomState`; a number makes `fit` repeatable.
+
+    Example:
+        >>> Parameters(8, solver="dmrg").sweeps is None
+        True
+    """
+
+    bond_dim: int = dataclasses.field(default=20, kw_only=False)
+    network: Any = "mps"
+    solver: str = "gradient"
+    features: Any = "linear"
+    order: str | Sequence[int] = "auto"
+    image_shape: tuple[int, int] | None = None
+    label_site: int | None = None
+    noise: float | None = None
+    bond_dropout: float = 0.0
+    site_dropout: float = 0.0
+    feature_range: str | tuple[float, float] | None = "auto"
+    loss: Any = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    schedule: str = "one-cycle"
+    clip_norm: float | None = None
+    average: str = "none"
+    validation_fraction: float = 0.0
+    patience: int | None = None
+    monitor: str = "val_loss"
+    monitor_mode: str = "auto"
+    sweeps: int | None = None
+    max_error: float | None = None
+    ridge: float = 1e-3
+    dtype: str = "float32"
+    engine: str = "auto"
+    device: str = "cpu"
+    warm_start: bool = False
+    verbose: bool = False
+    random_state: Any = None

@@ -1,0 +1,189 @@
+"""Model files and pickles of the estimators."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from tnml.checks import whole
+from tnml.errors import InputError
+from tnml.estimators.parameters import Parameters
+from tnml.features import FEATURE_NAMES, FeatureMap
+from tnml.files import FORMAT, write_model
+from tnml.loop.results import Row
+from tnml.nn import TensorNetworkLayer
+from tnml.nn.networks import restored_layer
+
+_LAYER_PREFIX = "layer."
+
+
+class StoredEstimator(Parameters, BaseEstimator, ABC):
+    """An estimator that can be written to a file, read back and pickled; the attributes of a fitted one."""
+
+    _kind: ClassVar[str]
+
+    n_features_in_: int
+    layer_: TensorNetworkLayer
+    feature_range_: npt.NDArray[np.float64] | None
+    history_: list[Row]
+    n_iter_: int
+    seed_: int
+    data_: dict[str, Any] | None
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the fitted model to one safetensors file; `tnml.load` reads it.
+
+        The file holds tensors and JSON, never code. Left out are `history_`, `device` and a `random_state`
+        that is not a number.
+
+        Args:
+            path: by convention it ends in `.safetensors`.
+
+        Raises:
+            InputError: the file cannot be written, or something cannot be kept in one: a feature map that
+                is your own function, classes that are not text, numbers or truth values.
+        """
+        check_is_fitted(self)
+        if self.layer_.features.name not in FEATURE_NAMES:
+            raise InputError(
+                "a feature map that is your own function cannot be kept in a model file; pickle the model "
+                "or choose features by name"
+            )
+        tensors = {_LAYER_PREFIX + name: tensor for name, tensor in self.layer_.state_dict().items()}
+        tensors |= {name: torch.tensor(array) for name, array in self._arrays().items()}
+        if self.feature_range_ is not None:
+            tensors["feature_range"] = torch.tensor(self.feature_range_)
+        names = getattr(self, "feature_names_in_", None)
+        metadata = {
+            "format": FORMAT,
+            "kind": self._kind,
+            "network": self.layer_.network,
+            "config": self.layer_.config,
+            "parameters": _for_json(self.get_params(deep=False)),
+            "feature_names": None if names is None else list(names),
+            "n_iter": self.n_iter_,
+            "seed": self.seed_,
+            "data": self.data_,
+            **self._facts(),
+        }
+        write_model(path, tensors, metadata)
+
+    @classmethod
+    def _from_file(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Self:
+        """The model that `save` wrote; any exception means that the file is damaged."""
+        model = cls(**_from_json(metadata["parameters"]))
+        state = {
+            name.removeprefix(_LAYER_PREFIX): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(_LAYER_PREFIX)
+        }
+        network = metadata.get("network", "mps")  # files of tnml 0.1 name none
+        model.layer_ = restored_layer(network, metadata["config"], state).eval()
+        model.n_features_in_ = sites = model.layer_.n_sites
+        model.feature_range_ = None
+        if "feature_range" in tensors:
+            model.feature_range_ = stored_array(tensors, "feature_range", (2, sites))
+        model.history_, model.data_ = [], metadata["data"]
+        model.n_iter_, model.seed_ = (whole(name, metadata[name], 0) for name in ("n_iter", "seed"))
+        names = metadata["feature_names"]
+        if names is not None:
+            if len(names) != sites:
+                raise InputError(f"{sites} sites and {len(names)} feature names")
+            model.feature_names_in_ = np.array(names, dtype=object)
+        model._adopt(tensors, metadata)
+        return model
+
+    @abstractmethod
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Further arrays of a fitted model, for the file."""
+
+    @abstractmethod
+    def _facts(self) -> dict[str, Any]:
+        """Further facts of a fitted model, for the file."""
+
+    @abstractmethod
+    def _adopt(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+        """Takes back what `_arrays` and `_facts` gave."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Parameters, numbers and numpy arrays, for the layer, too; that with an own feature map itself."""
+        state: dict[str, Any] = dict(super().__getstate__())
+        layer = state.get("layer_")
+        if layer is not None and layer.features.name in FEATURE_NAMES:
+            arrays = {name: tensor.detach().cpu().numpy() for name, tensor in layer.state_dict().items()}
+            state["layer_"] = {"network": layer.network, "config": layer.config, "state": arrays}
+        elif layer is not None:
+            state["layer_"] = copy.deepcopy(layer).cpu()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        stored = state.get("layer_")
+        if isinstance(stored, dict):
+            tensors = {name: torch.tensor(np.array(array)) for name, array in stored["state"].items()}
+            network = stored.get("network", "mps")  # pickles of tnml 0.1 name none
+            state["layer_"] = restored_layer(network, stored["config"], tensors).eval()
+        super().__setstate__(state)
+
+
+def stored_array(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """The finite float64 array `name` of a model file.
+
+    Raises:
+        InputError: it is something else.
+
+    Example:
+        >>> stored_array({"y_mean": torch.tensor([2.0], dtype=torch.float64)}, "y_mean", (1,))
+        array([2.])
+    """
+    array = tensors[name].numpy()
+    if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
+        raise InputError(f"{name} must be finite float64 numbers {shape}, got {array.dtype} {array.shape}")
+    return array
+
+
+def plain(value: Any) -> Any:
+    """A Python number where numpy's was given, as by a search over `np.arange`; mappings as dictionaries.
+
+    Example:
+        >>> plain(np.int64(3)), plain({"name": "huber", "delta": np.float64(0.5)})
+        (3, {'name': 'huber', 'delta': 0.5})
+    """
+    if isinstance(value, Mapping):
+        return {plain(key): plain(entry) for key, entry in value.items()}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _for_json(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters a file can hold; without the device, because the next reader may have another."""
+    kept = {name: plain(value) for name, value in parameters.items() if name != "device"}
+    if not isinstance(kept["random_state"], int):
+        kept["random_state"] = None
+    if isinstance(kept["features"], FeatureMap):
+        kept["features"] = kept["features"].spec
+    if not isinstance(kept["order"], str):
+        kept["order"] = [int(site) for site in kept["order"]]
+    for name in ("image_shape", "feature_range"):
+        if kept[name] is not None and not isinstance(kept[name], str):
+            kept[name] = [plain(number) for number in kept[name]]
+    if isinstance(kept.get("class_weight"), Mapping):  # as pairs: a label need not be text
+        kept["class_weight"] = [list(pair) for pair in kept["class_weight"].items()]
+    return kept
+
+
+def _from_json(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that `_for_json` took apart; files of earlier versions have fewer."""
+    parameters = dict(kept)
+    if parameters["image_shape"] is not None:
+        parameters["image_shape"] = tuple(parameters["image_shape"])
+    if isinstance(parameters.get("class_weight"), list):
+        parameters["class_weight"] = dict(parameters["class_weight"])
+    return parameters
