@@ -27,9 +27,6 @@ from tnml.training import sweep_classifier, train_classifier
 from tnml.training.losses import loss_of
 from tnml.training.tasks import CLASSIFICATION
 
-_SHARED = ("features", "order", "label_site", "bond_dropout", "site_dropout", "dtype", "engine")
-_GIVEN = ("n_sites", "out_features", "shape")  # by the data
-
 
 @estimator
 class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
@@ -78,7 +75,8 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
         classes: Any,
         *,
         image_shape: tuple[int, int] | None = None,
-        feature_range: tuple[float, float] | None = None,
+        feature_range: tuple[float, float] | npt.NDArray[np.float64] | None = None,
+        feature_names: Sequence[str] | None = None,
         history: Sequence[Row] = (),
         data: Mapping[str, Any] | None = None,
         loss: Any = None,
@@ -89,14 +87,17 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
             layer: its outputs are the logits of `classes`, or what `loss` makes of them.
             classes: labels in ascending order, one per output.
             image_shape: (height, width) where a sample is an image.
-            feature_range: (low, high) that becomes (0, 1) before the layer; None for none.
+            feature_range: (low, high) that becomes (0, 1) before the layer, or `[2, n]` of each feature; None
+                for none.
+            feature_names: of the n features; None where they have none.
             history: rows of its training.
             data: what it was trained on, kept as `data_` and in the model file; plain JSON values.
             loss: what it was trained with, as the parameter of that name.
 
         Raises:
-            InputError: the number of classes is not that of the outputs, they do not ascend, the feature
-                map is a function without a name, or the loss is not one of labels.
+            InputError: the number of classes is not that of the outputs, they do not ascend, range or names
+                are not those of n features, the feature map is a function without a name, or the loss is not
+                one of labels.
 
         Example:
             >>> from tnml import MPSClassifier
@@ -110,23 +111,16 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
             raise InputError(
                 f"expected {layer.out_features} classes in ascending order, one per output, got {labels}"
             )
-        config = layer.config
-        parameters = {name: config.pop(name) for name in _SHARED if name in config}
-        if config.pop("bond_dim", None) is not None:
-            parameters["bond_dim"] = max(layer.bond_dims)
-        own = {name: value for name, value in config.items() if name not in _GIVEN}
-        model = cls(
-            network={"name": layer.network, **own} if own else layer.network,
-            image_shape=image_shape,
+        model = cls._around(
+            layer,
             feature_range=feature_range,
+            feature_names=feature_names,
+            history=history,
+            data=data,
+            image_shape=image_shape,
             loss=loss,
-            **parameters,
         )
-        ends = None if feature_range is None else np.array(feature_range, dtype=np.float64)
-        model.feature_range_ = None if ends is None else np.tile(ends[:, None], layer.n_sites)
-        model.layer_, model.classes_, model.n_features_in_ = layer.eval(), labels, layer.n_sites
-        model.history_, model.n_iter_, model.seed_ = list(history), len(history), 0
-        model.data_ = None if data is None else dict(data)
+        model.classes_ = labels
         model._logits = loss_of(
             CLASSIFICATION.default_loss if loss is None else loss, CLASSIFICATION.name
         ).logits

@@ -16,6 +16,8 @@ from tnml.estimators.solvers import damping
 from tnml.estimators.stored import stored_array
 from tnml.estimators.weights import counted, mean_and_deviation, sample_weights
 from tnml.loop.protocols import Callback
+from tnml.loop.results import Row
+from tnml.nn import TensorNetworkLayer
 from tnml.training import sweep_regressor, train_regressor
 from tnml.training.tasks import REGRESSION
 
@@ -48,6 +50,59 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+    @classmethod
+    def from_layer(
+        cls,
+        layer: TensorNetworkLayer,
+        y_mean: Any = 0.0,
+        y_scale: Any = 1.0,
+        *,
+        image_shape: tuple[int, int] | None = None,
+        feature_range: tuple[float, float] | npt.NDArray[np.float64] | None = None,
+        feature_names: Sequence[str] | None = None,
+        history: Sequence[Row] = (),
+        data: Mapping[str, Any] | None = None,
+        loss: Any = None,
+    ) -> Self:
+        """A fitted regressor around `layer`, which was trained elsewhere and is shared, not copied.
+
+        Args:
+            layer: its outputs, times `y_scale` and plus `y_mean`, are the predictions.
+            y_mean: of the targets before training, a number or `[c]`, one for each output.
+            y_scale: the same of their deviation.
+            image_shape: as for `MPSClassifier.from_layer`.
+            feature_range: as for `MPSClassifier.from_layer`.
+            feature_names: as for `MPSClassifier.from_layer`.
+            history: as for `MPSClassifier.from_layer`.
+            data: as for `MPSClassifier.from_layer`.
+            loss: as for `MPSClassifier.from_layer`.
+
+        Raises:
+            InputError: a mean or a scale is not finite, or not one for each output; a scale is not positive;
+                range or names are not those of n features; or the feature map is a function without a name.
+
+        Example:
+            >>> from tnml import MPSRegressor
+            >>> from tnml.nn import MPSLayer
+            >>> model = MPSRegressor.from_layer(MPSLayer(4, 1), 20.0, 5.0, data={"name": "mine"})
+            >>> model.predict([[0.1, 0.2, 0.3, 0.4]]).shape, model.data_
+            ((1,), {'name': 'mine'})
+        """
+        model = cls._around(
+            layer,
+            feature_range=feature_range,
+            feature_names=feature_names,
+            history=history,
+            data=data,
+            image_shape=image_shape,
+            loss=loss,
+        )
+        model.y_mean_, model.y_scale_ = (_of_outputs(v, layer.out_features) for v in (y_mean, y_scale))
+        if (model.y_scale_ <= 0).any():
+            raise InputError(f"y_scale must be positive, got {y_scale!r}")
+        model._flat = layer.out_features == 1
+        return model
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, callbacks: Sequence[Callback] = ()) -> Self:
         """This regressor, trained on samples `X [b, n]` with targets `y`, `[b]` or `[b, c]`.
@@ -138,6 +193,17 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
         self.y_mean_ = stored_array(tensors, "y_mean", shape)
         self.y_scale_ = stored_array(tensors, "y_scale", shape)
         self._flat = bool(metadata["flat"])
+
+
+def _of_outputs(value: Any, outputs: int) -> npt.NDArray[np.float64]:
+    """One finite number for each output."""
+    numbers = np.asarray(value, dtype=np.float64)
+    if numbers.shape not in ((), (outputs,)) or not np.isfinite(numbers).all():
+        raise InputError(
+            f"y_mean and y_scale must be finite, one number or one for each of {outputs} outputs, "
+            f"got {value!r}"
+        )
+    return np.broadcast_to(numbers, (outputs,)).copy()
 
 
 @estimator
