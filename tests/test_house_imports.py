@@ -31,6 +31,7 @@ LAZY = {
     "tnml.contraction.chain.replicas": {"tnml.contraction.chain.native_replicas"},
     "tnml.data.catalogue": {"sklearn.datasets"},
     "tnml.data.download": {"pooch"},
+    "tnml.data.table_files": {"pyarrow"},
     "tnml.files": {"pooch"},
     "tnml.models": {"tnml.pde"},
     "tnml.mps.interop": {"tensornetwork"},

@@ -23,7 +23,6 @@ from tnml.loop.options import LoopOptions
 from tnml.loop.processes import device_of
 from tnml.loop.progress import ProgressReporter
 from tnml.loop.protocols import Callback
-from tnml.loop.results import Row
 from tnml.nn import MPSLayer, TensorNetworkLayer, make_layer
 from tnml.nn.networks import can, check_sweeps, compressible
 from tnml.training import SweepResult, TrainResult, truncate_layer
@@ -42,7 +41,6 @@ _LAYER_PARAMETERS = (  # which a network may have as options of the same name
     "dtype",
     "engine",
 )
-_OF_THE_DATA = ("n_sites", "out_features", "shape")  # which a layer's config has, too
 BLOCK = 256  # samples predicted at a time; always as many, so that no sample's bits depend on the others
 
 
@@ -120,37 +118,6 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
     def _swept_layer(self) -> MPSLayer:
         """The layer, for what sweeps over it and checks by itself whether it can."""
         return cast(MPSLayer, self.layer_)
-
-    @classmethod
-    def _around(
-        cls,
-        layer: TensorNetworkLayer,
-        *,
-        image_shape: tuple[int, int] | None,
-        feature_range: tuple[float, float] | None,
-        loss: Any,
-        history: Sequence[Row],
-        data: Mapping[str, Any] | None,
-    ) -> Self:
-        """An estimator around a layer that was trained elsewhere; its parameters make a new one like it."""
-        config = layer.config
-        parameters = {name: config.pop(name) for name in _LAYER_PARAMETERS if name in config}
-        if "bond_dim" in parameters:
-            parameters["bond_dim"] = max(layer.bond_dims)
-        own = {name: value for name, value in config.items() if name not in _OF_THE_DATA}
-        model = cls(
-            network={"name": layer.network, **own} if own else layer.network,
-            image_shape=image_shape,
-            feature_range=feature_range,
-            loss=loss,
-            **parameters,
-        )
-        ends = None if feature_range is None else np.array(feature_range, dtype=np.float64)
-        model.feature_range_ = None if ends is None else np.tile(ends[:, None], layer.n_sites)
-        model.layer_, model.n_features_in_ = layer.eval(), layer.n_sites
-        model.history_, model.n_iter_, model.seed_ = list(history), len(history), 0
-        model.data_ = None if data is None else dict(data)
-        return model
 
     def _continues(self) -> bool:
         """Whether `fit` goes on from the fitted layer."""
