@@ -45,7 +45,7 @@ def test_ctrl_c_outside_training(monkeypatch: pytest.MonkeyPatch, capsys: Captur
 def test_resume_has_its_own_folder(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "options.yaml").write_text("train: {epochs: 2}\n")
     assert main(["train", "--resume", str(tmp_path), "--out", str(tmp_path / "other")]) == 2
-    assert capsys.readouterr().err == "error: --resume continues in the folder of the run; leave --out away\n"
+    assert capsys.readouterr().err == "error: --resume continues in the folder of the run; leave out --out\n"
 
 
 def test_other_processes_of_a_group_are_silent(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

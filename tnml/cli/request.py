@@ -62,8 +62,8 @@ class Request:
 def read_request(words: Sequence[str]) -> Request:
     """What `tnml train` was asked for.
 
-    The preset gives the defaults, the file of `--config` (or the run of `--resume`) goes before them, and
-    the words typed go before all, wherever they stand. Options of the solver that is not asked for are an
+    The preset gives the defaults, the file of `--config` (or the run of `--resume`) takes precedence over
+    them, and the words typed over both, wherever they stand. Options of the solver that is not asked for are an
     error, but where `--solver` chooses another one than a config file, those of the file's are left.
 
     Raises:
@@ -161,7 +161,7 @@ def _instead(option: str, solver: str) -> str:
     if option == "--model.bond_dim":
         return "the bonds grow from 1 as far as --sweep.max_bond lets them"
     if option.startswith("--model."):
-        return "leave it away, sweeps have no use for it"
+        return "leave it out, sweeps have no use for it"
     other = next(name for name in GROUP_OF if name != solver)
     return f"its options begin with --{GROUP_OF[solver]}, or choose --solver {other}"
 

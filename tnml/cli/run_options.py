@@ -50,7 +50,7 @@ def run_folders(found: Mapping[str, Any]) -> tuple[Path | None, Path | None]:
     """
     out, resume = (None if found[name] is None else Path(found[name]) for name in ("out", "resume"))
     if out is not None and resume is not None:
-        raise InputError("--resume continues in the folder of the run; leave --out away")
+        raise InputError("--resume continues in the folder of the run; leave out --out")
     return out, resume
 
 
