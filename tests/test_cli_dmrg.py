@@ -93,7 +93,7 @@ def test_options_are_kept_and_read(here: Path) -> None:
         "4",
     ]
     options = read_request(words).options
-    assert options.sweep.max_bond == [8, 12]
+    assert options.sweep.max_bond == (8, 12)
     assert options.sweep.proximal in (2, 2.0)
     assert (options.sweep.seed, options.train.seed) == (4, 4)
     stored = options.record()

@@ -63,8 +63,8 @@ def read_request(words: Sequence[str]) -> Request:
     """What `tnml train` was asked for.
 
     The preset gives the defaults, the file of `--config` (or the run of `--resume`) takes precedence over
-    them, and the words typed over both, wherever they stand. Options of the solver that is not asked for are an
-    error, but where `--solver` chooses another one than a config file, those of the file's are left.
+    them, and the words typed over both, wherever they stand. Options of the solver that is not asked for are
+    an error, but where `--solver` chooses another one than a config file, those of the file's are left.
 
     Raises:
         InputError: unknown options or names, wrong types or values, a missing or malformed file, options

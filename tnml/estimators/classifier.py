@@ -62,6 +62,7 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
     class_weight: Any = None
 
     _kind: ClassVar[str] = "classifier"
+    _logits = True  # of an estimator pickled by an earlier version, too
     _task = CLASSIFICATION
     _trained = staticmethod(train_classifier)
     _swept = staticmethod(sweep_classifier)
