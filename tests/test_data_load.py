@@ -71,14 +71,14 @@ def test_folders_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_bad_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TNML_DATA", raising=False)
-    (tmp_path / "table.csv").write_text("1,2")
+    (tmp_path / "table.txt").write_text("1,2")
     np.savez(tmp_path / "columns.npz", x=np.zeros((8, 3)), y=np.arange(8) % 2)
     cases: list[tuple[str, dict[str, object], str]] = [
         ("digit", {}, "unknown data set 'digit'; did you mean 'digits'"),
         ("MNIST", {}, "unknown data set 'MNIST'"),
         ("nowhere/data.npz", {}, r"no \.npz file at"),
         ("nowhere/data", {}, "no file or folder at"),
-        ("table.csv", {}, r"neither a \.npz file nor a folder"),
+        ("table.txt", {}, r"neither a \.npz file nor a folder"),
         ("digits", {"split": "valid"}, "unknown split 'valid'"),
         ("digits", {"pool": 3}, "pool must divide 8 and 8, got 3"),
         ("digits", {"pool": 0}, "pool must divide"),
@@ -86,6 +86,8 @@ def test_bad_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("digits", {"scale": "minmax"}, "already in"),
         ("columns.npz", {"pool": 2}, "pool needs images, but columns has plain columns"),
         ("columns.npz", {"resize": (2, 2)}, "resize needs images"),
+        ("columns.npz", {"target": "y"}, "target and drop name columns of a table, .* columns.npz is none"),
+        ("digits", {"drop": ["a"]}, "target and drop name columns of a table, .* digits is none"),
         ("mnist", {"cache": tmp_path, "download": False}, "mnist is neither in .*`tnml data fetch mnist`"),
     ]
     for name, options, says in cases:

@@ -6,6 +6,7 @@ from tnml.data.download import fetch
 from tnml.data.idx import from_idx
 from tnml.data.npz import from_npz
 from tnml.data.splits import stratified_split
+from tnml.data.tables import from_table
 from tnml.data.transforms import pool_images, random_shift, resize_images, shift_images
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "from_arrays",
     "from_idx",
     "from_npz",
+    "from_table",
     "load",
     "pool_images",
     "random_shift",

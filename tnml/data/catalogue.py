@@ -1,6 +1,7 @@
 """`load`: any data set by name, folder or file; and the list of the sets known by name."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ from typing import Any
 import numpy.typing as npt
 
 from tnml.data import idx
-from tnml.data.dataset import Dataset, Part, Scale, from_arrays, from_parts
+from tnml.data.dataset import Dataset, Part, Scale, from_arrays, from_parts, real_numbers
 from tnml.data.download import VARIABLE, fetch, locate
 from tnml.data.npz import from_npz
 from tnml.data.shipped import SHIPPED
 from tnml.data.splits import held_out_quarter
+from tnml.data.tables import is_table, read_table
 from tnml.data.transforms import pool_images, resize_images
 from tnml.errors import InputError, choose
 from tnml.files import cache_folder
@@ -55,20 +57,27 @@ def load(
     scale: Scale = "auto",
     cache: str | os.PathLike[str] | None = None,
     download: bool = True,
+    target: str | None = None,
+    drop: Sequence[str] = (),
+    real_targets: bool = False,
 ) -> Dataset:
     """A data set as arrays in [0, 1] with labels.
 
     Args:
         name: "digits" (comes with scikit-learn; a fixed stratified quarter is the test part), "mnist" or
             "fashion-mnist" (looked for in `$TNML_DATA/<name>`, then in the user's cache, else downloaded),
-            a folder with IDX files (see `from_idx`) or a .npz file (see `from_npz`). A known name takes
-            precedence over a folder of that name: write `./mnist` for the folder.
+            a folder with IDX files (see `from_idx`), a .npz file (see `from_npz`), or a .csv or .parquet
+            file (see `from_table`). A known name takes precedence over a folder of that name: write `./mnist`
+            for the folder.
         split: "train", "test" or "all".
         pool: mean over pool x pool blocks of pixels: `pool=2` takes 28 x 28 to 14 x 14.
         resize: (height, width) to interpolate to, after pooling; see `resize_images`.
-        scale: for your own files, as in `from_arrays`.
+        scale: for your own files, as in `from_arrays`; of a table as in `from_table`.
         cache: folder for downloads, instead of the user's cache.
         download: whether a missing set may be downloaded.
+        target: of a table, the column to predict.
+        drop: of a table, columns to leave out.
+        real_targets: whether whole numbers are real targets (float64), not labels.
 
     Raises:
         InputError: unknown name, missing or damaged files, a failed download, or bad options.
@@ -78,7 +87,20 @@ def load(
         Dataset('digits', split='train', 1346 samples, 16 sites, 4x4)
     """
     choose("split", split, SPLITS)
-    dataset = _read(name, split, scale, cache, download)
+    known = isinstance(name, str) and name in ("digits", *SHIPPED)
+    if not known and is_table(name):
+        dataset = read_table(name).dataset(
+            split, target=target, drop=drop, scale=scale, real_targets=real_targets
+        )
+    elif target is not None or drop:
+        raise InputError(
+            f"target and drop name columns of a table, a .csv or .parquet file, and {name} is none; leave "
+            "them out"
+        )
+    else:
+        dataset = _read(name, split, scale, cache, download, real_targets)
+        if real_targets:
+            dataset = replace(dataset, y=real_numbers(dataset.y, dataset.name))
     if pool != 1:
         dataset = _pooled(dataset, pool)
     return dataset if resize is None else _resized(dataset, resize)
@@ -113,6 +135,7 @@ def _read(
     scale: Scale,
     cache: str | os.PathLike[str] | None,
     download: bool,
+    real_targets: bool,
 ) -> Dataset:
     """Resolves what `name` refers to and reads it."""
     if name == "digits" or (isinstance(name, str) and name in SHIPPED):
@@ -123,15 +146,18 @@ def _read(
     if path.is_dir():
         return idx.from_idx(path, split, scale=scale)
     if path.suffix == ".npz":
-        return from_npz(path, split, scale=scale)
+        return from_npz(path, split, scale=scale, real_targets=real_targets)
     if path.is_file():
         raise InputError(
-            f"{path} is neither a .npz file nor a folder with IDX files; convert it with numpy.savez"
+            f"{path} is neither a .npz file nor a folder with IDX files, nor a .csv or .parquet table; "
+            "convert it with numpy.savez"
         )
     if isinstance(name, str) and path.name == name:
-        choose("data set", name, dict.fromkeys(("digits", *SHIPPED, "FOLDER", "FILE.npz")))
+        choose("data set", name, dict.fromkeys(("digits", *SHIPPED, "FOLDER", "FILE.npz", "FILE.csv")))
     names = ", ".join(("digits", *SHIPPED))
-    raise InputError(f"no file or folder at {path}; give {names}, a folder with IDX files or a .npz file")
+    raise InputError(
+        f"no file or folder at {path}; give {names}, a folder with IDX files, a .npz file or a table"
+    )
 
 
 def _digits(split: str) -> Dataset:

@@ -1,7 +1,7 @@
 """The record every data set becomes, and how arrays are checked, scaled to [0, 1] and put into it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,6 +25,8 @@ class Dataset:
         split: "train", "test" or "all".
         image_shape: (height, width) with height * width = sites, or None for plain columns.
         provenance: source, scaling and pooling in one line.
+        feature_names: of the columns of a table; None where they have none.
+        feature_range: `[2, sites]`, which values of each column of a table became 0 and 1; else None.
 
     Raises:
         InputError: the shapes do not fit each other, there is no sample, or a value is outside [0, 1].
@@ -40,6 +42,8 @@ class Dataset:
     split: str
     image_shape: tuple[int, int] | None
     provenance: str
+    feature_names: tuple[str, ...] | None = None
+    feature_range: npt.NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.x.ndim != 2 or self.x.dtype != np.float32 or self.x.size == 0:
@@ -83,14 +87,7 @@ class Dataset:
             x, y = self.x[chosen], self.y[chosen]
         except IndexError as error:
             raise InputError(f"{self.name}: no such samples among {len(self)}: {error}") from error
-        return Dataset(
-            x,
-            y,
-            self.name,
-            self.split,
-            self.image_shape,
-            f"{self.provenance}; {len(x)} of {len(self)} samples",
-        )
+        return replace(self, x=x, y=y, provenance=f"{self.provenance}; {len(x)} of {len(self)} samples")
 
 
 def from_arrays(
@@ -176,6 +173,21 @@ def from_parts(parts: Mapping[str, Part], split: str, *, name: str, scale: Scale
         return made[0]
     x, y = np.concatenate([d.x for d in made]), np.concatenate([d.y for d in made])
     return Dataset(x, y, name, split, made[0].image_shape, made[0].provenance)
+
+
+def real_numbers(y: npt.NDArray[Any], name: str) -> npt.NDArray[np.float64]:
+    """Numbers as real targets, whole ones and truth values, too.
+
+    Raises:
+        InputError: they are text or something else.
+
+    Example:
+        >>> real_numbers(np.array([True, False]), "mine")
+        array([1., 0.])
+    """
+    if y.dtype.kind not in "biuf":
+        raise InputError(f"{name}: real targets must be numbers, got {y.dtype}; encode them as numbers")
+    return y.astype(np.float64)
 
 
 def _array(data: Any, what: str) -> npt.NDArray[Any]:

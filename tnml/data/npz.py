@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tnml.data.dataset import Dataset, Part, Scale, from_arrays, from_parts
+from tnml.data.dataset import Dataset, Part, Scale, from_arrays, from_parts, real_numbers
 from tnml.data.splits import held_out_quarter
 from tnml.errors import InputError, choose
 
 DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
-def from_npz(path: str | os.PathLike[str], split: str = "train", *, scale: Scale = "auto") -> Dataset:
+def from_npz(
+    path: str | os.PathLike[str], split: str = "train", *, scale: Scale = "auto", real_targets: bool = False
+) -> Dataset:
     """A `Dataset` from a .npz file with the arrays x, y, or x_train, y_train and x_test, y_test.
 
     Of a file with x and y alone, "train" and "test" are a fixed stratified split with a quarter held
@@ -26,6 +28,7 @@ def from_npz(path: str | os.PathLike[str], split: str = "train", *, scale: Scale
         path: the file; write one with `numpy.savez_compressed(path, x=x, y=y)`.
         split: "train", "test" or "all".
         scale: as in `from_arrays`; "minmax" takes the range of the train part and clips the test part to it.
+        real_targets: whether whole numbers and truth values in y are real targets, too.
 
     Raises:
         InputError: no such file, a damaged one, one with Python objects, missing arrays, or arrays
@@ -42,6 +45,9 @@ def from_npz(path: str | os.PathLike[str], split: str = "train", *, scale: Scale
     source = Path(path)
     arrays = _read(source, split, scale)
     name, provenance = source.stem, f"NumPy archive {source}"
+    if real_targets:
+        targets = {key: real_numbers(arrays[key], f"{name}: {key}") for key in arrays if key[0] == "y"}
+        arrays |= targets
     if "x" in arrays:
         x, y = arrays["x"], arrays["y"]
         if split == "all":

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Inexact
 from numpy import ndarray
 
+from tnml.data.scaling import checked_range, to_unit
 from tnml.errors import InputError
 
 
@@ -34,9 +35,7 @@ def fit_range(x: Inexact[ndarray, "b n"], rule: Any) -> Float64[ndarray, "2 n"] 
     else:
         pair = _pair(rule)
         low, high = (np.full(x.shape[1], end) for end in pair)
-    if np.max(high / 2 - low / 2) > np.finfo(np.float64).max / 2:
-        raise InputError("the values of one feature are further apart than a float can tell; rescale them")
-    return np.stack([low, high])
+    return checked_range(low, high)
 
 
 def _pair(rule: Any) -> tuple[float, float]:
@@ -62,11 +61,4 @@ def scale(x: Inexact[ndarray, "b n"], limits: Float64[ndarray, "2 n"] | None) ->
                [0.5],
                [1. ]], dtype=float32)
     """
-    if limits is None:
-        return x.astype(np.float32)
-    low, high = limits
-    if np.any(low != 0) or np.any(high != 1):
-        x = np.clip(x, low, high)  # before the difference, which could overflow
-        x = (x - low) / np.where(high > low, high - low, 1.0)
-    unit: Float32[ndarray, "b n"] = np.clip(x, 0.0, 1.0).astype(np.float32, copy=False)
-    return unit
+    return x.astype(np.float32) if limits is None else to_unit(x, limits)
