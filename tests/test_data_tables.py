@@ -223,7 +223,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str, dict[str, Any], str]] = {
         text(GOOD.replace("0", "no")),
         "t.csv",
         {"target": "y", "real_targets": True},
-        "column y: real targets must be numbers",
+        "column 'y': real targets must be numbers",
     ),
     "ragged": (text(GOOD + "5,6\n"), "t.csv", {"target": "y"}, r"line 10: expected 3 cells .* got 2"),
     "empty": (text(""), "t.csv", {"target": "y"}, "holds no sample"),
@@ -244,7 +244,12 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str, dict[str, Any], str]] = {
         {"target": "y"},
         "holds no sample",
     ),
-    "far apart": (text("a,y\n-1e308,1\n1.7e308,1\n" * 4), "t.csv", {"target": "y"}, "further apart than"),
+    "far apart": (
+        text("a,y\n" + "-1e308,1\n1.7e308,1\n" * 4),
+        "t.csv",
+        {"target": "y"},
+        "further apart than",
+    ),
 }
 
 
