@@ -1,5 +1,6 @@
 """Measurements of models that change nothing: spectra, complexity, memorisation, susceptibility."""
 
+from tnml.diagnostics.callbacks import CALLBACKS, RunFacts
 from tnml.diagnostics.complexity import geometric_complexity, mps_geometric_complexity
 from tnml.diagnostics.input_moments import FeatureMoments, feature_moments
 from tnml.diagnostics.isolation import undisturbed
@@ -10,8 +11,10 @@ from tnml.diagnostics.susceptibility import Susceptibility, select_models
 from tnml.diagnostics.tracker import Tracker
 
 __all__ = [
+    "CALLBACKS",
     "FeatureMoments",
     "ParameterCounts",
+    "RunFacts",
     "Schmidt",
     "Susceptibility",
     "Tracker",
