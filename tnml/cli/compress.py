@@ -14,13 +14,13 @@ from jsonargparse import ArgumentParser
 from tnml import report
 from tnml.checks import number, whole
 from tnml.cli.console import facts, say, table
-from tnml.cli.evaluate import positions
+from tnml.cli.goals import Estimator, shown
 from tnml.cli.parsing import MAX_SEED, new_parser, parse
-from tnml.cli.saved import SavedModel, data_for, n_parameters, open_model
+from tnml.cli.reading import data_for
+from tnml.cli.saved import SavedModel, n_parameters, open_model
 from tnml.data import Dataset
 from tnml.errors import InputError, choose
-from tnml.estimators import MPSClassifier
-from tnml.training import ProgressReporter, train_classifier
+from tnml.training import ProgressReporter
 from tnml.training.fine_tune import fine_tuning
 from tnml.training.options import TrainOptions
 
@@ -35,11 +35,16 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class _Scores:
-    """Accuracies on the test samples; None where nothing was measured."""
+    """What was measured on the test samples, accuracy or R2 first; None where nothing was."""
 
-    before: float | None = None
-    truncated: float | None = None
-    tuned: float | None = None
+    before: dict[str, float] | None = None
+    truncated: dict[str, float] | None = None
+    tuned: dict[str, float] | None = None
+
+    @property
+    def final(self) -> dict[str, float] | None:
+        """Of the model that is written."""
+        return self.truncated if self.tuned is None else self.tuned
 
 
 def run(words: Sequence[str]) -> int:
@@ -62,21 +67,25 @@ def run(words: Sequence[str]) -> int:
         report.figure_format(asked.curve)
     by_samples = None if asked.norm is None else choose("norm", asked.norm, NORMS)
     model = open_model(asked.model)
+    if asked.curve is not None and model.real_targets:
+        raise InputError("--curve draws accuracies, which a regressor has not; leave it out")
     out = _out(model, asked.out)
     options = _tuning(model, asked)
     train = test = None
     if asked.data is not None or asked.fine_tune or asked.curve is not None or by_samples:
-        train, test = (data_for(model, asked.data, split, asked.scale) for split in ("train", "test"))
+        train, test = (
+            data_for(model, asked.data, split, asked.scale, asked.target) for split in ("train", "test")
+        )
         for part in (train, test):
-            positions(model, part)  # complains about strange labels before anything takes long
+            model.goal.targets(part)  # complains about strange labels before anything takes long
     samples = None if train is None or by_samples is False else train.x
-    small = model.classifier.compressed(max_bond=asked.max_bond, max_error=asked.max_error, X=samples)
+    small = model.ready.compressed(max_bond=asked.max_bond, max_error=asked.max_error, X=samples)
     scores = _scored(model, small, test)
     if options is not None and train is not None and test is not None:
         _fine_tune(model, small, train, options)
-        scores = replace(scores, tuned=float(small.score(test.x, test.y)))
+        scores = replace(scores, tuned=model.goal.measured(small, test))
     same = test is not None and asked.data in (None, model.data.get("name"))
-    _keep(small, out, scores, asked.fine_tune, same=same)
+    _keep(model, small, out, scores, asked.fine_tune, same=same)
     say(_summary(model, small, test, scores, asked.fine_tune, out))
     if asked.curve is not None and test is not None:
         _draw(model, small, test, scores, asked, samples)
@@ -97,7 +106,8 @@ def _parser() -> ArgumentParser:
         "data",
         nargs="?",
         metavar="DATA",
-        help="as in `tnml train`: the training part says which inputs matter, accuracy is on the test part",
+        help="as in `tnml train`: the training part says which inputs matter, accuracy (of a "
+        "regressor R2 and RMSE) is on the test part",
     )
     add("--max_bond", type=int | None, help="largest bond dimension; null: only max_error limits")
     add(
@@ -117,11 +127,17 @@ def _parser() -> ArgumentParser:
         type=int,
         default=0,
         metavar="EPOCHS",
-        help="then train so many epochs on the training part of the data",
+        help="then train that many epochs on the training part of the data",
     )
     add("--lr", type=float | None, help="rate that training begins with; null: half the recipe's highest")
     add("--seed", type=int, default=0, help="of the training")
     add("--device", type=str, default="auto", help="of the training: auto, cpu, cuda or cuda:1")
+    add(
+        "--target",
+        type=str,
+        metavar="NAME",
+        help="column of a table with the targets; null: as in training",
+    )
     add(
         "--scale",
         type=str | tuple[float, float],
@@ -131,7 +147,7 @@ def _parser() -> ArgumentParser:
         "--curve",
         type=str,
         metavar="FILE",
-        help="also draw the accuracy against the bond dimension: .png, .pdf or .svg",
+        help="also draw the accuracy of a classifier against the bond dimension: .png, .pdf or .svg",
     )
     return parser
 
@@ -154,60 +170,66 @@ def _tuning(model: SavedModel, asked: Any) -> TrainOptions | None:
         return None
     name = asked.data or model.data.get("name") or "other"
     changes: dict[str, Any] = {"lr": asked.lr, "seed": asked.seed, "device": asked.device}
-    if model.classifier.image_shape is None:
+    if model.estimator.image_shape is None:
         changes["max_shift"] = 0
-    return fine_tuning(name, asked.fine_tune, **changes)
+    if model.estimator.loss not in (None, "cross-entropy"):
+        changes |= {"loss": model.estimator.loss, "label_smoothing": 0.0}
+    return fine_tuning(name, asked.fine_tune, task=model.goal.task.name, **changes)
 
 
-def _scored(model: SavedModel, small: MPSClassifier, test: Dataset | None) -> _Scores:
+def _scored(model: SavedModel, small: Estimator, test: Dataset | None) -> _Scores:
     if test is None:
         return _Scores()
-    return _Scores(
-        before=float(model.classifier.score(test.x, test.y)), truncated=float(small.score(test.x, test.y))
-    )
+    measured = model.goal.measured
+    return _Scores(before=measured(model.ready, test), truncated=measured(small, test))
 
 
-def _fine_tune(model: SavedModel, small: MPSClassifier, train: Dataset, options: TrainOptions) -> None:
+def _fine_tune(model: SavedModel, small: Estimator, train: Dataset, options: TrainOptions) -> None:
     """Trains the small model in place."""
-    result = train_classifier(
+    result = model.goal.train(
         small.layer_,
         train.x,
-        positions(model, train),
+        model.goal.targets(train),
         options,
-        image_shape=model.classifier.image_shape,
+        model.estimator.image_shape,
         progress=ProgressReporter(),
     )
     small.layer_.to("cpu").eval()
     small.n_iter_ += len(result.history)
 
 
-def _keep(small: MPSClassifier, out: Path, scores: _Scores, epochs: int, *, same: bool) -> None:
+def _keep(
+    model: SavedModel, small: Estimator, out: Path, scores: _Scores, epochs: int, *, same: bool
+) -> None:
     """Writes the model file, with what was done to the model and how good it is now on the `same` data."""
     data = dict(small.data_ or {})
     data["compression"] = {**data["compression"], "fine_tuned_epochs": epochs}
-    final = scores.truncated if scores.tuned is None else scores.tuned
-    if same:
-        data["results"] = {"test accuracy": final}
+    if same and scores.final is not None:
+        data["results"] = {f"test {name}": value for name, value in scores.final.items()}
     small.data_ = data
+    small.feature_range_ = model.limits  # it takes raw values again, as the model it was made from
+    if model.names is not None:
+        small.feature_names_in_ = np.array(model.names, dtype=object)
     small.save(out)
 
 
 def _summary(
-    model: SavedModel, small: MPSClassifier, test: Dataset | None, scores: _Scores, epochs: int, out: Path
+    model: SavedModel, small: Estimator, test: Dataset | None, scores: _Scores, epochs: int, out: Path
 ) -> str:
-    before, after = (n_parameters(layer) for layer in (model.layer, small.layer_))
+    many, few = (n_parameters(layer) for layer in (model.layer, small.layer_))
     bonds = [max(layer.bond_dims) for layer in (model.layer, small.layer_)]
     means = [np.mean(layer.bond_dims) for layer in (model.layer, small.layer_)]
     rows = [
-        ["parameters", str(before), str(after), f"{before / after:.2f} times fewer"],
+        ["parameters", str(many), str(few), f"{many / few:.2f} times fewer"],
         ["largest bond dimension", *map(str, bonds), ""],
         ["mean bond dimension", *(f"{mean:.2f}" for mean in means), ""],
     ]
-    if scores.before is not None and scores.truncated is not None:
-        for name, value in (("truncated", scores.truncated), ("fine-tuned", scores.tuned)):
-            if value is not None:
-                lost = f"{_points(scores.before, value)} points"
-                rows.append([f"accuracy, {name}", f"{scores.before:.4f}", f"{value:.4f}", lost])
+    for step, found in (("truncated", scores.truncated), ("fine-tuned", scores.tuned)):
+        for name, value in (found or {}).items():
+            before = (scores.before or {})[name]
+            rows.append(
+                [f"{name}, {step}", shown(name, before), shown(name, value), _change(name, before, value)]
+            )
     done = (small.data_ or {})["compression"]
     counted = {"tensor": "of the weight tensor", "samples": "of outputs on inputs like the training data"}
     lines = [("relative error", f"{done['relative_error']:.3e} {counted[done['norm']]}")]
@@ -222,9 +244,11 @@ def _summary(
     )
 
 
-def _points(before: float, after: float) -> str:
-    """The change in percent points; -0.00 is written +0.00."""
-    return f"{round(100 * (after - before), 2) + 0.0:+.2f}"
+def _change(name: str, before: float, after: float) -> str:
+    """The change, of accuracies in percent points; -0.00 is written +0.00."""
+    if name == "accuracy":
+        return f"{round(100 * (after - before), 2) + 0.0:+.2f} points"
+    return f"{after - before + 0.0:+.4g}"
 
 
 def halves(largest: int) -> list[int]:
@@ -243,7 +267,7 @@ def halves(largest: int) -> list[int]:
 
 def _draw(
     model: SavedModel,
-    small: MPSClassifier,
+    small: Estimator,
     test: Dataset,
     scores: _Scores,
     asked: Any,
@@ -251,13 +275,10 @@ def _draw(
 ) -> None:
     """Accuracy of the model truncated to every bond dimension, and of the one that was written."""
     bonds = halves(max(model.layer.bond_dims))
-    shares = [
-        float(model.classifier.compressed(max_bond=bond, X=samples).score(test.x, test.y)) for bond in bonds
-    ]
+    shares = [float(model.ready.compressed(max_bond=bond, X=samples).score(test.x, test.y)) for bond in bonds]
     curves: dict[str, tuple[Sequence[int], Sequence[float]]] = {"truncated": (bonds, shares)}
-    final = scores.truncated if scores.tuned is None else scores.tuned
-    if final is not None:
+    if scores.final is not None:
         kind = "fine-tuned" if asked.fine_tune else "truncated"
-        curves[f"written: {kind}"] = ([max(small.layer_.bond_dims)], [final])
+        curves[f"written: {kind}"] = ([max(small.layer_.bond_dims)], [scores.final["accuracy"]])
     title = f"Accuracy on {test.name} ({test.split}) after compression"
     report.save_figure(report.compression_figure(curves, title), asked.curve)

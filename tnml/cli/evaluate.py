@@ -1,21 +1,26 @@
-"""`tnml evaluate`: how good a model is on labelled data."""
+"""`tnml evaluate`: how good a model is on data whose targets are known."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from tnml import report
 from tnml.cli.console import facts, say, table
+from tnml.cli.goals import Labels, shown
 from tnml.cli.parsing import new_parser, parse
-from tnml.cli.saved import SavedModel, data_for, open_model
+from tnml.cli.reading import data_for
+from tnml.cli.saved import SavedModel, open_model
 from tnml.data import Dataset
-from tnml.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EXAMPLES = (
     "tnml evaluate runs/digits-001 digits",
     "tnml evaluate model.safetensors mnist --figure confusion.png",
     "tnml evaluate model.safetensors mine.npz --split all --scale [0,16]",
+    "tnml evaluate runs/flats-001 more-flats.csv --split all --figure predictions.png",
 )
 
 
@@ -26,7 +31,7 @@ def run(words: Sequence[str]) -> int:
         InputError: model and data do not fit, or one of them cannot be read.
     """
     parser = new_parser(
-        "tnml evaluate MODEL [DATA] [options]", "Measures a model on labelled data.", EXAMPLES
+        "tnml evaluate MODEL [DATA] [options]", "Measures a model on data with known targets.", EXAMPLES
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help="a model file, or the folder of a run")
@@ -42,54 +47,56 @@ def run(words: Sequence[str]) -> int:
         type=str | tuple[float, float],
         help="range [low, high] of the values; null: as in training",
     )
-    add("--figure", type=str, metavar="FILE", help="also draw the confusion matrix: .png, .pdf or .svg")
+    add("--target", type=str, metavar="NAME", help="column of a table with the targets; null: as in training")
+    add(
+        "--figure",
+        type=str,
+        metavar="FILE",
+        help="also draw the confusion matrix, or predicted against true targets: .png, .pdf or .svg",
+    )
     asked = parse(parser, words)
     model = open_model(asked.model)
-    data = data_for(model, asked.data, asked.split, asked.scale)
-    truth = positions(model, data)
-    predicted = model.classifier.predict_proba(data.x).argmax(1)
-    counts = report.confusion_counts(truth, predicted, len(model.classifier.classes_))
-    scores = report.class_scores(counts)
-    say(
-        facts(
-            [
-                ("data", f"{data.name}, {data.split}: {len(data)} samples"),
-                ("accuracy", f"{scores.accuracy:.4f}"),
-            ]
-        )
-    )
-    say(f"\n{_table(model, scores)}")
-    if asked.figure is not None:
-        title = f"{data.name} ({data.split}): {100 * scores.accuracy:.2f} % of {len(data)}"
-        report.save_figure(
-            report.confusion_figure(counts, model.classifier.classes_.tolist(), title), asked.figure
-        )
+    goal, draw = model.goal, asked.figure is not None
+    data = data_for(model, asked.data, asked.split, asked.scale, asked.target)
+    if isinstance(goal, Labels):
+        text, figure = _labels(model, goal, data, draw=draw)
+    else:
+        text, figure = _reals(model, data, draw=draw)
+    say(text)
+    if figure is not None:
+        report.save_figure(figure, asked.figure)
         say(f"\nfigure: {asked.figure}")
     return 0
 
 
-def positions(model: SavedModel, data: Dataset) -> npt.NDArray[np.int64]:
-    """The labels as positions in the model's classes.
-
-    Raises:
-        InputError: a label the model does not know.
-    """
-    strange = np.setdiff1d(data.y, model.classifier.classes_)
-    if len(strange):
-        known = ", ".join(map(str, model.classifier.classes_[:10])) + (
-            ", ..." if len(model.classifier.classes_) > 10 else ""
-        )
-        raise InputError(
-            f"{data.name} holds the label {strange[0]}, the model knows {known}; drop those samples"
-        )
-    return np.searchsorted(model.classifier.classes_, data.y).astype(np.int64)
-
-
-def _table(model: SavedModel, scores: report.ClassScores) -> str:
+def _labels(model: SavedModel, goal: Labels, data: Dataset, *, draw: bool) -> "tuple[str, Figure | None]":
+    """Accuracy and a table by class; the confusion matrix."""
+    classes, truth = goal.classes, goal.targets(data)
+    predicted = np.searchsorted(classes, model.ready.predict(data.x))
+    counts = report.confusion_counts(truth, predicted, len(classes))
+    scores = report.class_scores(counts)
     rows = [
         [str(label), f"{p:.4f}", f"{r:.4f}", f"{f:.4f}", str(n)]
         for label, p, r, f, n in zip(
-            model.classifier.classes_, scores.precision, scores.recall, scores.f1, scores.support, strict=True
+            classes, scores.precision, scores.recall, scores.f1, scores.support, strict=True
         )
     ]
-    return table(["class", "precision", "recall", "f1", "support"], rows).replace(" nan", "   -")
+    by_class = table(["class", "precision", "recall", "f1", "support"], rows).replace(" nan", "   -")
+    text = f"{facts([_about(data), ('accuracy', f'{scores.accuracy:.4f}')])}\n\n{by_class}"
+    title = f"{data.name} ({data.split}): {100 * scores.accuracy:.2f} % of {len(data)}"
+    return text, report.confusion_figure(counts, classes.tolist(), title) if draw else None
+
+
+def _reals(model: SavedModel, data: Dataset, *, draw: bool) -> "tuple[str, Figure | None]":
+    """R2 and errors; predicted against true targets."""
+    predicted = np.asarray(model.ready.predict(data.x))
+    scores = report.regression_scores(data.y, predicted)
+    found = {"R2": scores.r2, "RMSE": scores.rmse, "MAE": scores.mae}
+    text = facts([_about(data), *((name, shown(name, value)) for name, value in found.items())])
+    title = f"{data.name} ({data.split}): R2 {scores.r2:.4f} of {len(data)} samples"
+    target = model.data.get("target") or "target"
+    return text, report.prediction_figure(data.y, predicted, title, target) if draw else None
+
+
+def _about(data: Dataset) -> tuple[str, object]:
+    return "data", f"{data.name}, {data.split}: {len(data)} samples"

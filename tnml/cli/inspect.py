@@ -1,9 +1,10 @@
 """`tnml inspect`: what a model file holds."""
 
+import csv
 import math
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +14,14 @@ from torch import Tensor
 from tnml import report
 from tnml.checks import whole
 from tnml.cli.console import facts, say
+from tnml.cli.goals import in_line, shown
 from tnml.cli.parsing import MAX_SEED, new_parser, parse
-from tnml.cli.saved import SavedModel, data_for, n_parameters, open_model, pair
+from tnml.cli.reading import data_for, pair
+from tnml.cli.saved import SavedModel, n_parameters, open_model
 from tnml.diagnostics import Schmidt, schmidt
+from tnml.estimators import MPSClassifier
 from tnml.files import read_model
+from tnml.loop.loop import METRICS
 from tnml.nn import TensorNetworkLayer
 from tnml.nn.layer import Chain
 from tnml.randomness import seeded
@@ -48,6 +53,7 @@ def run(words: Sequence[str]) -> int:
         help="measure the outputs on these data; on uniform random inputs where left out",
     )
     add("--split", type=str, default="test", help="train, test or all")
+    add("--target", type=str, metavar="NAME", help="column of a table with the targets; null: as in training")
     add("--samples", type=int, default=1000, help="at most so many samples are measured")
     add("--seed", type=int, default=0, help="of the random inputs")
     add(
@@ -65,12 +71,14 @@ def run(words: Sequence[str]) -> int:
     cuts = schmidt(model.layer)
     entropies: list[float] = cuts.entropies.tolist()
     say(facts([*_contents(model), *_entanglement(model, entropies)]))
+    if (last := _last_row(Path(asked.model) / METRICS)) is not None:
+        say(f"\n{last}")
     if asked.data is None:
         generator = seeded(asked.seed)
         x = torch.rand(asked.samples, model.layer.n_sites, generator=generator)
         source = "uniform random inputs"
     else:
-        data = data_for(model, asked.data, asked.split, None)
+        data = data_for(model, asked.data, asked.split, None, asked.target)
         x, source = torch.from_numpy(data.x[: asked.samples]), f"{data.name}, {data.split}"
     say(f"\noutputs on {len(x)} samples ({source})\n{facts(_scales(model, x))}")
     if asked.figure is not None:
@@ -84,7 +92,7 @@ def run(words: Sequence[str]) -> int:
 
 def _contents(model: SavedModel) -> list[tuple[str, object]]:
     """Names and values of what the file says."""
-    layer, classes = model.layer, model.classifier.classes_.tolist()
+    layer = model.layer
     version = read_model(model.path)[1].get("tnml", "unknown")
     results = model.data.get("results", {})
     options = ", ".join(
@@ -93,7 +101,7 @@ def _contents(model: SavedModel) -> list[tuple[str, object]]:
     order = layer.config["order"]
     found: list[tuple[str, object]] = [
         ("file", f"{model.path} ({model.path.stat().st_size:,} bytes, tnml {version})"),
-        ("kind", f"classifier of {len(classes)} classes: {_short(classes)}"),
+        ("kind", _kind(model)),
         ("network", f"{layer.network} ({type(layer).__name__})"),
         (
             "sites",
@@ -108,10 +116,11 @@ def _contents(model: SavedModel) -> list[tuple[str, object]]:
         ("bonds", _runs(layer.bond_dims)),
         ("parameters", f"{n_parameters(layer)} ({str(layer.dtype).removeprefix('torch.')})"),
     ]
+    if model.names is not None:
+        found.append(("columns", in_line(model.names)))
     if "provenance" in model.data:
         found.append(("trained on", model.data["provenance"]))
-    if "test accuracy" in results:
-        found.append(("test accuracy", f"{results['test accuracy']:.4f}"))
+    found += [(name, shown(name, value)) for name, value in results.items() if name.startswith("test ")]
     if (done := model.data.get("compression")) is not None:
         tuned = done.get("fine_tuned_epochs", 0)
         found.append(
@@ -123,6 +132,28 @@ def _contents(model: SavedModel) -> list[tuple[str, object]]:
             )
         )
     return found
+
+
+def _kind(model: SavedModel) -> str:
+    """What the model predicts."""
+    if isinstance(model.estimator, MPSClassifier):
+        classes = model.estimator.classes_
+        return f"classifier of {len(classes)} classes: {in_line(classes)}"
+    count, name = len(model.estimator.y_mean_), model.data.get("target")
+    return f"regressor of {count} target{'s' if count > 1 else ''}" + (f": {name}" if name else "")
+
+
+def _last_row(metrics: Path) -> str | None:
+    """The last line of a run's history; None where there is none."""
+    try:
+        with open(metrics, newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    except OSError:  # a model file by itself
+        return None
+    if not rows:
+        return None
+    numbers = [(name, f"{float(value):.6g}") for name, value in rows[-1].items() if name and value]
+    return f"last row of {metrics}\n{facts(numbers)}"
 
 
 def _bonds(layer: TensorNetworkLayer, cuts: Schmidt) -> tuple[list[int], list[int] | None]:
@@ -160,7 +191,7 @@ def picture_of(
 
 def _image_shape(model: SavedModel) -> tuple[int, int] | None:
     """(height, width) of an image: what the file says, else a square."""
-    stored = model.classifier.image_shape or pair(model.data.get("image_shape"))
+    stored = model.estimator.image_shape or pair(model.data.get("image_shape"))
     side = math.isqrt(model.layer.n_sites)
     square = side >= 4 and side * side == model.layer.n_sites
     return stored or ((side, side) if square else None)
@@ -210,7 +241,3 @@ def _runs(numbers: Sequence[int]) -> str:
     """
     groups = [(number, len(list(group))) for number, group in groupby(numbers)]
     return " ".join(f"{number}(x{times})" if times > 1 else str(number) for number, times in groups)
-
-
-def _short(items: Sequence[Any], most: int = 12) -> str:
-    return ", ".join(map(str, items[:most])) + (", ..." if len(items) > most else "")

@@ -3,11 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from tnml.diagnostics.callbacks import CALLBACKS
 from tnml.errors import InputError, choose
 from tnml.training import SweepOptions, TrainOptions
+from tnml.training.options import check_for_task
+from tnml.training.tasks import CLASSIFICATION, REGRESSION, Task
 
 GROUPS = ("data", "model", "train", "sweep")
 SHARED = frozenset({"seed", "device", "devices"})  # asked for once, at the top
+TRAINED: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, REGRESSION)}  # from the command line
 GROUP_OF = {"gradient": "train", "dmrg": "sweep"}  # each solver's own options
 # Sweeps start from bond dimension 1, without noise, and drop nothing out.
 NOT_SWEPT = frozenset({"bond_dim", "noise", "bond_dropout", "site_dropout"})
@@ -20,8 +24,9 @@ class DataOptions:
     Args:
         pool: mean over pool x pool blocks of pixels: 2 takes 28 x 28 to 14 x 14.
         resize: [height, width] to interpolate to, after pooling.
-        scale: "auto" (bytes are divided by 255, all else must lie in 0..1), or the range [low, high] of the
-            values in your files.
+        scale: "auto" (bytes are divided by 255, all else must lie in 0..1; of a table every column is scaled
+            by its range in the training part), or the range [low, high] of the values in your files.
+        drop: columns of a table to leave out, [id, name].
         download: whether a missing set may be downloaded.
 
     Raises:
@@ -36,6 +41,7 @@ class DataOptions:
     pool: int = 1
     resize: tuple[int, int] | None = None
     scale: str | tuple[float, float] = "auto"
+    drop: list[str] = field(default_factory=list)
     download: bool = True
 
     def __post_init__(self) -> None:
@@ -55,6 +61,7 @@ class ModelOptions:
 
     Args:
         network: mps, or another one's name, or {name: mps, option: value} with options of its own.
+        options: further options that only this network has, {option: value}.
         bond_dim: largest bond dimension.
         features: feature map, a name or {name: legendre, dim: 4}.
         order: order of the sites: raster, snake, hilbert, spiral, or a permutation.
@@ -71,6 +78,7 @@ class ModelOptions:
     """
 
     network: str | dict[str, Any] = "mps"
+    options: dict[str, Any] = field(default_factory=dict)
     bond_dim: int = 20
     features: str | dict[str, Any] = "linear"
     order: str | list[int] = "snake"
@@ -81,6 +89,25 @@ class ModelOptions:
     dtype: str = "float32"
     engine: str = "auto"
 
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The network with the options that only it has.
+
+        Raises:
+            InputError: an option is given in both places.
+
+        Example:
+            >>> ModelOptions(network="tree", options={"depth": 3}).spec
+            {'name': 'tree', 'depth': 3}
+        """
+        named = {"name": self.network} if isinstance(self.network, str) else dict(self.network)
+        for name in self.options:
+            if name in named:
+                raise InputError(
+                    f"--model.options gives {name!r}, which --model.network does, too; give it once"
+                )
+        return {**named, **self.options}
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -88,15 +115,19 @@ class RunOptions:
 
     Args:
         dataset: name, folder or file.
+        task: "classification" or "regression".
+        target: of a table, the column to predict.
         preset: where the defaults came from.
         solver: "gradient" or "dmrg", training by sweeps.
         data: how the data are read.
         model: the network.
         train: the training by gradients, with seed, device and devices.
         sweep: the training by sweeps, with the same seed and device.
+        callbacks: names of diagnostics to measure after every epoch or sweep.
 
     Raises:
-        InputError: the solver is another word, or sweeps are to run in several processes.
+        InputError: the solver, the task or a callback is another word, the loss is not one of the task, or
+            sweeps are to run in several processes.
 
     Example:
         >>> RunOptions(dataset="digits").record()["seed"]
@@ -107,15 +138,23 @@ class RunOptions:
     """
 
     dataset: str
+    task: str = "classification"
+    target: str | None = None
     preset: str = "default"
     solver: str = "gradient"
     data: DataOptions = field(default_factory=DataOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
     sweep: SweepOptions = field(default_factory=SweepOptions)
+    callbacks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         choose("solver", self.solver, dict.fromkeys(GROUP_OF))
+        task = choose("task", self.task, TRAINED)
+        self.training.loss_for(task)
+        check_for_task(task, self.training)
+        for name in self.callbacks:
+            choose("callback", name, CALLBACKS)
         if self.swept and self.train.devices != 1:
             raise InputError(
                 f"sweeps run in one process, got --devices {self.train.devices}; leave it at 1, or choose "
@@ -127,13 +166,20 @@ class RunOptions:
         """Whether the training is by sweeps."""
         return self.solver == "dmrg"
 
+    @property
+    def training(self) -> TrainOptions | SweepOptions:
+        """The options of the training by the solver that was chosen."""
+        return self.sweep if self.swept else self.train
+
     def record(self) -> dict[str, Any]:
         """Plain numbers, words and lists for `options.yaml`, which `--config` reads.
 
         Of what only one solver uses, that of the other one is left out.
         """
         shared = {name: value for name, value in sorted(self.train.record().items()) if name in SHARED}
-        training = self.sweep.record() if self.swept else self.train.record()
+        training = self.training.record()
+        if self.training.loss is None:
+            training["loss"] = TRAINED[self.task].default_loss
         groups: dict[str, dict[str, Any]] = {
             "data": vars(self.data),
             "model": {n: v for n, v in vars(self.model).items() if not (self.swept and n in NOT_SWEPT)},
@@ -145,5 +191,5 @@ class RunOptions:
             }
             for group, values in groups.items()
         }
-        first = {"dataset": self.dataset, "preset": self.preset, "solver": self.solver}
-        return {**first, **shared, **tidy}
+        first = {"dataset": self.dataset, "task": self.task, "target": self.target, "preset": self.preset}
+        return {**first, "solver": self.solver, "callbacks": list(self.callbacks), **shared, **tidy}

@@ -1,13 +1,18 @@
-"""`tnml predict`: labels and probabilities of new samples, as CSV."""
+"""`tnml predict`: labels and probabilities of new samples, or their real targets, as CSV."""
 
 import csv
 import io
 from collections.abc import Sequence
 
+import numpy as np
+from jaxtyping import Float32
+from numpy import ndarray
+
 from tnml.cli.console import complain, say
 from tnml.cli.parsing import new_parser, parse
 from tnml.cli.samples import read_samples
-from tnml.cli.saved import open_model
+from tnml.cli.saved import SavedModel, open_model
+from tnml.estimators import MPSRegressor
 from tnml.files import write_text
 
 EXAMPLES = (
@@ -24,7 +29,8 @@ def run(words: Sequence[str]) -> int:
     """
     parser = new_parser(
         "tnml predict MODEL FILE [options]",
-        "Writes one line for each sample: its index from 0, its label and the probability of every class.",
+        "Writes one line for each sample: its index from 0, its label and the probability of every class, or "
+        "the predicted value.",
         EXAMPLES,
     )
     add = parser.add_argument
@@ -32,7 +38,8 @@ def run(words: Sequence[str]) -> int:
     add(
         "file",
         metavar="FILE",
-        help="samples: .npz (x), .npy, .csv (one sample a line, a heading is allowed) or IDX images",
+        help="samples: .npz (x), .npy, .csv (one sample a line, a heading is allowed), .parquet or IDX "
+        "images; the columns of a table are found by name where the model was trained on one",
     )
     add(
         "--scale",
@@ -42,17 +49,35 @@ def run(words: Sequence[str]) -> int:
     add("--out", type=str, metavar="FILE.csv", help="where to; null: the standard output")
     asked = parse(parser, words)
     model = open_model(asked.model)
-    classes = model.classifier.classes_
-    probabilities = model.classifier.predict_proba(read_samples(asked.file, model, asked.scale))
+    rows = _rows(model, read_samples(asked.file, model, asked.scale))
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["index", "label", *(f"p_{label}" for label in classes)])
-    for index, row in enumerate(probabilities.tolist()):
-        label = classes[int(probabilities[index].argmax())]
-        writer.writerow([index, label, *(f"{p:.6g}" for p in row)])
+    csv.writer(text, lineterminator="\n").writerows(rows)
     if asked.out is None:
         say(text.getvalue().rstrip("\n"))
     else:
         write_text(asked.out, text.getvalue())
-        complain(f"{len(probabilities)} predictions in {asked.out}", title="tnml")
+        complain(f"{len(rows) - 1} predictions in {asked.out}", title="tnml")
     return 0
+
+
+def _rows(model: SavedModel, x: Float32[ndarray, "b n"]) -> list[list[object]]:
+    """A heading and one row for each sample."""
+    if isinstance(model.ready, MPSRegressor):
+        values = np.asarray(model.ready.predict(x))
+        head = ["prediction"] if values.ndim == 1 else [f"prediction_{c}" for c in range(values.shape[1])]
+        numbers = values.reshape(len(x), -1).tolist()
+        return [["index", *head], *([index, *map(_digits, row)] for index, row in enumerate(numbers))]
+    classes, probabilities = model.ready.classes_, model.ready.predict_proba(x)
+    best = probabilities.argmax(1)
+    return [
+        ["index", "label", *(f"p_{label}" for label in classes)],
+        *(
+            [index, classes[best[index]], *(f"{p:.6g}" for p in row)]
+            for index, row in enumerate(probabilities.tolist())
+        ),
+    ]
+
+
+def _digits(value: float) -> str:
+    """Nine digits, as many as single precision has."""
+    return f"{value:.9g}"

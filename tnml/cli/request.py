@@ -14,6 +14,7 @@ from tnml.cli.options import (
     GROUPS,
     NOT_SWEPT,
     SHARED,
+    TRAINED,
     DataOptions,
     ModelOptions,
     RunOptions,
@@ -22,15 +23,18 @@ from tnml.cli.parsing import MAX_SEED, checked, new_parser, parse, plain
 from tnml.cli.run_options import add_run_options, hide_files_of_groups, run_folders
 from tnml.cli.runs import OPTIONS
 from tnml.data.shipped import SHIPPED
+from tnml.diagnostics.callbacks import CALLBACKS
 from tnml.errors import InputError, choose
 from tnml.training import SweepOptions, TrainOptions
 from tnml.training.presets import preset
+from tnml.training.tasks import Task
 
 EXAMPLES = (
     "tnml train digits",
     "tnml train mnist --preset accurate --out runs/best",
     "tnml train mnist --solver dmrg --data.pool 2 --sweep.max_bond 30",
     "tnml train images.npz --model.bond_dim 30 --train.epochs 20 --data.pool 2",
+    "tnml train flats.csv --task regression --target price --data.drop [id]",
     "tnml train --config runs/digits-001/options.yaml --seed 1",
     "tnml train --resume runs/digits-001",
 )
@@ -78,37 +82,47 @@ def read_request(words: Sequence[str]) -> Request:
         stored |= _resumed(parser, Path(first.resume))
     if first.config is not None:
         stored |= _stored(parser, Path(first.config), "config file")
-    solver = _solver(first.solver, stored, resumed=first.resume is not None)
+    resumed = first.resume is not None
+    solver = _settled("solver", first.solver, stored, "gradient", resumed=resumed)
+    task = _settled("task", first.task, stored, "classification", resumed=resumed)
     stored = _of_solver(stored, words, solver, first.config)
     dataset = first.dataset or stored.get("dataset", "digits")
     chosen = first.preset or stored.get("preset", "default")
-    defaults = {**_preset_defaults(dataset, chosen), **stored}
-    parser.set_defaults({**defaults, "dataset": dataset, "preset": chosen, "solver": solver})
+    recipe = _preset_defaults(dataset, chosen, choose("task", task, TRAINED))
+    _drop_smoothing(recipe, plain(first), stored)
+    defaults = {**recipe, **stored}
+    parser.set_defaults({**defaults, "dataset": dataset, "task": task, "preset": chosen, "solver": solver})
     found = plain(parse(parser, words))
     whole("--seed", found["seed"], 0, MAX_SEED)
+    for group in GROUP_OF.values():  # so that options.yaml and checkpoints call it by its name
+        found[group]["loss"] = found[group]["loss"] or TRAINED[task].default_loss
     train = TrainOptions(**found["train"], **{name: found[name] for name in SHARED})
     sweep = SweepOptions(**found["sweep"], seed=found["seed"], device=found["device"])
+    callbacks = found["callbacks"]
     options = RunOptions(
         dataset=_located(found["dataset"]),
+        task=task,
+        target=found["target"],
         preset=found["preset"],
         solver=solver,
         data=DataOptions(**found["data"]),
         model=ModelOptions(**found["model"]),
         train=train,
         sweep=sweep,
+        callbacks=(callbacks,) if isinstance(callbacks, str) else tuple(callbacks),
     )
     out, resume = run_folders(found)
     return Request(options=options, out=out, resume=resume)
 
 
-def _solver(asked: str | None, stored: Mapping[str, Any], *, resumed: bool) -> str:
-    """The solver asked for, else that of the file."""
-    before: str = stored.get("solver") or "gradient"  # files of earlier versions name none
+def _settled(option: str, asked: str | None, stored: Mapping[str, Any], usual: str, *, resumed: bool) -> str:
+    """The solver or task asked for, else that of the file, else the usual one; old files may name none."""
+    before: str = stored.get(option) or usual
     if asked is None:
         return before
     if resumed and asked != before:
         raise InputError(
-            f"the run to resume was begun with --solver {before}, got {asked}; leave --solver away, or "
+            f"the run to resume was begun with --{option} {before}, got {asked}; leave --{option} out, or "
             "start a new run"
         )
     return asked
@@ -152,9 +166,9 @@ def _instead(option: str, solver: str) -> str:
     return f"its options begin with --{GROUP_OF[solver]}, or choose --solver {other}"
 
 
-def _preset_defaults(dataset: str, name: str) -> dict[str, Any]:
+def _preset_defaults(dataset: str, name: str, task: Task) -> dict[str, Any]:
     """The options of a preset, by dotted name."""
-    recipe = preset(dataset, name)
+    recipe = preset(dataset, name, task.name)
     groups = {"model": recipe.model, "train": recipe.train.record(), "sweep": recipe.sweep.record()}
     return {
         f"{group}.{option}": value
@@ -164,10 +178,18 @@ def _preset_defaults(dataset: str, name: str) -> dict[str, Any]:
     }
 
 
+def _drop_smoothing(recipe: dict[str, Any], first: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """Takes the preset's label smoothing out of `recipe` where a loss was chosen that has none."""
+    for group in GROUP_OF.values():
+        loss = first[group]["loss"] or stored.get(f"{group}.loss")
+        if loss not in (None, "cross-entropy"):
+            recipe.pop(f"{group}.label_smoothing", None)
+
+
 def _parser() -> ArgumentParser:
     parser = new_parser(
         "tnml train [DATA] [options]",
-        "Trains a matrix product state to tell classes apart, and keeps it in a model file.",
+        "Trains a tensor network to tell classes apart or to give real targets, and keeps it in a file.",
         EXAMPLES,
     )
     add = parser.add_argument
@@ -175,14 +197,23 @@ def _parser() -> ArgumentParser:
         "dataset",
         nargs="?",
         metavar="DATA",
-        help="digits, mnist, fashion-mnist, a folder with IDX files or a .npz file",
+        help="digits, mnist, fashion-mnist, a folder with IDX files, a .npz file or a table: .csv, .parquet",
     )
+    add("--task", type=str, help="classification (of labels) or regression (of real targets)")
+    add("--target", type=str, metavar="NAME", help="of a table: the column to predict")
     add("--preset", type=str, help="where the defaults below come from: default (fast) or accurate")
     add(
         "--solver",
         type=str,
         help="gradient (with the options --train), or dmrg: sweeps over the bonds, which grow from 1 as the "
         "data want it (with the options --sweep)",
+    )
+    add(
+        "--callbacks",
+        type=list[str] | str,
+        default=[],
+        metavar="[NAME, ...]",
+        help=f"what to measure after every epoch or sweep and write to metrics.csv: {', '.join(CALLBACKS)}",
     )
     add_run_options(parser)
     parser.add_class_arguments(DataOptions, "data")

@@ -7,19 +7,25 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float32
+from numpy import ndarray
 
-from tnml.cli.saved import SavedModel, chosen_scale, pair, scaling_advice
+from tnml.cli.reading import chosen_scale, note_unused, pair, scaling_advice
+from tnml.cli.saved import SavedModel
 from tnml.data import from_arrays, pool_images, resize_images
 from tnml.data.dataset import Scale
 from tnml.data.idx import read_idx
 from tnml.data.npz import DAMAGE
+from tnml.data.tables import is_table, read_table
 from tnml.errors import InputError
 
 
 def read_samples(
     path: str | os.PathLike[str], model: SavedModel, scale: Scale | None = None
-) -> npt.NDArray[Any]:
-    """Inputs `[n, sites]` as the model takes them, from a .npz, .npy, .csv or IDX file.
+) -> Float32[ndarray, "b n"]:
+    """Inputs `[n, sites]` as the network takes them, from a .npz, .npy, .csv, .parquet or IDX file.
+
+    A model that was trained on a table finds its columns by name, if the file has names.
 
     Args:
         path: the file. An .npz holds `x` (or one array under any name).
@@ -31,7 +37,9 @@ def read_samples(
     """
     source = Path(path)
     if not source.is_file():
-        raise InputError(f"no file at {source}; give samples as .npz, .npy, .csv or an IDX file")
+        raise InputError(f"no file at {source}; give samples as .npz, .npy, .csv, .parquet or an IDX file")
+    if model.names is not None and _has_names(source):
+        return _named(source, model, scale)
     values = _read(source)
     if values.ndim == 0:
         raise InputError(f"{source} holds a single value; expected an array [n, sites], one row a sample")
@@ -46,6 +54,32 @@ def read_samples(
             f"{source}: expected {model.layer.n_sites} values in each sample, as the model has sites, "
             f"got {x.shape[1]}; give the columns it was trained on, without index or label"
         )
+    return model.in_unit(x)
+
+
+def _has_names(source: Path) -> bool:
+    """Whether a file is a table whose columns have names: a line of numbers is no heading."""
+    if source.suffix.lower() != ".csv":
+        return is_table(source)
+    try:
+        with open(source, newline="", encoding="utf-8-sig") as stream:
+            first = next(csv.reader(stream), [])
+    except (UnicodeDecodeError, csv.Error):
+        return True  # and reading it will say what is wrong
+    try:
+        [float(cell) for cell in first]
+    except ValueError:
+        return True
+    return not first
+
+
+def _named(source: Path, model: SavedModel, scale: Scale | None) -> Float32[ndarray, "b n"]:
+    """The columns of a table that the model knows by name."""
+    if scale is not None:
+        raise InputError(f"{model.path} scales the columns of a table itself; leave --scale out")
+    table, names = read_table(source), model.names or []
+    x = model.in_unit(table.numbers(names))
+    note_unused(table, [*names, *model.data.get("drop", ())])
     return x
 
 
@@ -79,6 +113,9 @@ def _read(source: Path) -> npt.NDArray[Any]:
     kind = source.suffix.lower()
     if kind == ".csv":
         return _read_csv(source)
+    if kind == ".parquet":
+        table = read_table(source)
+        return table.numbers(table.names)
     if kind not in (".npy", ".npz"):
         return read_idx(source)
     try:

@@ -1,21 +1,22 @@
-"""The classifier in a model file, and data prepared as those it was trained on."""
+"""The classifier or regressor in a model file."""
 
+import copy
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float32
+from numpy import ndarray
 
-from tnml.cli.console import say
+from tnml.cli.goals import Estimator, Goal, Labels, Reals
 from tnml.cli.runs import MODEL
-from tnml.data import Dataset, available, fetch, load
-from tnml.data.dataset import Scale
-from tnml.data.shipped import SHIPPED
+from tnml.data.scaling import to_unit
 from tnml.errors import InputError
-from tnml.estimators import MPSClassifier
+from tnml.estimators import MPSClassifier, MPSRegressor
 from tnml.models import load as load_model
 from tnml.nn import TensorNetworkLayer
 from tnml.pde import Solution
@@ -23,35 +24,79 @@ from tnml.pde import Solution
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SavedModel:
-    """A classifier from a file.
+    """A classifier or a regressor from a file.
 
     Args:
         path: of the file.
-        classifier: the fitted model, on the CPU.
+        estimator: the fitted model, on the CPU.
         data: how its training data were made; empty where the file does not say.
     """
 
     path: Path
-    classifier: MPSClassifier
+    estimator: Estimator
     data: dict[str, Any]
 
     @property
     def layer(self) -> TensorNetworkLayer:
         """The network."""
-        return self.classifier.layer_
+        return self.estimator.layer_
+
+    @property
+    def real_targets(self) -> bool:
+        """Whether it is a regressor."""
+        return isinstance(self.estimator, MPSRegressor)
+
+    @property
+    def goal(self) -> Goal:
+        """What it was trained for.
+
+        Raises:
+            InputError: it predicts several targets at once.
+        """
+        found: Goal
+        if isinstance(self.estimator, MPSRegressor):
+            found = Reals.of_model(self.estimator)
+        else:
+            found = Labels.of_model(self.estimator)
+        return found
+
+    @property
+    def names(self) -> list[str] | None:
+        """The names of the columns it was trained on; None where they had none."""
+        names = getattr(self.estimator, "feature_names_in_", None)
+        return None if names is None else [str(name) for name in names]
+
+    @property
+    def limits(self) -> npt.NDArray[np.float64] | None:
+        """`[2, n]` what the model brings to 0 and 1; None where it takes values as they are."""
+        return self.estimator.feature_range_
 
     @property
     def scales_itself(self) -> bool:
-        """Whether the model brings raw values to [0, 1], as those fitted by `MPSClassifier` in Python do."""
-        limits = self.classifier.feature_range_
+        """Whether the model brings raw values to [0, 1], as those fitted in Python and on tables do."""
+        limits = self.limits
         return limits is not None and not (np.all(limits[0] == 0) and np.all(limits[1] == 1))
+
+    @cached_property
+    def ready(self) -> Estimator:
+        """The estimator for inputs that are in [0, 1] already, without names; it shares the layer."""
+        model = copy.copy(self.estimator)
+        model.layer_, model.feature_range_ = self.estimator.layer_, None
+        if self.names is not None:
+            del model.feature_names_in_
+        return model
+
+    def in_unit(self, values: npt.NDArray[Any]) -> Float32[ndarray, "b n"]:
+        """Raw values `[b, n]` as the network takes them."""
+        x = values.astype(np.float64)
+        return x.astype(np.float32) if self.limits is None else to_unit(x, self.limits)
 
 
 def open_model(path: str | os.PathLike[str]) -> SavedModel:
-    """The classifier in a model file, or in the folder of a run.
+    """The classifier or regressor in a model file, or in the folder of a run.
 
     Raises:
-        InputError: no such file, a damaged one, or one that holds no classifier.
+        InputError: no such file, a damaged one, or one that holds something else.
 
     Example:
         >>> open_model("nowhere.safetensors")
@@ -66,110 +111,14 @@ def open_model(path: str | os.PathLike[str]) -> SavedModel:
                 f"{path} holds no {MODEL}; is its run unfinished? `tnml train --resume {path}` continues it"
             )
     model = load_model(place)
+    expected = "expected a classifier or a regressor"
     if isinstance(model, Solution):
         raise InputError(
-            f"{place} holds the solution of an equation, expected a classifier; "
-            f"use `tnml pde evaluate {path}`"
+            f"{place} holds the solution of an equation, {expected}; use `tnml pde evaluate {path}`"
         )
-    if not isinstance(model, MPSClassifier):
-        raise InputError(f"{place} holds an {type(model).__name__}, expected a classifier; use it in Python")
-    return SavedModel(path=place, classifier=model, data=dict(model.data_ or {}))
-
-
-def data_for(model: SavedModel, name: str | None, split: str, scale: Scale | None) -> Dataset:
-    """A data set read as the model's training data were: same pooling, size and scaling.
-
-    Args:
-        model: whose file says how.
-        name: of the data set; None takes the one the model was trained on.
-        split: "train", "test" or "all".
-        scale: instead of the stored one.
-
-    Raises:
-        InputError: the data cannot be read, or have another width than the model.
-    """
-    name = name or model.data.get("name")
-    if name is None:
-        raise InputError(f"{model.path} does not say what it was trained on; name the data")
-    if model.scales_itself:
-        raise InputError(
-            f"{model.path} was fitted in Python on values it scales itself, data sets come in [0, 1]; "
-            "use model.score(X, y) in Python"
-        )
-    known = name in ("digits", *SHIPPED)
-    data = read_data(
-        name,
-        split=split,
-        pool=model.data.get("pool", 1),
-        resize=pair(model.data.get("resize")),
-        scale="auto" if known and scale is None else chosen_scale(model, scale),
-    )
-    if data.x.shape[1] != model.layer.n_sites:
-        raise InputError(
-            f"{data.name} has {data.x.shape[1]} values in each sample, but {model.path} has "
-            f"{model.layer.n_sites} sites; give data like those the model was trained on"
-        )
-    return data
-
-
-def read_data(
-    name: str,
-    *,
-    split: str,
-    pool: int = 1,
-    resize: tuple[int, int] | None = None,
-    scale: Scale = "auto",
-    download: bool = True,
-    option: str = "--scale",
-) -> Dataset:
-    """`tnml.data.load`, whose advice about scaling is put in the words of the command line.
-
-    Raises:
-        InputError: as `load`.
-
-    Example:
-        >>> read_data("digits", split="test", pool=2).image_shape
-        (4, 4)
-    """
-    with scaling_advice(option):
-        if download and name in {record.name for record in available() if not record.present}:
-            fetch(name, report=say)  # minutes, perhaps: say so
-        return load(name, split=split, pool=pool, resize=resize, scale=scale, download=download)
-
-
-@contextmanager
-def scaling_advice(option: str = "--scale") -> Iterator[None]:
-    """Turns what the library says about values outside [0, 1] into what to type.
-
-    Example:
-        >>> with scaling_advice():
-        ...     raise InputError("x must lie in [0, 1], got 16; pass scale=(low, high)")
-        Traceback (most recent call last):
-        tnml.errors.InputError: x must lie in [0, 1], got 16; give their range, as in --scale [0,255]
-    """
-    try:
-        yield
-    except InputError as error:
-        fact, _, advice = str(error).partition("; ")
-        if "scale=(low, high)" not in advice:
-            raise
-        raise InputError(f"{fact}; give their range, as in {option} [0,255]") from error
-
-
-def chosen_scale(model: SavedModel, asked: Scale | None) -> Scale:
-    """The scaling asked for, or that of the model's training data."""
-    stored = asked if asked is not None else model.data.get("scale", "auto")
-    return stored if isinstance(stored, str) else (float(stored[0]), float(stored[1]))
-
-
-def pair(values: Any) -> tuple[int, int] | None:
-    """Two numbers from a JSON list, or None.
-
-    Example:
-        >>> pair([2, 3])
-        (2, 3)
-    """
-    return None if values is None else (int(values[0]), int(values[1]))
+    if not isinstance(model, MPSClassifier | MPSRegressor):
+        raise InputError(f"{place} holds an {type(model).__name__}, {expected}; use it in Python")
+    return SavedModel(path=place, estimator=model, data=dict(model.data_ or {}))
 
 
 def n_parameters(layer: TensorNetworkLayer) -> int:

@@ -5,23 +5,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
 from tnml.cli.console import complain, facts, rank, say
+from tnml.cli.goals import GOALS, Goal, shown
 from tnml.cli.options import NOT_SWEPT, ModelOptions, RunOptions
+from tnml.cli.reading import read_part, read_parts
 from tnml.cli.request import Request
 from tnml.cli.runs import MODEL, discard_unused, open_folder, remove_leftovers
-from tnml.cli.saved import n_parameters, read_data
+from tnml.cli.saved import n_parameters
 from tnml.data import Dataset
+from tnml.diagnostics.callbacks import RunFacts, callbacks_of
 from tnml.errors import InputError
-from tnml.estimators import MPSClassifier
-from tnml.nn import MPSLayer, TensorNetworkLayer, make_layer
+from tnml.loop.protocols import Callback
+from tnml.nn import TensorNetworkLayer, make_layer
 from tnml.nn.networks import check_sweeps
-from tnml.training import ProgressReporter, SweepResult, TrainResult, sweep_classifier, train_classifier
+from tnml.training import ProgressReporter
 from tnml.training.presets import preset
 
 INTERRUPTED = 130
@@ -29,13 +31,14 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Job:
-    """What a run is about: the data, the layer, and what the model file will say about the data."""
+    """What a run is about, and what the model file will say about the data."""
 
     train: Dataset
     test: Dataset
-    classes: npt.NDArray[np.generic]
-    targets: list[npt.NDArray[np.int64]]  # of both, as positions in `classes`
+    goal: Goal
+    targets: tuple[npt.NDArray[Any], npt.NDArray[Any]]  # of both parts, as layers learn them
     layer: TensorNetworkLayer
+    callbacks: Sequence[Callback]
     record: dict[str, Any]
 
 
@@ -62,33 +65,53 @@ def run(request: Request) -> int:
         if main:
             complain(f"stopped; continue with `tnml train --resume {quote(str(folder))}`", title="tnml")
         return INTERRUPTED
-    say(_summary(options, job.layer, folder, results))
+    say(_summary(options, job, folder, results))
     return 0
 
 
 def _prepared(options: RunOptions) -> _Job:
     """Reads the data and makes the layer."""
-    train, test = (_read(options, split) for split in ("train", "test"))
-    classes = _classes(train)
-    targets = [_indices(part, classes) for part in (train, test)]
-    layer = _layer(options, train, len(classes))
+    kind = GOALS[options.task]
+    train, test = read_parts(options, real_targets=kind.real_targets)
+    goal: Goal = kind.of_data(train)
+    targets = goal.targets(train), goal.targets(test)
+    layer = _layer(options, train, goal.outputs)
     if layer.features.identity is None:  # its starting path has to be fitted to samples
         layer.rescale_(torch.from_numpy(train.x[:: max(1, len(train) // 500)]).to(layer.dtype))
-    record = _data_record(options, train)
-    return _Job(train=train, test=test, classes=classes, targets=targets, layer=layer, record=record)
+    measured = RunFacts(
+        x_train=torch.from_numpy(train.x),
+        x_test=torch.from_numpy(test.x),
+        outputs=goal.outputs,
+        task=options.task,
+        solver=options.solver,
+        seed=options.train.seed,
+    )
+    return _Job(
+        train=train,
+        test=test,
+        goal=goal,
+        targets=targets,
+        layer=layer,
+        callbacks=callbacks_of(options.callbacks, measured),
+        record=_data_record(options, train),
+    )
 
 
 def _layer(options: RunOptions, train: Dataset, outputs: int) -> TensorNetworkLayer:
     """A new layer for the training data."""
     model, seed = dict(vars(options.model)), options.train.seed
-    usual = {**vars(ModelOptions()), **preset(options.dataset, options.preset).model, "seed": seed}
+    recipe = preset(options.dataset, options.preset, options.task)
+    usual = {**vars(ModelOptions()), **recipe.model, "seed": seed}
+    spec = options.model.spec
     if options.swept:
-        check_sweeps(options.model.network, "--solver dmrg")
+        check_sweeps(spec, "--solver dmrg")
         model = {name: value for name, value in model.items() if name not in NOT_SWEPT}
         start = options.sweep.starting_bond
         model |= {"bond_dim": start, "noise": 0.0 if start == 1 else None}
+    for name in ("network", "options"):  # which are in the spec
+        del model[name]
     return make_layer(
-        model.pop("network"),
+        spec,
         train.x.shape[1],
         outputs,
         usual=usual,
@@ -101,86 +124,43 @@ def _layer(options: RunOptions, train: Dataset, outputs: int) -> TensorNetworkLa
 def _trained(job: _Job, options: RunOptions, folder: Path, *, resume: bool) -> dict[str, float]:
     """Trains, measures, writes the model file; gives the results."""
     main = rank() == 0
-    given: dict[str, Any] = {
-        "x_test": job.test.x,
-        "y_test": job.targets[1],
-        "image_shape": job.train.image_shape,
-        "run_dir": folder,
-        "resume": resume,
-        "progress": ProgressReporter(unit="sweep" if options.swept else "epoch"),
-    }
-    samples = job.train.x, job.targets[0]
-    result: TrainResult | SweepResult
     try:
-        if options.swept:
-            result = sweep_classifier(cast(MPSLayer, job.layer), *samples, options.sweep, **given)
-        else:
-            result = train_classifier(job.layer, *samples, options.train, **given)
+        result = job.goal.train(
+            job.layer,
+            job.train.x,
+            job.targets[0],
+            options.training,
+            job.train.image_shape,
+            x_test=job.test.x,
+            y_test=job.targets[1],
+            run_dir=folder,
+            resume=resume,
+            progress=ProgressReporter(unit="sweep" if options.swept else "epoch"),
+            callbacks=job.callbacks,
+        )
     except InputError:
         if main and not resume:
             discard_unused(folder)
         raise
-    results = {"test accuracy": result.test["accuracy"], "seconds": result.seconds}
+    measured = job.goal.tested(result, job.layer, job.test)
+    results = {**{f"test {name}": value for name, value in measured.items()}, "seconds": result.seconds}
     if main:
-        data = {**job.record, "results": results}
-        _keep(folder / MODEL, job.layer, job.classes, result.history, data)
+        model = job.goal.estimator(
+            job.layer,
+            image_shape=job.train.image_shape,
+            feature_range=job.train.feature_range,
+            feature_names=job.train.feature_names,
+            history=result.history,
+            data={**job.record, "results": results},
+            loss=options.training.loss,
+        )
+        model.save(folder / MODEL)
     return results
-
-
-def _keep(
-    path: Path,
-    layer: TensorNetworkLayer,
-    classes: npt.NDArray[np.generic],
-    history: Sequence[dict[str, float]],
-    data: dict[str, Any],
-) -> None:
-    """Writes the model file."""
-    shape = data["image_shape"]
-    MPSClassifier.from_layer(layer, classes, image_shape=shape, history=history, data=data).save(path)
-
-
-def _read(options: RunOptions, split: str) -> Dataset:
-    data = options.data
-    return read_data(
-        options.dataset,
-        split=split,
-        pool=data.pool,
-        resize=data.resize,
-        scale=data.scale,
-        download=data.download,
-        option="--data.scale",
-    )
-
-
-def _classes(train: Dataset) -> npt.NDArray[np.generic]:
-    """The labels there are, sorted."""
-    if train.y.dtype.kind not in "biuU":
-        raise InputError(
-            f"{train.name}: expected class labels (whole numbers, booleans or text), "
-            f"got y of {train.y.dtype}; for real targets use tnml.MPSRegressor in Python"
-        )
-    classes = np.unique(train.y)
-    if len(classes) < 2:
-        raise InputError(
-            f"{train.name}: expected two classes or more, got only {classes[0]}; add samples of another"
-        )
-    return classes
-
-
-def _indices(dataset: Dataset, classes: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
-    """The labels as positions in `classes`."""
-    strange = np.setdiff1d(dataset.y, classes)
-    if len(strange):
-        raise InputError(
-            f"{dataset.name} {dataset.split} holds the label {strange[0]}, which no training sample has; "
-            "drop those samples or train on some"
-        )
-    return np.searchsorted(classes, dataset.y).astype(np.int64)
 
 
 def _opening(job: _Job, options: RunOptions, folder: Path) -> str:
     """What will happen, before it does."""
-    train, test, classes, layer = job.train, job.test, job.classes, job.layer
+    train, test, layer = job.train, job.test, job.layer
     sites = f"{train.x.shape[1]} sites"
     if train.image_shape is not None:
         sites += f" ({train.image_shape[0]} x {train.image_shape[1]})"
@@ -196,7 +176,7 @@ def _opening(job: _Job, options: RunOptions, folder: Path) -> str:
         [
             (
                 "data",
-                f"{train.name}, {len(train)} to train, {len(test)} to test, {sites}, {len(classes)} classes",
+                f"{train.name}, {len(train)} to train, {len(test)} to test, {sites}, {job.goal.about}",
             ),
             ("model", model),
             ("run", f"{folder} (Ctrl-C stops it, --resume continues it)"),
@@ -210,7 +190,8 @@ def _data_record(options: RunOptions, train: Dataset) -> dict[str, Any]:
     original = train.image_shape
     if data.pool != 1 or data.resize is not None:
         plain = replace(options, data=replace(data, pool=1, resize=None))
-        original = _read(plain, "test").image_shape
+        original = read_part(plain, "test", real_targets=False).image_shape
+    columns = {"target": options.target, "drop": data.drop} if train.feature_names is not None else {}
     return {
         "name": options.dataset,
         "pool": data.pool,
@@ -218,20 +199,22 @@ def _data_record(options: RunOptions, train: Dataset) -> dict[str, Any]:
         "scale": data.scale,
         "image_shape": train.image_shape,
         "original_shape": original,
+        **columns,
         "provenance": train.provenance,
     }
 
 
-def _summary(options: RunOptions, layer: TensorNetworkLayer, folder: Path, results: dict[str, float]) -> str:
+def _summary(options: RunOptions, job: _Job, folder: Path, results: dict[str, float]) -> str:
     model = folder / MODEL
     pairs: list[tuple[str, object]] = [
-        ("test accuracy", f"{results['test accuracy']:.4f}"),
-        ("parameters", n_parameters(layer)),
+        (name, shown(name, value)) for name, value in results.items() if name != "seconds"
+    ]
+    if options.swept:
+        pairs.append(("largest bond", max(job.layer.bond_dims)))
+    pairs += [
+        ("parameters", n_parameters(job.layer)),
         ("seconds", f"{results['seconds']:.1f}"),
         ("model", model),
     ]
-    if options.swept:
-        pairs.insert(1, ("largest bond", max(layer.bond_dims)))
-    lines = facts(pairs)
     words = f"{quote(str(model))} {quote(options.dataset)}"
-    return f"\n{lines}\n\nnext: tnml evaluate {words} --figure confusion.png"
+    return f"\n{facts(pairs)}\n\nnext: tnml evaluate {words} --figure {job.goal.figure}"

@@ -1,7 +1,7 @@
 """Diagnostics by name: what the command line can measure after every epoch or sweep of a run.
 
-To add one, write a function from `RunFacts` to a callback (see `tnml.training.run`) and put it into `CALLBACKS`.
-It raises `InputError` where the diagnostic does not suit the run, before anything is trained.
+To add one, write a function from `RunFacts` to a callback (see `tnml.training.run`) and put it into
+`CALLBACKS`. It raises `InputError` where the diagnostic does not suit the run, before anything is trained.
 
 Example:
     >>> def largest_input(facts):
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tnml.diagnostics.susceptibility import Susceptibility
 from tnml.diagnostics.tracker import Tracker
 from tnml.errors import InputError, choose
-from tnml.loop.callbacks import called, callback_states, restore_callbacks
+from tnml.loop.callbacks import callback_states, called, restore_callbacks
 from tnml.loop.protocols import Callback
 from tnml.loop.results import Row
 

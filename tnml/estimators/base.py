@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tnml.errors import InputError, choose
-from tnml.estimators.scaling import fit_range, scale
+from tnml.estimators.scaling import fit_range, limits_of, scale
 from tnml.estimators.solvers import check_solver, checked_loss, sweep_options, train_options
 from tnml.estimators.stored import StoredEstimator, plain
 from tnml.estimators.weights import typical_rows
@@ -127,7 +127,8 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         layer: TensorNetworkLayer,
         *,
         image_shape: tuple[int, int] | None,
-        feature_range: tuple[float, float] | None,
+        feature_range: tuple[float, float] | npt.NDArray[np.float64] | None,
+        feature_names: Sequence[str] | None,
         loss: Any,
         history: Sequence[Row],
         data: Mapping[str, Any] | None,
@@ -138,15 +139,19 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         if "bond_dim" in parameters:
             parameters["bond_dim"] = max(layer.bond_dims)
         own = {name: value for name, value in config.items() if name not in _OF_THE_DATA}
+        by_feature = np.ndim(feature_range) == 2  # which a new fit chooses by itself
         model = cls(
             network={"name": layer.network, **own} if own else layer.network,
             image_shape=image_shape,
-            feature_range=feature_range,
+            feature_range="auto" if by_feature else feature_range,
             loss=loss,
             **parameters,
         )
-        ends = None if feature_range is None else np.array(feature_range, dtype=np.float64)
-        model.feature_range_ = None if ends is None else np.tile(ends[:, None], layer.n_sites)
+        model.feature_range_ = limits_of(feature_range, layer.n_sites)
+        if feature_names is not None:
+            if len(feature_names) != layer.n_sites:
+                raise InputError(f"expected {layer.n_sites} feature names, got {len(feature_names)}")
+            model.feature_names_in_ = np.array(feature_names, dtype=object)
         model.layer_, model.n_features_in_ = layer.eval(), layer.n_sites
         model.history_, model.n_iter_, model.seed_ = list(history), len(history), 0
         model.data_ = None if data is None else dict(data)

@@ -75,7 +75,8 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
         classes: Any,
         *,
         image_shape: tuple[int, int] | None = None,
-        feature_range: tuple[float, float] | None = None,
+        feature_range: tuple[float, float] | npt.NDArray[np.float64] | None = None,
+        feature_names: Sequence[str] | None = None,
         history: Sequence[Row] = (),
         data: Mapping[str, Any] | None = None,
         loss: Any = None,
@@ -86,7 +87,9 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
             layer: its outputs are the logits of `classes`, or what `loss` makes of them.
             classes: labels in ascending order, one per output.
             image_shape: (height, width) where a sample is an image.
-            feature_range: (low, high) that becomes (0, 1) before the layer; None for none.
+            feature_range: (low, high) that becomes (0, 1) before the layer, or `[2, n]` of each feature; None
+                for none.
+            feature_names: of the n features; None where they have none.
             history: rows of its training.
             data: what it was trained on, kept as `data_` and in the model file; plain JSON values.
             loss: what it was trained with, as the parameter of that name.
@@ -109,7 +112,13 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
             )
         logits = checked_loss(loss, 0.0, CLASSIFICATION, "gradient").logits
         model = cls._around(
-            layer, image_shape=image_shape, feature_range=feature_range, loss=loss, history=history, data=data
+            layer,
+            image_shape=image_shape,
+            feature_range=feature_range,
+            feature_names=feature_names,
+            loss=loss,
+            history=history,
+            data=data,
         )
         model.classes_ = labels
         model._logits = logits

@@ -60,7 +60,8 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
         y_mean: Any = 0.0,
         y_scale: Any = 1.0,
         image_shape: tuple[int, int] | None = None,
-        feature_range: tuple[float, float] | None = None,
+        feature_range: tuple[float, float] | npt.NDArray[np.float64] | None = None,
+        feature_names: Sequence[str] | None = None,
         history: Sequence[Row] = (),
         data: Mapping[str, Any] | None = None,
         loss: Any = None,
@@ -72,7 +73,9 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
             y_mean: a number, or one for each output.
             y_scale: likewise, above 0.
             image_shape: (height, width) where a sample is an image.
-            feature_range: (low, high) that becomes (0, 1) before the layer; None for none.
+            feature_range: (low, high) that becomes (0, 1) before the layer, or `[2, n]` of each feature; None
+                for none.
+            feature_names: of the n features; None where they have none.
             history: rows of its training.
             data: what it was trained on, kept as `data_` and in the model file; plain JSON values.
             loss: what it was trained with, as the parameter of that name.
@@ -91,7 +94,13 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
         outputs = layer.out_features
         checked_loss(loss, 0.0, REGRESSION, "gradient")
         model = cls._around(
-            layer, image_shape=image_shape, feature_range=feature_range, loss=loss, history=history, data=data
+            layer,
+            image_shape=image_shape,
+            feature_range=feature_range,
+            feature_names=feature_names,
+            loss=loss,
+            history=history,
+            data=data,
         )
         model.y_mean_ = _one_each("y_mean", y_mean, outputs)
         model.y_scale_ = _one_each("y_scale", y_scale, outputs)

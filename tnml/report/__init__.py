@@ -10,15 +10,23 @@ if TYPE_CHECKING:
         confusion_figure,
         entanglement_figure,
         figure_format,
+        prediction_figure,
         save_figure,
     )
     from tnml.report.pde_figures import cost_figure, solution_figure
-    from tnml.report.scores import ClassScores, class_scores, confusion_counts
+    from tnml.report.scores import (
+        ClassScores,
+        RegressionScores,
+        class_scores,
+        confusion_counts,
+        regression_scores,
+    )
     from tnml.report.study_charts import study_figures
     from tnml.report.study_html import study_page
 
 __all__ = [
     "ClassScores",
+    "RegressionScores",
     "bond_figure",
     "class_scores",
     "compression_figure",
@@ -27,6 +35,8 @@ __all__ = [
     "cost_figure",
     "entanglement_figure",
     "figure_format",
+    "prediction_figure",
+    "regression_scores",
     "save_figure",
     "solution_figure",
     "study_figures",
@@ -39,9 +49,10 @@ _FIGURES = (
     "confusion_figure",
     "entanglement_figure",
     "figure_format",
+    "prediction_figure",
     "save_figure",
 )
-_SCORES = ("ClassScores", "class_scores", "confusion_counts")
+_SCORES = ("ClassScores", "RegressionScores", "class_scores", "confusion_counts", "regression_scores")
 _HOMES = {  # these load matplotlib, scikit-learn, or what studies need
     **dict.fromkeys(_FIGURES, "figures"),
     **dict.fromkeys(_SCORES, "scores"),

@@ -67,6 +67,48 @@ def confusion_figure(
     return figure
 
 
+def prediction_figure(
+    truth: npt.NDArray[np.float64],
+    predicted: npt.NDArray[np.float64],
+    title: str = "Predictions of the test samples",
+    target: str = "target",
+) -> Figure:
+    """Predicted against true values, a point for each sample, and the line on which both are equal.
+
+    Args:
+        truth: `[n]` true values.
+        predicted: `[n]`.
+        title: above the figure.
+        target: what is predicted, for the axes.
+
+    Raises:
+        InputError: the lengths differ, or there is no sample.
+
+    Example:
+        >>> prediction_figure(np.array([1.0, 2.0]), np.array([1.5, 1.8])).axes[0].get_xlabel()
+        'true target'
+    """
+    if truth.shape != predicted.shape or truth.ndim != 1 or not len(truth):
+        raise InputError(
+            "truth and predicted must be [n], of equal length and not empty, "
+            f"got {list(truth.shape)} and {list(predicted.shape)}"
+        )
+    figure, axes = _canvas((5.6, 5.4), title)
+    faint = min(0.8, max(0.05, 30 / len(truth) ** 0.5))  # so that many points show where they are dense
+    axes.plot(truth, predicted, ".", color="tab:blue", alpha=faint, markeredgewidth=0, rasterized=True)
+    low, high = (float(end(np.concatenate([truth, predicted]))) for end in (np.min, np.max))
+    room = 0.04 * (high - low) or 1.0
+    ends = (low - room, high + room)
+    axes.plot(ends, ends, color="tab:orange", linestyle="--", linewidth=1)
+    axes.set_xlim(ends)
+    axes.set_ylim(ends)
+    axes.set_aspect("equal")
+    axes.grid(alpha=0.3)
+    axes.set_xlabel(f"true {target}")
+    axes.set_ylabel(f"predicted {target}")
+    return figure
+
+
 def bond_figure(left: Sequence[int], right: Sequence[int]) -> Figure:
     """The bond dimensions along the chain, with the label core where it stands.
 

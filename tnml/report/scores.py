@@ -1,10 +1,17 @@
-"""How good a classifier is, class by class."""
+"""How good a classifier is, class by class, and how good a regressor is."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    mean_absolute_error,
+    precision_recall_fscore_support,
+    r2_score,
+    root_mean_squared_error,
+)
 
 from tnml.errors import InputError
 
@@ -88,4 +95,49 @@ def class_scores(counts: npt.NDArray[np.int64]) -> ClassScores:
     accuracy = accuracy_score(truth, predicted, sample_weight=counts.ravel())
     return ClassScores(
         precision=precision, recall=recall, f1=f1, support=counts.sum(1), accuracy=float(accuracy)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressionScores:
+    """What `regression_scores` found.
+
+    Args:
+        r2: 1 - (mean squared error) / (variance of the true values); NaN for a single sample.
+        rmse: root of the mean squared error, in the units of the target.
+        mae: mean absolute error, likewise.
+
+    Example:
+        >>> regression_scores(np.array([1.0, 3.0]), np.array([1.0, 2.0])).mae
+        0.5
+    """
+
+    r2: float
+    rmse: float
+    mae: float
+
+
+def regression_scores(truth: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64]) -> RegressionScores:
+    """R2, root mean squared and mean absolute error of predictions, by scikit-learn.
+
+    Args:
+        truth: `[n]` true values.
+        predicted: `[n]`.
+
+    Raises:
+        InputError: the lengths differ, or there is no sample.
+
+    Example:
+        >>> regression_scores(np.array([0.0, 2.0]), np.array([1.0, 1.0])).r2
+        0.0
+    """
+    if truth.shape != predicted.shape or truth.ndim != 1 or not len(truth):
+        raise InputError(
+            "truth and predicted must be [n], of equal length and not empty, "
+            f"got {list(truth.shape)} and {list(predicted.shape)}"
+        )
+    return RegressionScores(
+        r2=float(r2_score(truth, predicted)) if len(truth) > 1 else np.nan,
+        rmse=float(root_mean_squared_error(truth, predicted)),
+        mae=float(mean_absolute_error(truth, predicted)),
     )

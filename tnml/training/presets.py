@@ -93,18 +93,32 @@ PRESETS: Mapping[str, Mapping[str, Preset]] = MappingProxyType(
 )
 
 
-def preset(data: str, name: str = "default") -> Preset:
+_REALS = Preset(
+    model={"bond_dim": 16, "order": "snake"},
+    train=TrainOptions(epochs=60, lr=2e-3, batch_size=32, clip_norm=1.0, loss="mse"),
+    sweep=SweepOptions(label="travels", sweeps=5, max_bond=20, max_error=3e-3, proximal=1.0, loss="mse"),
+)
+
+REAL_TARGETS: Mapping[str, Preset] = MappingProxyType({"default": _REALS, "accurate": _REALS})
+"""For regression, on any data: nothing of what only labels and images have."""
+
+
+def preset(data: str, name: str = "default", task: str = "classification") -> Preset:
     """The recipe called `name` for a data set; data sets without recipes of their own share "other".
 
     Args:
         data: name of the data set.
         name: "default" or "accurate".
+        task: "classification" or "regression", whose recipes are the same for all data sets.
 
     Raises:
-        InputError: there is no recipe of this name.
+        InputError: there is no recipe of this name, or for this task.
 
     Example:
         >>> preset("my-folder").train.epochs == preset("other").train.epochs
         True
+        >>> preset("mnist", task="regression").train.label_smoothing
+        0.0
     """
-    return choose("preset", name, PRESETS.get(data, PRESETS["other"]))
+    recipes = {"classification": PRESETS.get(data, PRESETS["other"]), "regression": REAL_TARGETS}
+    return choose("preset", name, choose("task", task, recipes))
