@@ -14,8 +14,9 @@ from numpy import ndarray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from tnml.data.scaling import limits_of
 from tnml.errors import InputError, choose
-from tnml.estimators.scaling import fit_range, limits_of, scale
+from tnml.estimators.scaling import fit_range, scale
 from tnml.estimators.solvers import check_solver, checked_loss, sweep_options, train_options
 from tnml.estimators.stored import StoredEstimator, plain
 from tnml.estimators.weights import typical_rows
@@ -139,15 +140,17 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         if "bond_dim" in parameters:
             parameters["bond_dim"] = max(layer.bond_dims)
         own = {name: value for name, value in config.items() if name not in _OF_THE_DATA}
-        by_feature = np.ndim(feature_range) == 2  # which a new fit chooses by itself
+        rule: Any = "auto" if isinstance(feature_range, np.ndarray) else feature_range
         model = cls(
             network={"name": layer.network, **own} if own else layer.network,
             image_shape=image_shape,
-            feature_range="auto" if by_feature else feature_range,
+            feature_range=rule,
             loss=loss,
             **parameters,
         )
-        model.feature_range_ = limits_of(feature_range, layer.n_sites)
+        model.feature_range_ = None
+        if feature_range is not None:
+            model.feature_range_ = limits_of("feature_range", feature_range, layer.n_sites)
         if feature_names is not None:
             if len(feature_names) != layer.n_sites:
                 raise InputError(f"expected {layer.n_sites} feature names, got {len(feature_names)}")

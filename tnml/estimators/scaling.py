@@ -50,32 +50,6 @@ def _pair(rule: Any) -> tuple[float, float]:
     return low, high
 
 
-def limits_of(rule: Any, sites: int) -> Float64[ndarray, "2 n"] | None:
-    """The ends `[2, n]` from a pair for all features, or from one for each of them; None from None.
-
-    Raises:
-        InputError: it is neither, or an end is not finite.
-
-    Example:
-        >>> limits_of((0, 4), 2)
-        array([[0., 0.],
-               [4., 4.]])
-    """
-    if rule is None:
-        return None
-    try:
-        ends = np.asarray(rule, dtype=np.float64)
-    except (TypeError, ValueError):
-        ends = np.empty(0)
-    limits = np.tile(ends[:, None], sites) if ends.shape == (2,) else ends
-    if limits.shape != (2, sites) or not np.isfinite(limits).all() or (limits[0] > limits[1]).any():
-        raise InputError(
-            f"feature_range must be a pair (low, high), or low and high [2, {sites}] of each feature, got "
-            f"{rule!r:.60}"
-        )
-    return checked_range(*limits)
-
-
 def scale(x: Inexact[ndarray, "b n"], limits: Float64[ndarray, "2 n"] | None) -> Float32[ndarray, "b n"]:
     """`x` with `limits` mapped to 0 and 1 and everything beyond cut off, as a new float32 array.
 
