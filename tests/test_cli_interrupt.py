@@ -48,7 +48,7 @@ def test_the_hint_is_given_and_works(here: Path, monkeypatch: Patch, capsys: Cap
 
 def test_a_resumed_run_has_its_folder_from_the_start(here: Path, monkeypatch: Patch, capsys: Capture) -> None:
     assert main(WORDS) == 0
-    monkeypatch.setattr("tnml.cli.train.read_data", interrupted)
+    monkeypatch.setattr("tnml.cli.train.read_parts", interrupted)
     capsys.readouterr()
     assert main(["train", "--resume", "run"]) == 130
     assert capsys.readouterr().err == HINT
@@ -57,7 +57,7 @@ def test_a_resumed_run_has_its_folder_from_the_start(here: Path, monkeypatch: Pa
 def test_without_a_folder_there_is_nothing_to_continue(
     here: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr("tnml.cli.train.read_data", interrupted)
+    monkeypatch.setattr("tnml.cli.train.read_parts", interrupted)
     assert main(WORDS) == 130
     assert capsys.readouterr().err == "tnml: interrupted\n"
     assert not (here / "run").exists()
@@ -65,15 +65,15 @@ def test_without_a_folder_there_is_nothing_to_continue(
 
 def test_the_data_are_read_before_the_training_only(here: Path, monkeypatch: Patch) -> None:
     """The file may be gone when the training ends, also where images are pooled."""
-    import tnml.cli.train
+    import tnml.cli.goals
 
     np.savez("toy.npz", x=np.linspace(0, 1, 192).reshape(12, 4, 4), y=np.arange(12) % 3)
-    train: Callable[..., Any] = tnml.cli.train.train_classifier
+    train: Callable[..., Any] = tnml.cli.goals.train_classifier
 
     def train_and_lose_the_data(*args: Any, **options: Any) -> Any:
         Path("toy.npz").unlink()
         return train(*args, **options)
 
-    monkeypatch.setattr("tnml.cli.train.train_classifier", train_and_lose_the_data)
+    monkeypatch.setattr("tnml.cli.goals.train_classifier", train_and_lose_the_data)
     assert main([*WORDS, "--data.pool", "2"]) == 0
     assert tnml.load("run/model.safetensors").data_["original_shape"] == [4, 4]

@@ -200,9 +200,9 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str, dict[str, Any], str]] = {
     "both": (text(GOOD), "t.csv", {"target": "y", "columns": ["y"]}, "cannot be both feature and target"),
     "nothing left": (text(GOOD), "t.csv", {"target": "y", "drop": ["a", "b"]}, "no column left as a feature"),
     "split": (text(GOOD), "t.csv", {"target": "y", "split": "tset"}, r"'tset'; did you mean 'test'\?"),
-    "scale": (text(GOOD), "t.csv", {"target": "y", "scale": "minmax"}, "must be 'auto', a pair .* 'minmax'"),
-    "scale ends": (text(GOOD), "t.csv", {"target": "y", "scale": (3, 1)}, "must be 'auto', a pair"),
-    "scale shape": (text(GOOD), "t.csv", {"target": "y", "scale": [[0, 1]]}, "must be 'auto', a pair"),
+    "scale": (text(GOOD), "t.csv", {"target": "y", "scale": "minmax"}, "'auto', must be a pair .* 'minmax'"),
+    "scale ends": (text(GOOD), "t.csv", {"target": "y", "scale": (3, 1)}, "'auto', must be a pair"),
+    "scale shape": (text(GOOD), "t.csv", {"target": "y", "scale": [[0, 1]]}, "'auto', must be a pair"),
     "text": (
         text(GOOD.replace("2", "two")),
         "t.csv",

@@ -249,7 +249,7 @@ class Reals:
 
     def estimator(self, layer: TensorNetworkLayer, **given: Any) -> MPSRegressor:
         """A fitted regressor around a trained layer."""
-        return MPSRegressor.from_layer(layer, self.mean, self.scale, **given)
+        return MPSRegressor.from_layer(layer, y_mean=self.mean, y_scale=self.scale, **given)
 
     def measured(self, model: MPSRegressor, data: Dataset) -> dict[str, float]:
         """R2 and the root of the mean squared error; without R2 of a single sample."""

@@ -1,5 +1,7 @@
 """Columns of any real numbers brought to [0, 1], where the feature maps live."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float32, Float64, Inexact
 from numpy import ndarray
@@ -34,6 +36,35 @@ def checked_range(low: Float64[ndarray, " n"], high: Float64[ndarray, " n"]) -> 
     if np.max(high / 2 - low / 2) > np.finfo(np.float64).max / 2:
         raise InputError("the values of one feature are further apart than a float can tell; rescale them")
     return np.stack([low, high])
+
+
+def limits_of(name: str, rule: Any, columns: int) -> Float64[ndarray, "2 n"]:
+    """The ends `[2, n]` of every column's range, from a pair for all columns or from one for each of them.
+
+    Args:
+        name: what an error calls the rule.
+        rule: (low, high), or low and high `[2, n]`.
+        columns: how many there are.
+
+    Raises:
+        InputError: it is neither, or an end is not finite.
+
+    Example:
+        >>> limits_of("feature_range", (0, 4), 2)
+        array([[0., 0.],
+               [4., 4.]])
+    """
+    try:
+        ends = np.asarray(rule, dtype=np.float64)
+    except (TypeError, ValueError):
+        ends = np.empty(0)
+    limits = np.tile(ends[:, None], columns) if ends.shape == (2,) else ends
+    if limits.shape != (2, columns) or not np.isfinite(limits).all() or (limits[0] > limits[1]).any():
+        raise InputError(
+            f"{name} must be a pair (low, high), or low and high [2, {columns}] of each column, "
+            f"got {rule!r:.60}"
+        )
+    return checked_range(*limits)
 
 
 def to_unit(x: Inexact[ndarray, "b n"], limits: Float64[ndarray, "2 n"]) -> Float32[ndarray, "b n"]:

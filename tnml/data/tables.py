@@ -12,7 +12,7 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from tnml.data.dataset import Dataset, real_numbers
-from tnml.data.scaling import column_range, to_unit
+from tnml.data.scaling import column_range, limits_of, to_unit
 from tnml.data.splits import held_out_quarter
 from tnml.data.table_files import READERS, Column, read_columns
 from tnml.errors import InputError, choose
@@ -225,18 +225,7 @@ class Table:
         """The two values of each column that become 0 and 1."""
         if isinstance(scale, str) and scale == "auto":
             return column_range(train)
-        try:
-            ends = np.asarray(scale, dtype=np.float64)
-        except (ValueError, TypeError):
-            ends = np.empty(0)
-        columns = train.shape[1]
-        limits = np.tile(ends[:, None], columns) if ends.shape == (2,) else ends
-        if limits.shape != (2, columns) or not np.isfinite(limits).all() or (limits[0] > limits[1]).any():
-            raise InputError(
-                "scale of a table must be 'auto', a pair (low, high), or low and high for each column, got "
-                f"{scale!r:.60}"
-            )
-        return limits
+        return limits_of("scale of a table, unless it is 'auto',", scale, train.shape[1])
 
 
 def shortened(names: Sequence[str]) -> str:

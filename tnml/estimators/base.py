@@ -14,6 +14,7 @@ from numpy import ndarray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from tnml.data.scaling import limits_of
 from tnml.errors import InputError, choose
 from tnml.estimators.scaling import fit_range, scale
 from tnml.estimators.solvers import check_solver, checked_loss, sweep_options, train_options
@@ -23,6 +24,7 @@ from tnml.loop.options import LoopOptions
 from tnml.loop.processes import device_of
 from tnml.loop.progress import ProgressReporter
 from tnml.loop.protocols import Callback
+from tnml.loop.results import Row
 from tnml.nn import MPSLayer, TensorNetworkLayer, make_layer
 from tnml.nn.networks import can, check_sweeps, compressible
 from tnml.training import SweepResult, TrainResult, truncate_layer
@@ -41,6 +43,7 @@ _LAYER_PARAMETERS = (  # which a network may have as options of the same name
     "dtype",
     "engine",
 )
+_OF_THE_DATA = ("n_sites", "out_features", "shape")  # which a layer's config has, too
 BLOCK = 256  # samples predicted at a time; always as many, so that no sample's bits depend on the others
 
 
@@ -118,6 +121,44 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
     def _swept_layer(self) -> MPSLayer:
         """The layer, for what sweeps over it and checks by itself whether it can."""
         return cast(MPSLayer, self.layer_)
+
+    @classmethod
+    def _around(
+        cls,
+        layer: TensorNetworkLayer,
+        *,
+        image_shape: tuple[int, int] | None,
+        feature_range: tuple[float, float] | npt.NDArray[np.float64] | None,
+        feature_names: Sequence[str] | None,
+        loss: Any,
+        history: Sequence[Row],
+        data: Mapping[str, Any] | None,
+    ) -> Self:
+        """An estimator around a layer that was trained elsewhere; its parameters make a new one like it."""
+        config = layer.config
+        parameters = {name: config.pop(name) for name in _LAYER_PARAMETERS if name in config}
+        if "bond_dim" in parameters:
+            parameters["bond_dim"] = max(layer.bond_dims)
+        own = {name: value for name, value in config.items() if name not in _OF_THE_DATA}
+        rule: Any = "auto" if isinstance(feature_range, np.ndarray) else feature_range
+        model = cls(
+            network={"name": layer.network, **own} if own else layer.network,
+            image_shape=image_shape,
+            feature_range=rule,
+            loss=loss,
+            **parameters,
+        )
+        model.feature_range_ = None
+        if feature_range is not None:
+            model.feature_range_ = limits_of("feature_range", feature_range, layer.n_sites)
+        if feature_names is not None:
+            if len(feature_names) != layer.n_sites:
+                raise InputError(f"expected {layer.n_sites} feature names, got {len(feature_names)}")
+            model.feature_names_in_ = np.array(feature_names, dtype=object)
+        model.layer_, model.n_features_in_ = layer.eval(), layer.n_sites
+        model.history_, model.n_iter_, model.seed_ = list(history), len(history), 0
+        model.data_ = None if data is None else dict(data)
+        return model
 
     def _continues(self) -> bool:
         """Whether `fit` goes on from the fitted layer."""

@@ -96,9 +96,8 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
             loss: what it was trained with, as the parameter of that name.
 
         Raises:
-            InputError: the number of classes is not that of the outputs, they do not ascend, range or names
-                are not those of n features, the feature map is a function without a name, or the loss is not
-                one of labels.
+            InputError: the number of classes is not that of the outputs, they do not ascend, the feature
+                map is a function without a name, or the loss is not one of labels.
 
         Example:
             >>> from tnml import MPSClassifier
@@ -115,12 +114,12 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
         logits = checked_loss(loss, 0.0, CLASSIFICATION, "gradient").logits
         model = cls._around(
             layer,
+            image_shape=image_shape,
             feature_range=feature_range,
             feature_names=feature_names,
+            loss=loss,
             history=history,
             data=data,
-            image_shape=image_shape,
-            loss=loss,
         )
         model.classes_ = labels
         model._logits = logits

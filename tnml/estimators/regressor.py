@@ -56,9 +56,9 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
     def from_layer(
         cls,
         layer: TensorNetworkLayer,
+        *,
         y_mean: Any = 0.0,
         y_scale: Any = 1.0,
-        *,
         image_shape: tuple[int, int] | None = None,
         feature_range: tuple[float, float] | npt.NDArray[np.float64] | None = None,
         feature_names: Sequence[str] | None = None,
@@ -69,41 +69,44 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
         """A fitted regressor around `layer`, which was trained elsewhere and is shared, not copied.
 
         Args:
-            layer: its outputs, times `y_scale` and plus `y_mean`, are the predictions.
-            y_mean: of the targets before training, a number or `[c]`, one for each output.
-            y_scale: the same of their deviation.
-            image_shape: as for `MPSClassifier.from_layer`.
-            feature_range: as for `MPSClassifier.from_layer`.
-            feature_names: as for `MPSClassifier.from_layer`.
-            history: as for `MPSClassifier.from_layer`.
-            data: as for `MPSClassifier.from_layer`.
-            loss: as for `MPSClassifier.from_layer`.
+            layer: its outputs times `y_scale` plus `y_mean` are the predictions; one output makes them `[b]`.
+            y_mean: a number, or one for each output.
+            y_scale: likewise, above 0.
+            image_shape: (height, width) where a sample is an image.
+            feature_range: (low, high) that becomes (0, 1) before the layer, or `[2, n]` of each feature; None
+                for none.
+            feature_names: of the n features; None where they have none.
+            history: rows of its training.
+            data: what it was trained on, kept as `data_` and in the model file; plain JSON values.
+            loss: what it was trained with, as the parameter of that name.
 
         Raises:
-            InputError: a mean or a scale is not finite, or not one for each output; a scale is not positive;
-                range or names are not those of n features; or the feature map is a function without a name.
+            InputError: mean or scale have another shape or are out of range, the feature map is a function
+                without a name, or the loss is not one of real targets.
 
         Example:
             >>> from tnml import MPSRegressor
             >>> from tnml.nn import MPSLayer
-            >>> model = MPSRegressor.from_layer(MPSLayer(4, 1), 20.0, 5.0, data={"name": "mine"})
-            >>> model.predict([[0.1, 0.2, 0.3, 0.4]]).shape, model.data_
-            ((1,), {'name': 'mine'})
+            >>> model = MPSRegressor.from_layer(MPSLayer(4, 1), y_mean=20.0, y_scale=5.0)
+            >>> model.predict([[0.1, 0.2, 0.3, 0.4]]).shape
+            (1,)
         """
+        outputs = layer.out_features
         checked_loss(loss, 0.0, REGRESSION, "gradient")
         model = cls._around(
             layer,
+            image_shape=image_shape,
             feature_range=feature_range,
             feature_names=feature_names,
+            loss=loss,
             history=history,
             data=data,
-            image_shape=image_shape,
-            loss=loss,
         )
-        model.y_mean_, model.y_scale_ = (_of_outputs(v, layer.out_features) for v in (y_mean, y_scale))
-        if (model.y_scale_ <= 0).any():
-            raise InputError(f"y_scale must be positive, got {y_scale!r}")
-        model._flat = layer.out_features == 1
+        model.y_mean_ = _one_each("y_mean", y_mean, outputs)
+        model.y_scale_ = _one_each("y_scale", y_scale, outputs)
+        if model.y_scale_.min() <= 0:
+            raise InputError(f"y_scale must be above 0, got {y_scale!r}")
+        model._flat = outputs == 1
         return model
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, callbacks: Sequence[Callback] = ()) -> Self:
@@ -200,15 +203,14 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
         self._flat = bool(metadata["flat"])
 
 
-def _of_outputs(value: Any, outputs: int) -> npt.NDArray[np.float64]:
-    """One finite number for each output."""
-    numbers = np.asarray(value, dtype=np.float64)
-    if numbers.shape not in ((), (outputs,)) or not np.isfinite(numbers).all():
+def _one_each(name: str, value: Any, outputs: int) -> npt.NDArray[np.float64]:
+    """A finite number for each output."""
+    found = np.asarray(value, dtype=np.float64)
+    if found.shape not in ((), (outputs,)) or not np.isfinite(found).all():
         raise InputError(
-            f"y_mean and y_scale must be finite, one number or one for each of {outputs} outputs, "
-            f"got {value!r}"
+            f"{name} must be a finite number or one for each of {outputs} outputs, got {value!r}"
         )
-    return np.broadcast_to(numbers, (outputs,)).copy()
+    return np.broadcast_to(found, outputs).copy()
 
 
 @estimator

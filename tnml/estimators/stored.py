@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from os import PathLike
 from typing import Any, ClassVar, Self
 
@@ -23,8 +23,6 @@ from tnml.nn import TensorNetworkLayer
 from tnml.nn.networks import restored_layer
 
 _LAYER_PREFIX = "layer."
-_SHARED = ("features", "order", "label_site", "bond_dropout", "site_dropout", "dtype", "engine")
-_GIVEN = ("n_sites", "out_features", "shape")  # by the data
 
 
 class StoredEstimator(Parameters, BaseEstimator, ABC):
@@ -77,37 +75,6 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
             **self._facts(),
         }
         write_model(path, tensors, metadata)
-
-    @classmethod
-    def _around(
-        cls,
-        layer: TensorNetworkLayer,
-        *,
-        feature_range: Any,
-        feature_names: Sequence[str] | None,
-        history: Sequence[Row],
-        data: Mapping[str, Any] | None,
-        **parameters: Any,
-    ) -> Self:
-        """A fitted estimator around a layer, but for what targets tell; see `MPSClassifier.from_layer`."""
-        config = layer.config
-        parameters |= {name: config.pop(name) for name in _SHARED if name in config}
-        if config.pop("bond_dim", None) is not None:
-            parameters["bond_dim"] = max(layer.bond_dims)
-        own = {name: value for name, value in config.items() if name not in _GIVEN}
-        network = {"name": layer.network, **own} if own else layer.network
-        limits = _limits(feature_range, layer.n_sites)
-        by_column = np.ndim(feature_range) == 2  # which the parameter cannot say
-        rule = "auto" if by_column else feature_range
-        model = cls(network=network, feature_range=rule, **parameters)
-        model.feature_range_, model.layer_, model.n_features_in_ = limits, layer.eval(), layer.n_sites
-        if feature_names is not None:
-            if len(feature_names) != layer.n_sites:
-                raise InputError(f"expected {layer.n_sites} feature names, got {len(feature_names)}")
-            model.feature_names_in_ = np.array(feature_names, dtype=object)
-        model.history_, model.n_iter_, model.seed_ = list(history), len(history), 0
-        model.data_ = None if data is None else dict(data)
-        return model
 
     @classmethod
     def _from_file(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Self:
@@ -165,20 +132,6 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
             network = stored.get("network", "mps")  # pickles of tnml 0.1 name none
             state["layer_"] = restored_layer(network, stored["config"], tensors).eval()
         super().__setstate__(state)
-
-
-def _limits(feature_range: Any, n_sites: int) -> npt.NDArray[np.float64] | None:
-    """`[2, n]` from a pair for all features, or from one for each of them; None for None."""
-    if feature_range is None:
-        return None
-    ends = np.asarray(feature_range, dtype=np.float64)
-    limits = np.tile(ends[:, None], n_sites) if ends.shape == (2,) else ends
-    if limits.shape != (2, n_sites) or not np.isfinite(limits).all() or (limits[0] > limits[1]).any():
-        raise InputError(
-            f"feature_range must be a pair (low, high), or low and high [2, {n_sites}] of each feature, "
-            f"got {feature_range!r:.60}"
-        )
-    return limits
 
 
 def stored_array(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
