@@ -7,16 +7,10 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits, make_blobs
-from sklearn.utils.estimator_checks import check_estimator
 
 from tnml import InputError, MPSClassifier, MPSRegressor
 from tnml.data import stratified_split
 
-# Checks that pass judgement on something these estimators do not claim.
-NOT_APPLICABLE = {
-    "check_array_api_input": "for inputs that are not numpy arrays, of estimators tagged array_api_support; "
-    "scikit-learn skips it unless SCIPY_ARRAY_API is set for the whole process",
-}
 QUICK: dict[str, Any] = {"bond_dim": 4, "epochs": 3, "random_state": 0}
 
 
@@ -28,16 +22,6 @@ def blobs(samples: int = 60, features: int = 3, classes: int = 3) -> tuple[np.nd
 def swapped(x: torch.Tensor) -> torch.Tensor:
     """A user's own feature map."""
     return torch.stack((x, 1 - x), -1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("estimator", [MPSClassifier(), MPSRegressor()], ids=repr)
-def test_scikit_learns_checks(estimator: Any) -> None:
-    results = check_estimator(estimator, on_fail=None, on_skip=None)
-    assert len(results) > 45
-    broken = {r["check_name"]: (r["status"], r["exception"]) for r in results if r["status"] != "passed"}
-    assert set(broken) <= set(NOT_APPLICABLE), broken
-    assert {status for status, _ in broken.values()} <= {"skipped", "xfail"}
 
 
 def test_digits() -> None:
