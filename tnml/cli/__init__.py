@@ -16,9 +16,9 @@ __all__ = ["main"]
 BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141  # 128 + the signal's number, as shells count
 
 COMMANDS = {
-    "train": "train a matrix product state and keep it in a model file",
-    "evaluate": "measure a model on labelled data: accuracy, a table by class, a confusion matrix",
-    "predict": "write the label and the probabilities of new samples as CSV",
+    "train": "train a tensor network on labels or real targets and keep it in a model file",
+    "evaluate": "measure a model: accuracy and a table by class, or R2 and errors; figures of both",
+    "predict": "write labels and probabilities, or predicted values, of new samples as CSV",
     "inspect": "show what a model file holds: sites, bonds, entanglement, scale of its outputs",
     "compress": "make a model smaller, train it a little more, tell what that costs",
     "pde": "solve parabolic equations in many dimensions",
@@ -41,6 +41,7 @@ options:
 to begin with:
   tnml train digits
   tnml train mnist --preset accurate
+  tnml train table.csv --task regression --target price
 """
 
 

@@ -55,6 +55,8 @@ def run(words: Sequence[str]) -> int:
         help="also draw the confusion matrix, or predicted against true targets: .png, .pdf or .svg",
     )
     asked = parse(parser, words)
+    if asked.figure is not None:
+        report.figure_format(asked.figure)
     model = open_model(asked.model)
     goal, draw = model.goal, asked.figure is not None
     data = data_for(model, asked.data, asked.split, asked.scale, asked.target)

@@ -26,7 +26,7 @@ class DataOptions:
         resize: [height, width] to interpolate to, after pooling.
         scale: "auto" (bytes are divided by 255, all else must lie in 0..1; of a table every column is scaled
             by its range in the training part), or the range [low, high] of the values in your files.
-        drop: columns of a table to leave out, [id, name].
+        drop: columns of a table to leave out, id or [id, name].
         download: whether a missing set may be downloaded.
 
     Raises:
@@ -41,10 +41,12 @@ class DataOptions:
     pool: int = 1
     resize: tuple[int, int] | None = None
     scale: str | tuple[float, float] = "auto"
-    drop: list[str] = field(default_factory=list)
+    drop: list[str] | str = field(default_factory=list)
     download: bool = True
 
     def __post_init__(self) -> None:
+        if isinstance(self.drop, str):
+            object.__setattr__(self, "drop", [self.drop])
         if isinstance(self.scale, str) and self.scale != "auto":
             raise InputError(
                 f"scale must be 'auto' or the range [low, high] of the values, got {self.scale!r}; "
