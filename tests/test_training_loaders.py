@@ -141,6 +141,15 @@ def test_workers_read_and_leave_a_ctrl_c_to_the_run():
     assert os.getpid() not in seen
 
 
+@pytest.mark.parametrize("persistent", [False, True])
+def test_one_loader_with_workers_serves_training_and_test(data, persistent):
+    loader = DataLoader(data, batch_size=8, num_workers=1, persistent_workers=persistent)
+    layer = Spy()
+    result = train_classifier(layer, loader, options=quick(), x_test=loader)
+    assert torch.equal(torch.cat(layer.seen), torch.cat([data.tensors[0]] * 2))
+    assert result.test == measure(layer, CrossEntropy(), *data.tensors, 8)
+
+
 def test_a_folder_is_written_but_not_resumed(data, tmp_path):
     loader = DataLoader(data, batch_size=8)
 
@@ -203,3 +212,6 @@ def test_loaders_that_cannot_be_used_are_refused(data):
     ):
         with pytest.raises(InputError, match=text):
             train_classifier(Spy(), loader, options=quick())
+    holes = DataLoader(TensorDataset(torch.where(x > x[30].max() + 1, torch.nan, x), y), batch_size=1)
+    with pytest.raises(InputError, match=r"x_test holds NaN.*\(batch \d+ of 50\)"):
+        train_classifier(Spy(), DataLoader(data), options=quick(epochs=1), x_test=holes)

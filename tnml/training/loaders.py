@@ -83,6 +83,10 @@ class LoaderBatches:
             )
         return Batch(x, y, torch.full((len(x),), -1), None, epoch, step)
 
+    def rewind(self) -> None:
+        """Lets go of the first batch and of the workers; the next pass starts from the beginning."""
+        self._batches, self._first = iter(()), None
+
     def measure(self, module: nn.Module, loss: Loss) -> dict[str, float]:
         """The mean loss and its metrics of a module on all batches of one pass."""
         device = next(module.parameters(), torch.zeros(0)).device
@@ -116,7 +120,8 @@ class LoaderBatches:
             ) from error
 
     def _place(self, epoch: int, step: int) -> str:
-        return f"epoch {epoch + 1}, step {step + 1} of {self.steps_per_epoch}"
+        here = f"{step + 1} of {self.steps_per_epoch}"
+        return f"epoch {epoch + 1}, step {here}" if self._names[0] == "x" else f"batch {here}"
 
 
 def check_loader(

@@ -85,6 +85,7 @@ def scorer_for(
     options: TrainOptions,
     names: tuple[str, str] = ("x_test", "y_test"),
     batch_size: int = 1000,
+    later: bool = True,
 ) -> Test:
     """What gives the mean loss and its metrics of a module on samples of any kind.
 
@@ -102,7 +103,10 @@ def scorer_for(
     if isinstance(x, DataLoader):
         if y is not None:
             raise InputError(f"a DataLoader gives its targets itself; leave {names[1]} out")
-        return LoaderBatches(x, task, layer, TrainOptions(precision=options.precision), names=names).measure
+        batches = LoaderBatches(x, task, layer, TrainOptions(precision=options.precision), names=names)
+        if later:
+            batches.rewind()
+        return batches.measure
     if is_stream(x):
         stream = stream_for(task, layer, x, y, precision=options.precision, names=names)
         return partial(measure_stream, stream=stream, place=f"in {names[0]}", batch_size=batch_size)

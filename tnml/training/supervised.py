@@ -263,7 +263,7 @@ def evaluate(
     """
     learned = choose("task", task, TASKS)
     of = loss_of(learned.default_loss if loss is None else loss, task)
-    return scorer_for(learned, layer, x, y, TrainOptions(), ("x", "y"), batch_size)(layer, of)
+    return scorer_for(learned, layer, x, y, TrainOptions(), ("x", "y"), batch_size, later=False)(layer, of)
 
 
 def _train(
