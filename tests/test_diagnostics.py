@@ -37,7 +37,9 @@ LOOKS = {
     "Susceptibility": lambda m, o, x, y: diagnostics.Susceptibility(x, CLASSES, 16)(m, o),
     "undisturbed": looked_at,
 }
-RECORDS = {"FeatureMoments", "ParameterCounts", "Schmidt", "feature_moments", "select_models"}
+RECORDS = {
+    "CALLBACKS", "FeatureMoments", "ParameterCounts", "RunFacts", "Schmidt", "feature_moments", "select_models",
+}  # fmt: skip
 
 
 def test_every_diagnostic_is_among_them():
