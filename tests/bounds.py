@@ -22,7 +22,7 @@ def gamma(operations: int, dtype: Any = np.float64) -> float:
     return rounding / (1 - rounding)
 
 
-def assert_same_sums(found: Any, expected: Any, magnitude: Any, operations: int) -> None:
+def assert_same_sums(found: Any, expected: Any, magnitude: Any, operations: int, dtype: Any = None) -> None:
     """Two ways of computing the same sums of products agree as well as floating point allows.
 
     Args:
@@ -30,8 +30,9 @@ def assert_same_sums(found: Any, expected: Any, magnitude: Any, operations: int)
         expected: computed another way.
         magnitude: the same sums with the absolute values of everything that enters them.
         operations: additions and multiplications between an input and a result, on the longest way.
+        dtype: the least exact type that was computed in; None: that of `found`.
     """
     found, expected, magnitude = (np.asarray(values) for values in (found, expected, magnitude))
     assert found.shape == expected.shape == magnitude.shape
-    excess = np.abs(found - expected) - 2 * gamma(operations, found.dtype) * magnitude
+    excess = np.abs(found - expected) - 2 * gamma(operations, dtype or found.dtype) * magnitude
     assert excess.max(initial=0.0) <= 0, f"beyond the bound by {excess.max():.3g}"

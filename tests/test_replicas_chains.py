@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from bounds import assert_same_sums
 from torch.nn.functional import cross_entropy as torch_cross_entropy
 
 from tnml.contraction import ChainShape
@@ -46,7 +47,6 @@ def core_gradients(features, cores, adjoint):
 def test_vectors_and_gradients(name, engine, dtype, threads, generator):
     shape, kind = SHAPES[name], getattr(torch, dtype)
     count, batch, spare = 5, 19, 3
-    tolerance = 2e-5 if dtype == "float32" else 1e-12
     weight = torch.randn(count, shape.n_weights + spare, generator=generator, dtype=kind)
     gradient = torch.full_like(weight, 7.0)
     before = torch.get_num_threads()
@@ -64,32 +64,45 @@ def test_vectors_and_gradients(name, engine, dtype, threads, generator):
             chains.backward()
             for replica in range(count):
                 rows = [t[replica].double().numpy() for t in (chains.features, left, right, exponent)]
-                check(shape, weight[replica], rows, chains, replica, gradient[replica], tolerance)
+                check(shape, weight[replica], rows, chains, replica, gradient[replica], dtype)
     finally:
         torch.set_num_threads(before)
     assert torch.equal(gradient[:, shape.n_weights :], torch.full((count, spare), 7.0, dtype=kind))
 
 
-def check(shape, weight, rows, chains, replica, gradient, tolerance):
+def check(shape, weight, rows, chains, replica, gradient, dtype):
     features, left, right, exponent = rows
     cores = [core.double().numpy() for core in shape.split(weight[: shape.n_weights])]
     place = shape.label_site
     mirrored = [core.transpose(0, 2, 1) for core in cores[place:][::-1]]
     halves = [(features[:, :place], cores[:place]), (features[:, place:][:, ::-1], mirrored)]
+    most = [(np.abs(half[0]), [np.abs(core) for core in half[1]]) for half in halves]
+    # at a site two products and a sum, there and back; at last a sum over the batch
+    widest = max(max(core.shape[1:]) for core in cores) if cores else 1
+    operations = 2 * shape.n_sites * (shape.physical * widest + 1) + len(features) + 2
     true = [half_vectors(*half)[-1] for half in halves]
-    scales = [
-        np.abs(t).max(1, keepdims=True) / np.abs(f).max(1, keepdims=True)
+    powers = [
+        np.round(np.log2(np.abs(t).max(1, keepdims=True) / np.abs(f).max(1, keepdims=True)))
         for t, f in zip(true, (left, right), strict=True)
     ]
-    for found, vector, scale in zip((left, right), true, scales, strict=True):
-        np.testing.assert_allclose(found * scale, vector, rtol=0, atol=tolerance * np.abs(vector).max())
-        np.testing.assert_allclose(np.log2(scale), np.round(np.log2(scale)), atol=1e-3)  # powers of two
-    np.testing.assert_allclose(np.log2(scales[0] * scales[1])[:, 0], exponent, atol=1e-3)
+    scales = [np.exp2(power) for power in powers]
+    for found, vector, scale, half in zip((left, right), true, scales, most, strict=True):
+        assert_same_sums(found * scale, vector, half_vectors(*half)[-1], operations, dtype)
+    np.testing.assert_array_equal((powers[0] + powers[1])[:, 0], exponent)
     incoming = [g[replica].double().numpy() for g in (chains.grad_left, chains.grad_right)]
-    wanted = [core_gradients(*half, g / s) for half, g, s in zip(halves, incoming, scales, strict=True)]
-    wanted = wanted[0] + [core.transpose(0, 2, 1) for core in wanted[1][::-1]]
-    for found, core in zip(shape.split(gradient[: shape.n_weights]), wanted, strict=True):
-        np.testing.assert_allclose(found.double(), core, rtol=0, atol=10 * tolerance * np.abs(core).max())
+    adjoints = [g / s for g, s in zip(incoming, scales, strict=True)]
+    wanted, largest = (
+        [core_gradients(*half, adjoint) for half, adjoint in zip(given, g, strict=True)]
+        for given, g in ((halves, adjoints), (most, map(np.abs, adjoints)))
+    )
+    found = shape.split(gradient[: shape.n_weights])
+    for one, core, bound in zip(found, *map(joined, (wanted, largest)), strict=True):
+        assert_same_sums(one, core, bound, operations, dtype)
+
+
+def joined(halves):
+    """The gradients of both halves as they lie in the chain."""
+    return halves[0] + [core.transpose(0, 2, 1) for core in halves[1][::-1]]
 
 
 def test_long_chains_neither_overflow_nor_vanish(generator):

@@ -177,8 +177,8 @@ def test_gradients_of_first_and_second_order(generator):
 
 
 def test_gradients_per_sample_with_torch_func(generator):
-    network = TNN([8, 8, 8, 2], rank=2, skip=True)
-    x = torch.randn(5, 8, generator=generator)
+    network = TNN([8, 8, 8, 2], rank=2, skip=True).double()
+    x = torch.randn(5, 8, generator=generator, dtype=torch.float64)
     parameters = dict(network.named_parameters())
 
     def loss(parameters, sample):
@@ -188,7 +188,7 @@ def test_gradients_per_sample_with_torch_func(generator):
     for number, sample in enumerate(x):
         each = torch.autograd.grad(loss(parameters, sample), list(parameters.values()))
         for name, gradient in zip(parameters, each, strict=True):
-            assert torch.allclose(found[name][number], gradient, atol=1e-5)
+            assert torch.allclose(found[name][number], gradient, rtol=1e-9, atol=1e-9)
 
 
 def test_numbers_of_parameters():
@@ -236,11 +236,11 @@ def test_dropout_acts_in_training_only(generator):
 @pytest.mark.parametrize("norm", [None, "batch", "layer"])
 @pytest.mark.parametrize("leading", [(), (3,), (0,), (2, 3), (2, 0, 4)])
 def test_any_leading_dimensions(leading, norm, generator):
-    network = TNN([6, 6, 5], norm=norm, skip=True).eval()
-    x = torch.randn(*leading, 6, generator=generator)
+    network = TNN([6, 6, 5], norm=norm, skip=True).double().eval()
+    x = torch.randn(*leading, 6, generator=generator, dtype=torch.float64)
     y = network(x)
     assert y.shape == (*leading, 5)
-    assert torch.allclose(y.reshape(-1, 5), network(x.reshape(-1, 6)), atol=1e-6)
+    assert torch.allclose(y.reshape(-1, 5), network(x.reshape(-1, 6)), rtol=1e-9, atol=1e-9)
 
 
 def test_numbers_by_numpy():

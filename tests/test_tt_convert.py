@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import tt_oracles
+from bounds import gamma
 
 from tnml.contraction import TTShape
 from tnml.errors import InputError
@@ -95,8 +96,9 @@ def test_widely_spread_singular_values_stay_exact():
     dense = 10.0 ** -np.add.outer(np.arange(27) / 4, np.arange(27) / 4)
     dense = dense * np.random.default_rng(0).normal(size=(27, 27))
     cores, error = cores_of_matrix(torch.from_numpy(dense), matrix_shape(27, 27, 1, 3), rank=1000)
-    assert error <= 1e-14
-    assert change(cores, dense) <= 1e-14
+    bound = 2 * gamma(81)  # of two singular value decompositions of 81 by at most 27 numbers
+    assert error <= bound
+    assert change(cores, dense) <= bound
     assert all(bool(torch.isfinite(core).all()) for core in cores)
 
 
