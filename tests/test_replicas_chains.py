@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from bounds import assert_same_sums
+from tnml.training.replicas.losses import cross_entropy, label_squared_error, squared_error
 from torch.nn.functional import cross_entropy as torch_cross_entropy
 
 from tnml.contraction import ChainShape
 from tnml.contraction.chain.replicas import pieces, replica_chains
 from tnml.errors import InputError
-from tnml.training.replicas.losses import cross_entropy, label_squared_error, squared_error
 
 SHAPES = {
     "mirrored": ChainShape(2, (1, 2, 3, 3), (3, 3, 2, 1)),
