@@ -31,7 +31,7 @@ def interrupted(*args: Any, **options: Any) -> Any:
     "where",
     [
         "tnml.training.samples.outputs_of",
-        "tnml.training.supervised.measure",
+        "tnml.training.sources.measure",
         "tnml.estimators.MPSClassifier.save",
     ],
     ids=["first contraction", "test measurement", "model file"],

@@ -38,8 +38,14 @@ LOOKS = {
     "undisturbed": looked_at,
 }
 RECORDS = {
-    "CALLBACKS", "FeatureMoments", "ParameterCounts", "RunFacts", "Schmidt", "feature_moments", "select_models",
-}  # fmt: skip
+    "CALLBACKS",
+    "FeatureMoments",
+    "ParameterCounts",
+    "RunFacts",
+    "Schmidt",
+    "feature_moments",
+    "select_models",
+}
 
 
 def test_every_diagnostic_is_among_them():
