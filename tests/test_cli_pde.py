@@ -84,7 +84,7 @@ def test_another_command_names_the_right_one(run: Path, capsys: Capture) -> None
     assert main(["evaluate", str(run)]) == 2
     complaint = capsys.readouterr().err
     assert (
-        f"holds the solution of an equation, expected a classifier; use `tnml pde evaluate {run}`"
+        f"holds the solution of an equation, expected a classifier or a regressor; use `tnml pde evaluate {run}`"
         in complaint
     )
 
