@@ -83,10 +83,8 @@ def test_evaluate_and_figure(run: Path, tmp_path: Path, capsys: Capture) -> None
 def test_another_command_names_the_right_one(run: Path, capsys: Capture) -> None:
     assert main(["evaluate", str(run)]) == 2
     complaint = capsys.readouterr().err
-    assert (
-        f"holds the solution of an equation, expected a classifier or a regressor; use `tnml pde evaluate {run}`"
-        in complaint
-    )
+    assert "holds the solution of an equation, expected a classifier or a regressor; use" in complaint
+    assert f"`tnml pde evaluate {run}`" in complaint
 
 
 def test_the_name_may_stand_anywhere(run: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -1,6 +1,7 @@
 """The memory pool hands a block to one tensor at a time and takes it back when the tensor is gone."""
 
 import gc
+import sys
 
 import torch
 
@@ -33,7 +34,7 @@ def test_blocks_of_quite_another_size_are_not_taken():
 
 
 def test_idle_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr("tnml.contraction.chain.pool.KEEP_BYTES", 10_000)
+    monkeypatch.setattr(sys.modules[Pool.__module__], "KEEP_BYTES", 10_000)
     pool = Pool()
     held = [pool.take(2000) for _ in range(5)]
     del held

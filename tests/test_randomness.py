@@ -20,7 +20,7 @@ from tnml.randomness import (
 
 RECORDED = {
     Stream: {
-        "ORDER": 0, "SHIFT": 1, "DROPOUT": 2, "SPLIT": 3, "WEIGHTS": 7,
+        "ORDER": 0, "SHIFT": 1, "DROPOUT": 2, "SPLIT": 3, "READ": 4, "WEIGHTS": 7,
         "NORMAL": 11, "SOBOL": 12, "NODES": 13,
     },
     Noise: {"PATHS": 0, "AHEAD": 1, "ACCURACY": 5},
