@@ -16,6 +16,8 @@ import jaxtyping
 import pytest
 from beartype import beartype
 
+pytest.register_assert_rewrite("contract")  # its classes hold the asserts of every member's tests
+
 # Tests share the machine: threads that spin long for one another cost more than the work. OpenMP reads this
 # when torch loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "30000")

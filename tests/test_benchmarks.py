@@ -148,6 +148,7 @@ def test_bars_are_for_the_sizes_they_name() -> None:
     assert rows[0]["bars"] == []
 
 
+@pytest.mark.slow
 def test_chain_smoke(tmp_path: Path) -> None:
     out = tmp_path / "chain.json"
     assert program.main(["chain", "--smoke", "--only", "native,torch,loop", "--out", str(out)]) == 0
@@ -178,6 +179,7 @@ def test_a_peer_that_needs_too_much_is_skipped() -> None:
     assert "skipped" in chain_table.line(rows)
 
 
+@pytest.mark.slow
 def test_a_failing_contender_is_recorded() -> None:
     options = argparse.Namespace(smoke=True, rounds=1, gigabytes=1.0, trial_seconds=0.0)
     absent = contenders.CONTENDERS["torchmps"]
@@ -195,6 +197,7 @@ def test_unknown_names_end_with_the_known_ones() -> None:
         program.main(["chian"])
 
 
+@pytest.mark.slow
 def test_imports_smoke(tmp_path: Path) -> None:
     out = tmp_path / "imports.json"
     status = program.main(["imports", "--smoke", "--out", str(out)])
@@ -236,6 +239,7 @@ def test_a_recipe_is_held_to_its_worst_seed() -> None:
     assert entry["bars"][0]["measured"] == 0.9829
 
 
+@pytest.mark.slow
 def test_compress_smoke(tmp_path: Path) -> None:
     out, figure = tmp_path / "compress.json", tmp_path / "compress.png"
     assert program.main(["compress", "--smoke", "--out", str(out), "--figure", str(figure)]) == 0

@@ -197,6 +197,7 @@ def test_cases_can_be_chosen() -> None:
         list(tt_linear.cases_of(argparse.Namespace(smoke=False, rows="4069", ranks=None)))
 
 
+@pytest.mark.slow
 def test_tt_linear_smoke(tmp_path: Path) -> None:
     out = tmp_path / "tt_linear.json"
     assert program.main(["tt_linear", "--smoke", "--only", "dense,tnml", "--out", str(out)]) == 0
@@ -332,6 +333,7 @@ def test_the_bars_of_compression() -> None:
     assert [bar["passed"] for bar in tt_compress.judge(result)] == [True, False]
 
 
+@pytest.mark.slow
 def test_tnn_smoke(tmp_path: Path) -> None:
     out = tmp_path / "tnn.json"
     assert program.main(["tnn", "--smoke", "--out", str(out)]) == 0

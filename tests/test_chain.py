@@ -271,6 +271,7 @@ print("compiled")
 """
 
 
+@pytest.mark.slow
 def test_torch_compile_takes_the_operator_whole():
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
     assert done.stdout == "compiled\n", done.stderr

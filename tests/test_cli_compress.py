@@ -121,6 +121,7 @@ def test_max_error_is_kept_and_nothing_lost_at_zero(
     assert shown["largest bond dimension"][:2] == ["8", "8"]
 
 
+@pytest.mark.slow
 def test_fine_tuning_makes_up_for_the_loss(model: Path, tmp_path: Path, capsys: Capture) -> None:
     out, figure = tmp_path / "small.safetensors", tmp_path / "curve.svg"
     words = ["--max_bond", "3", "--fine_tune", "3", "--device", "cpu", "--curve", str(figure)]

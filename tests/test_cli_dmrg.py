@@ -52,6 +52,7 @@ def assert_same(one: str, two: str) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_digits(here: Path, capsys: Capture) -> None:
     words = ["--sweep.sweeps", "3", "--sweep.max_bond", "10", "--device", "cpu"]
     assert main(["train", "digits", "--solver", "dmrg", *words]) == 0

@@ -2,15 +2,11 @@
 
 from typing import Any, ClassVar
 
-import pytest
+from contract.estimator_tasks import ClassifierContract, RegressorContract
 from toy_network import TOY
 
-pytest.register_assert_rewrite("contract.estimator", "contract.estimator_tasks")
-
-from contract.estimator_tasks import ClassifierContract, RegressorContract  # noqa: E402  (first its asserts)
-
-from tnml import MPSClassifier, MPSRegressor  # noqa: E402
-from tnml.estimators import TensorNetworkClassifier, TensorNetworkRegressor, estimator  # noqa: E402
+from tnml import MPSClassifier, MPSRegressor
+from tnml.estimators import TensorNetworkClassifier, TensorNetworkRegressor, estimator
 
 
 @estimator

@@ -4,16 +4,13 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from contract.network import NetworkContract
 from torch import Tensor
+from toy_network import TOY
 
-pytest.register_assert_rewrite("contract.network_numbers", "contract.network_life")
-
-from contract.network import NetworkContract  # noqa: E402  (first its asserts are rewritten)
-from toy_network import TOY  # noqa: E402
-
-from tnml.errors import InputError  # noqa: E402
-from tnml.nn import NETWORKS, MPSLayer, make_layer  # noqa: E402
-from tnml.nn.layer import weighted_median  # noqa: E402
+from tnml.errors import InputError
+from tnml.nn import NETWORKS, MPSLayer, make_layer
+from tnml.nn.layer import weighted_median
 
 
 class Chains(NetworkContract):

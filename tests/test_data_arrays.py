@@ -279,6 +279,7 @@ def test_missing_npz(tmp_path: Path) -> None:
         from_npz(tmp_path / "nowhere.npz")
 
 
+@pytest.mark.slow
 def test_damaged_archives_never_escape_as_other_errors(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     path = tmp_path / "a.npz"

@@ -161,6 +161,7 @@ MORE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MORE)
 def test_a_training_in_little_memory_has_the_same_bits(name, monkeypatch):
     x, y = problem()

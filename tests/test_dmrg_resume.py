@@ -88,6 +88,7 @@ def assert_same_result(result, expected):
     assert without_times(result.history) == without_times(expected.history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_resume_at_every_bond_ends_in_the_same_bits(name, tmp_path):
     whole = train(name)

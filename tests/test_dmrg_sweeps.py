@@ -113,6 +113,7 @@ def test_single_and_double_precision_agree():
     assert one.weight.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_a_tensor_product_of_truth_needs_no_label_site_of_its_own():
     """From the first, the middle and the last label site, and from bond 1, the loss becomes small."""
     for place in (0, 3, SITES):
@@ -281,6 +282,7 @@ def teacher_found(seed, sweeps):
     return error <= 1e-8 and label_core_is_square and bonds == [1, 2, 4, 4, 4, 4, 4, 4, 4, 2, 1]
 
 
+@pytest.mark.slow
 def test_a_teacher_is_found():
     assert teacher_found(0, sweeps=6)
 

@@ -24,6 +24,7 @@ def swapped(x: torch.Tensor) -> torch.Tensor:
     return torch.stack((x, 1 - x), -1)
 
 
+@pytest.mark.slow
 def test_digits() -> None:
     X, y = load_digits(return_X_y=True)
     train, test = stratified_split(y, 0.25, 3)
@@ -52,6 +53,7 @@ def test_labels_of_any_type(name: str) -> None:
     assert np.array_equal(model.classes_, np.unique(y))
 
 
+@pytest.mark.slow
 def test_truth_values_are_labels() -> None:
     X, codes = blobs(classes=2)
     model = MPSClassifier(random_state=0).fit(X, codes == 1)
@@ -157,6 +159,7 @@ def test_regression_does_not_see_the_unit_of_the_target() -> None:
     np.testing.assert_allclose(scaled.predict(X), 1e6 * plain.predict(X) + 1e7, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_regression_of_several_targets() -> None:
     X = np.random.RandomState(0).rand(200, 3)
     y = np.stack([X.sum(axis=1), X[:, 0] * X[:, 1]], axis=1)

@@ -32,6 +32,7 @@ def product() -> tuple[np.ndarray, np.ndarray]:
     return X, X[:, 0] * X[:, 1] - 2 * X[:, 2] * X[:, 3] + X[:, 4]
 
 
+@pytest.mark.slow
 def test_digits() -> None:
     X, y = load_digits(return_X_y=True)
     train, test = stratified_split(y, 0.25, 3)
@@ -73,6 +74,7 @@ def test_every_feature_map(features: str) -> None:
     assert MPSClassifier(**QUICK | {"features": features}).fit(X, y).score(X, y) > 0.9
 
 
+@pytest.mark.slow
 def test_the_error_chooses_the_bonds() -> None:
     X, y = load_digits(return_X_y=True)
     X, y = X[:400] / 16, y[:400]
@@ -89,6 +91,7 @@ def test_one_feature_has_no_bond_to_sweep() -> None:
     assert MPSRegressor(solver="dmrg", random_state=0).fit(X, X[:, 0]).score(X, X[:, 0]) > 0.9
 
 
+@pytest.mark.slow
 def test_grid_search_and_pipeline() -> None:
     X, y = load_digits(n_class=3, return_X_y=True)
     X = X[:, 16:48]
@@ -143,6 +146,7 @@ def test_warm_start_continues() -> None:
     assert model.score(X, y) > 0.9
 
 
+@pytest.mark.slow
 def test_partial_fit_is_one_sweep() -> None:
     X, y = load_digits(return_X_y=True)
     model = MPSClassifier(solver="dmrg", bond_dim=12, random_state=0)
@@ -157,6 +161,7 @@ def test_partial_fit_is_one_sweep() -> None:
     assert regressor.partial_fit(X, y).score(X, y) > before
 
 
+@pytest.mark.slow
 def test_randomness_is_an_argument() -> None:
     X, y = load_digits(return_X_y=True)
     X, y = X[:200], y[:200]

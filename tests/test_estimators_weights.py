@@ -36,6 +36,7 @@ COMPARED: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPARED)
 def test_scikit_learns_comparison_of_weights_and_repeats(name: str) -> None:
     estimator = COMPARED[name]

@@ -59,6 +59,7 @@ def test_compress_network_example(project_root: Path, capsys: pytest.CaptureFixt
     assert re.search(r"test accuracy: 0\.\d+ dense, 0\.\d+ compressed, 0\.\d+ after five epochs more", shown)
 
 
+@pytest.mark.slow
 def test_pde_examples(
     project_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -189,6 +189,7 @@ def test_function_transforms_agree_with_the_derivative(case: str) -> None:
         )
 
 
+@pytest.mark.slow
 def test_maps_compile_without_a_graph_break() -> None:
     """In its own process, where no type checker wraps the functions."""
     code = (

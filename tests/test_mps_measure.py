@@ -133,6 +133,7 @@ def test_samples_come_in_pieces_when_many(monkeypatch):
     assert (samples[:, 2] == 0).double().mean().item() == pytest.approx(density[0].item(), abs=0.04)
 
 
+@pytest.mark.slow
 def test_a_thousand_sites():
     state = MatrixProductState.random(1000, 4, seed=3)
     samples = state.sample(3, seed=1)

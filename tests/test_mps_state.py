@@ -163,6 +163,7 @@ def test_random_states_are_reproducible_and_of_norm_one():
         assert sum(weights).item() / 300 == pytest.approx(1.0, abs=0.15)
 
 
+@pytest.mark.slow
 def test_states_of_a_thousand_sites_keep_their_scale():
     small = MatrixProductState([torch.full((1, 2, 1), 1e-3, dtype=torch.float64)] * 1000)
     large = MatrixProductState([torch.full((1, 2, 1), 1e3, dtype=torch.float64)] * 1000)
@@ -191,6 +192,7 @@ def test_states_of_a_thousand_sites_keep_their_scale():
     assert -5000 < first.log_fidelity(second).item() < -50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gradients_flow_to_every_core(dtype):
     a, b = pair(3, dtype)

@@ -101,6 +101,7 @@ def test_a_row_from_outside_is_on_the_command_line(tmp_path, capsys):
     assert tnml.load(folder / "model.safetensors").problem.dim == 3
 
 
+@pytest.mark.slow
 def test_stored_runs_know_the_equations_by_the_same_texts():
     """Checkpoints hold these texts, written before the functions moved; another text refuses to resume."""
     recorded = json.loads(TEXTS.read_text(encoding="utf-8"))

@@ -158,6 +158,7 @@ def test_allen_cahn_at_a_horizon_that_float32_rounds_up():
     assert float(allen_cahn(t, x)) == pytest.approx(1 / 3.6, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("d", "sigma2", "horizon"), [(1, 1.0, 4.0), (3, 2.0, 1.0), (20, 1.0, 1.5)])
 def test_allen_cahn_at_long_horizons_against_a_finer_resolution(d, sigma2, horizon, monkeypatch):
     rng = np.random.default_rng(5)
@@ -173,6 +174,7 @@ def test_allen_cahn_at_long_horizons_against_a_finer_resolution(d, sigma2, horiz
     assert float((found - finer).abs().max()) < 2e-9
 
 
+@pytest.mark.slow
 def test_allen_cahn_after_a_long_time_is_one_near_and_the_reaction_far_out():
     x = torch.tensor([[0.0], [1e4]], dtype=DOUBLE)
     near, far = allen_cahn(torch.zeros(2, 1), x, horizon=12.0)[:, 0].tolist()

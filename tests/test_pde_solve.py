@@ -82,6 +82,7 @@ def test_the_errors_are_those_of_plain_loops(solved):
     assert solved.relative_error(seed=1).path_mean != solved.relative_error(seed=2).path_mean
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("problem", "changes"),
     [
@@ -191,6 +192,7 @@ def test_the_measures_on_their_own():
         path_errors(lambda paths: paths.x, 1.0, None, problem, paths=3)
 
 
+@pytest.mark.slow
 def test_a_horizon_that_float32_rounds_up_is_the_horizon():
     """In float32 .3 is beyond .3, where formulas for the truth have no value."""
     options = preset("allen-cahn", **{**SMALL, "iterations": 200})
@@ -229,6 +231,7 @@ def test_batches_follow_from_the_step_and_split_into_parts():
     assert on_paths(model, index, number).item() == pytest.approx(together.item(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_and_other_seed_others():
     problem = HamiltonJacobiBellman(3)
     short = {**SMALL, "iterations": 5}
@@ -298,6 +301,7 @@ def test_killed_and_resumed_ends_in_the_same_bits(tmp_path, project_root):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_one(tmp_path, project_root):
     two = finished(tmp_path / "two", 2, tmp_path / "two.pt", root=project_root)
     one = solve(BlackScholesBarenblatt(3), options=SolveOptions(**OPTIONS)).model.state_dict()
@@ -347,6 +351,7 @@ def test_bad_input(name):
         act()
 
 
+@pytest.mark.slow
 def test_a_coupled_problem_is_solved():
     """`u = exp(t - 1) |x|^2 / d`, whose driver is found by putting it into the equation."""
     d, sigma = 3, 0.3

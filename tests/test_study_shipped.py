@@ -31,6 +31,7 @@ TEACHER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mps", "permuted"])
 def test_least_squares_finds_what_a_chain_can_represent(name, tmp_path):
     options = {**TEACHER, "target": name, "noise": 0.0, "solver": "als", "sweeps": 30}
@@ -77,6 +78,7 @@ def test_seeds_together_give_the_numbers_of_one_by_one(tmp_path):
     assert together[0]["test_error"] != together[1]["test_error"]
 
 
+@pytest.mark.slow
 def test_label_noise_is_memorised_by_a_large_chain(tmp_path):
     options = {
         **STUDIES["label-noise"].fixed,
@@ -101,6 +103,7 @@ def test_label_noise_is_memorised_by_a_large_chain(tmp_path):
     assert right == pytest.approx(kept + flipped * (1 - large["memorised"]), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_on_images_goes_on(tmp_path, monkeypatch):
     options = {**STUDIES["mnist-bond-dimension"].smoked().options()[0], "steps": 60}
     whole = images(options, tmp_path / "whole")
@@ -150,6 +153,7 @@ def test_regularisation_shrinks_the_fit(solver, tmp_path):
     assert held > 2 * free
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("runner", "study", "changes"),
     [(labels, "label-noise", {"epochs": 30}), (images, "mnist-bond-dimension", {"steps": 30})],

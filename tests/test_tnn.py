@@ -191,6 +191,7 @@ def test_gradients_per_sample_with_torch_func(generator):
             assert torch.allclose(found[name][number], gradient, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_numbers_of_parameters():
     network = TNN([64, 64, 64, 10], rank=4, n_cores=2)
     cores = 2 * (8 * 8 * 4 + 4 * 8 * 8)
@@ -309,6 +310,7 @@ def test_repr_names_widths_and_parameters():
     assert "1,802 parameters (8,970 if dense)" in text
 
 
+@pytest.mark.slow
 def test_compiles_as_one_graph():
     code = (
         "import torch; from tnml.nn import TNN\n"

@@ -62,6 +62,7 @@ def without_times(history):
     return [{k: v for k, v in row.items() if k not in ("seconds", "samples_per_second")} for row in history]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_resume_at_every_step_ends_in_the_same_bits(name, tmp_path):
     whole, expected = train(name)

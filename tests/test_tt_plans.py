@@ -74,6 +74,7 @@ def test_every_plan_is_the_dense_product(shape: TTShape, cut: int, batch: int, p
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("shape", SHAPES[1:4])

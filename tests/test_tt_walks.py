@@ -213,6 +213,7 @@ print("same")
 """
 
 
+@pytest.mark.slow
 def test_torch_compile_takes_every_plan_whole() -> None:
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "same", done.stderr[-2000:]
