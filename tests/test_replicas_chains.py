@@ -7,9 +7,9 @@ from bounds import assert_same_sums
 from torch.nn.functional import cross_entropy as torch_cross_entropy
 
 from tnml.contraction import ChainShape
-from tnml.contraction.chain.replicas import pieces, replica_chains
+from tnml.contraction.chain.replicas import replica_chains
 from tnml.errors import InputError
-from tnml.training.replicas.losses import cross_entropy, label_squared_error, squared_error
+from tnml.training.losses import CrossEntropy, LabelSquaredError, SquaredError
 
 SHAPES = {
     "mirrored": ChainShape(2, (1, 2, 3, 3), (3, 3, 2, 1)),
@@ -151,24 +151,15 @@ def test_losses_and_their_gradients(smoothing, generator):
     outputs = torch.randn(2, 5, 3, generator=generator, dtype=torch.float64, requires_grad=True)
     y = torch.randint(3, (2, 5), generator=generator)
     target = torch.eye(3, dtype=torch.float64)[y]
-    for measured, wanted in (
-        (
-            cross_entropy(outputs.detach(), y, smoothing),
-            torch.stack(
-                [
-                    torch_cross_entropy(o, t, label_smoothing=smoothing)
-                    for o, t in zip(outputs, y, strict=True)
-                ]
-            ),
-        ),
-        (label_squared_error(outputs.detach(), y), (outputs - target).square().mean((1, 2))),
-        (squared_error(outputs.detach(), target), (outputs - target).square().mean((1, 2))),
+    expected = [torch_cross_entropy(o, t, label_smoothing=smoothing) for o, t in zip(outputs, y, strict=True)]
+    for loss, targets, wanted in (
+        (CrossEntropy(smoothing), y, torch.stack(expected)),
+        (LabelSquaredError(), y, (outputs - target).square().mean((1, 2))),
+        (SquaredError(), target, (outputs - target).square().mean((1, 2))),
     ):
-        torch.testing.assert_close(measured.loss, wanted.detach())
-        torch.testing.assert_close(measured.gradient, torch.autograd.grad(wanted.sum(), outputs)[0])
-        if measured.right is not None:
-            assert measured.right.tolist() == (outputs.argmax(2) == y).sum(1).tolist()
-
-
-def test_pieces():
-    assert pieces(4, 2) == [(0, 2), (2, 4)]
+        mean, gradient = loss.mean_and_gradient(outputs.detach(), targets)
+        torch.testing.assert_close(mean, wanted.detach())
+        torch.testing.assert_close(gradient, torch.autograd.grad(wanted.sum(), outputs)[0])
+        if loss.for_labels:
+            right = loss.metrics(outputs, targets)["accuracy"].sum(1)
+            assert right.tolist() == (outputs.argmax(2) == y).sum(1).tolist()
