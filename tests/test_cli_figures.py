@@ -187,3 +187,36 @@ def test_unknown_names_of_the_room() -> None:
     with pytest.raises(AttributeError, match="no attribute 'pie_figure'"):
         _ = report.pie_figure
     assert "bond_figure" in dir(report)
+
+
+def test_regression_scores_are_their_formulas() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=50)
+    predicted = truth + 0.3 * rng.normal(size=50)
+    error = truth - predicted
+    found = report.regression_scores(truth, predicted)
+    assert found.r2 == pytest.approx(1 - np.square(error).sum() / np.square(truth - truth.mean()).sum())
+    assert (found.rmse, found.mae) == pytest.approx((np.sqrt(np.square(error).mean()), np.abs(error).mean()))
+    assert np.isnan(report.regression_scores(truth[:1], predicted[:1]).r2), "and no warning"
+    with pytest.raises(InputError, match=r"equal length and not empty, got \[50\] and \[49\]"):
+        report.regression_scores(truth, predicted[1:])
+
+
+def test_prediction_figure_shows_every_sample(tmp_path: Path) -> None:
+    truth, predicted = np.array([1.0, 2, 4]), np.array([1.5, 2, 3])
+    figure = report.prediction_figure(truth, predicted, "ours", "price")
+    axes = figure.axes[0]
+    points, line = axes.lines
+    assert np.array_equal(points.get_xydata(), np.stack([truth, predicted], 1))
+    ends = line.get_xydata()
+    assert np.array_equal(ends[:, 0], ends[:, 1]), "the line on which both are equal"
+    assert (ends.min() < 1, ends.max() > 4) == (True, True)
+    assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == (
+        "ours",
+        "true price",
+        "predicted price",
+    )
+    report.save_figure(figure, tmp_path / "a.pdf")
+    report.save_figure(report.prediction_figure(truth[:1], truth[:1]), tmp_path / "one.png")
+    with pytest.raises(InputError, match=r"got \[3\] and \[2\]"):
+        report.prediction_figure(truth, predicted[1:])

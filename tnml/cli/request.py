@@ -94,25 +94,28 @@ def read_request(words: Sequence[str]) -> Request:
     parser.set_defaults({**defaults, "dataset": dataset, "task": task, "preset": chosen, "solver": solver})
     found = plain(parse(parser, words))
     whole("--seed", found["seed"], 0, MAX_SEED)
-    for group in GROUP_OF.values():  # so that options.yaml and checkpoints call it by its name
-        found[group]["loss"] = found[group]["loss"] or TRAINED[task].default_loss
-    train = TrainOptions(**found["train"], **{name: found[name] for name in SHARED})
-    sweep = SweepOptions(**found["sweep"], seed=found["seed"], device=found["device"])
+    out, resume = run_folders(found)
+    return Request(options=_options(found), out=out, resume=resume)
+
+
+def _options(found: Mapping[str, Any]) -> RunOptions:
+    """The options of the run from what was parsed.
+
+    Raises:
+        InputError: a value is out of its range, or options do not go together.
+    """
+    usual = TRAINED[found["task"]].default_loss  # by its name, so that options.yaml and checkpoints agree
+    train, sweep = ({**found[group], "loss": found[group]["loss"] or usual} for group in ("train", "sweep"))
     callbacks = found["callbacks"]
-    options = RunOptions(
+    return RunOptions(
         dataset=_located(found["dataset"]),
-        task=task,
-        target=found["target"],
-        preset=found["preset"],
-        solver=solver,
+        **{name: found[name] for name in ("task", "target", "preset", "solver")},
         data=DataOptions(**found["data"]),
         model=ModelOptions(**found["model"]),
-        train=train,
-        sweep=sweep,
+        train=TrainOptions(**train, **{name: found[name] for name in SHARED}),
+        sweep=SweepOptions(**sweep, seed=found["seed"], device=found["device"]),
         callbacks=(callbacks,) if isinstance(callbacks, str) else tuple(callbacks),
     )
-    out, resume = run_folders(found)
-    return Request(options=options, out=out, resume=resume)
 
 
 def _settled(option: str, asked: str | None, stored: Mapping[str, Any], usual: str, *, resumed: bool) -> str:

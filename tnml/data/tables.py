@@ -131,6 +131,11 @@ class Table:
             InputError: as `from_table`; also where no target is named.
         """
         choose("split", split, dict.fromkeys(("train", "test", "all")))
+        if target is None:
+            raise InputError(
+                f"{self.source} is a table, so its target has to be named; choose one of its columns: "
+                f"{shortened(self.names)}"
+            )
         features = self.features(target, drop) if columns is None else list(columns)
         y = self.target(target, real=real_targets)
         if target in features:
@@ -152,17 +157,12 @@ class Table:
             limits,
         )
 
-    def features(self, target: str | None, drop: Sequence[str] = ()) -> list[str]:
+    def features(self, target: str, drop: Sequence[str] = ()) -> list[str]:
         """The names of all columns but the target and those to leave out.
 
         Raises:
             InputError: one of these is no column, or nothing is left.
         """
-        if target is None:
-            raise InputError(
-                f"{self.source} is a table, so its target has to be named; choose one of its columns: "
-                f"{shortened(self.names)}"
-            )
         for name in (target, *drop):
             choose(f"column of {self.source}", name, self.columns)
         found = [name for name in self.columns if name != target and name not in drop]
@@ -170,14 +170,14 @@ class Table:
             raise InputError(f"{self.source} has no column left as a feature; drop fewer")
         return found
 
-    def target(self, name: str | None, *, real: bool = False) -> npt.NDArray[Any]:
+    def target(self, name: str, *, real: bool = False) -> npt.NDArray[Any]:
         """The values of a column as labels, or as real targets.
 
         Raises:
             InputError: it is no column, holds dates or the like, a value is missing, or it should be real
                 and is text.
         """
-        column = choose(f"column of {self.source}", str(name), self.columns)
+        column = choose(f"column of {self.source}", name, self.columns)
         if column.kind not in ("numbers", "text"):
             raise InputError(
                 f"the target {name!r} of {self.source} holds {column.kind}; write it as numbers or text"
@@ -214,7 +214,7 @@ class Table:
             )
         return x
 
-    def _whole(self, name: str | None, column: Column) -> None:
+    def _whole(self, name: str, column: Column) -> None:
         if column.missing is not None:
             raise InputError(
                 f"row {column.missing} of {self.source} has no value in column {name!r}; fill the gaps, or "
