@@ -3,6 +3,7 @@
 import copy
 import inspect
 import pickle
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,7 +23,7 @@ from tnml.training.losses import LOSSES
 EXACT: dict[str, Any] = {"dtype": "float64", "batch_size": 1000, "epochs": 12, "random_state": 0}
 
 
-class EstimatorContract:
+class EstimatorContract(ABC):
     """Subclass it as `TestMine(ClassifierContract)` or `TestMine(RegressorContract)` and give these.
 
     Attributes:
@@ -49,17 +50,17 @@ class EstimatorContract:
         """Whether `solver="dmrg"` trains its network."""
         return NETWORKS[self.kind().network].sweeps
 
+    @abstractmethod
     def data(self, rows: int = 40) -> tuple[np.ndarray, Any]:
         """Samples outside [0, 1], and targets."""
-        raise NotImplementedError
 
+    @abstractmethod
     def outputs(self, model: Any, X: np.ndarray) -> np.ndarray:
         """What tells two models apart."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score_of(self, model: Any, X: np.ndarray, y: np.ndarray) -> float:
         """The score, by numpy."""
-        raise NotImplementedError
 
     def test_the_signature_shows_every_parameter_and_the_docstring_explains_it(self) -> None:
         signature = inspect.signature(self.kind).parameters

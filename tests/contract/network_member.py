@@ -1,6 +1,7 @@
 """What a network's test says about the network, and what all its tests share."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from tnml.nn import NETWORKS, Network, TensorNetworkLayer
 EPS = {torch.float32: 2.0**-23, torch.float64: 2.0**-52}
 
 
-class Member:
+class Member(ABC):
     """What a network's test says about it; five sites and three outputs everywhere."""
 
     network: ClassVar[str]
@@ -29,13 +30,13 @@ class Member:
     program: ClassVar[str] = "from tnml.nn import MPSLayer as Layer"
     """A line of Python that gives the class the name `Layer`, for a process of its own."""
 
+    @abstractmethod
     def weight_tensor(self, layer: TensorNetworkLayer) -> Tensor:
         """The dense tensor `[d, .., d, c]` of `layer.tensors()`, a leg a site, in the network's order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cuts(self, layer: TensorNetworkLayer) -> list[list[int]]:
         """Of each of `layer.bonds()` the legs of the dense tensor on one side; leg n is the label's."""
-        raise NotImplementedError
 
     @pytest.fixture(autouse=True)
     def _in_the_table(self, monkeypatch: pytest.MonkeyPatch) -> None:
