@@ -11,7 +11,14 @@ from toy_loss import ROW
 
 from tnml.errors import InputError
 from tnml.nn import MPSLayer
-from tnml.training import SweepOptions, TrainOptions, sweep_classifier, train_classifier, train_regressor
+from tnml.training import (
+    SweepOptions,
+    TrainOptions,
+    sweep_classifier,
+    train_classifier,
+    train_regressor,
+    train_replicas,
+)
 from tnml.training.losses import LOSSES, CrossEntropy, LabelSquaredError, SquaredError, loss_of
 
 
@@ -137,7 +144,11 @@ DOORS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("train", ["loop", "sweeps"])
+def one_replica(layer, x, y, options, run_dir):
+    return train_replicas([layer], x, y, options, task="classification")
+
+
+@pytest.mark.parametrize("train", ["loop", "sweeps", "replicas"])
 @pytest.mark.parametrize("case", DOORS)
 def test_a_wrong_loss_is_refused_at_the_door(case, train, tmp_path):
     changes, text = DOORS[case]
@@ -146,6 +157,7 @@ def test_a_wrong_loss_is_refused_at_the_door(case, train, tmp_path):
     options, function = {
         "loop": (lambda: TrainOptions(epochs=1, device="cpu", **changes), train_classifier),
         "sweeps": (lambda: SweepOptions(sweeps=1, device="cpu", **changes), sweep_classifier),
+        "replicas": (lambda: TrainOptions(epochs=1, device="cpu", **changes), one_replica),
     }[train]
     with pytest.raises(InputError, match=text):
         function(layer, x, y, options(), run_dir=tmp_path / "run")
