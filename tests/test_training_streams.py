@@ -218,8 +218,7 @@ def test_a_run_is_not_resumed_on_other_data(images, tmp_path):
 
 MEMORY = """
 import sys
-import numpy as np, torch
-from stream_cases import COUNT, SITES, Pairs, Together, chain, mapped, network, outcome, quick, some_images
+import numpy as np
 from torch import nn
 from tnml.training import TrainOptions, train_classifier
 
