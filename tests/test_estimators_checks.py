@@ -18,7 +18,7 @@ SINGLE = {
     "check_sample_weight_equivalence_on_dense_data": "weights and repeats agree to rounding; it allows "
     "a relative difference of 1e-7, which is the last digit of one float32",
 }
-ALL_AT_ONCE = {"dtype": "float64", "batch_size": 1000}
+ALL_AT_ONCE = {"dtype": "float64", "batch_size": 1000, "bond_dim": 4, "epochs": 100}
 SWEPT = {"dtype": "float64", "solver": "dmrg"}
 ESTIMATORS = [
     kind(**parameters)
