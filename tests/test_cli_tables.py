@@ -291,6 +291,30 @@ def test_models_refuse(runs: Path, here: Path, capsys: Capture, name: str) -> No
     assert error.count("\n") == 1
 
 
+def test_names_that_look_like_numbers(here: Path) -> None:
+    frame = flats(60, 8).rename(columns={"area": "2020", "rooms": "1e3", "id": "true"})
+    frame.to_csv("t.csv", index=False)
+    words = [
+        "train",
+        "t.csv",
+        "--target",
+        "price",
+        "--task",
+        "regression",
+        "--train.epochs",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    assert main([*words, "--data.drop", "[2020, city, 'true']", "--out", "run"]) == 0
+    assert load(Path("run")).feature_names_in_.tolist() == ["1e3", "garden"]
+    assert main(["train", "--config", "run/options.yaml", "--data.drop", "city", "--out", "more"]) == 0
+    assert load(Path("more")).feature_names_in_.tolist() == ["true", "2020", "1e3", "garden"]
+    words[words.index("price")] = "2020"
+    assert main([*words, "--data.drop", "city", "--out", "year"]) == 0
+    assert load(Path("year")).data_["target"] == "2020"
+
+
 def test_a_resumed_run_reads_the_table_again(here: Path, capsys: Capture) -> None:
     assert main([*PRICE, "--out", "run"]) == 0
     before = load(Path("run")).predict(flats(50, 2)[COLUMNS])

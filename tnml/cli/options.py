@@ -41,12 +41,20 @@ class DataOptions:
     pool: int = 1
     resize: tuple[int, int] | None = None
     scale: str | tuple[float, float] = "auto"
-    drop: list[str] | str = field(default_factory=list)
+    drop: list[str | int] | str = field(default_factory=list)
     download: bool = True
 
+    @property
+    def dropped(self) -> list[str]:
+        """The columns to leave out; YAML takes a name such as 2020 for a number.
+
+        Example:
+            >>> DataOptions(drop=[2020, "id"]).dropped
+            ['2020', 'id']
+        """
+        return [self.drop] if isinstance(self.drop, str) else [str(name) for name in self.drop]
+
     def __post_init__(self) -> None:
-        if isinstance(self.drop, str):
-            object.__setattr__(self, "drop", [self.drop])
         if isinstance(self.scale, str) and self.scale != "auto":
             raise InputError(
                 f"scale must be 'auto' or the range [low, high] of the values, got {self.scale!r}; "

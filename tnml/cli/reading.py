@@ -73,7 +73,7 @@ def read_parts(options: RunOptions, *, real_targets: bool) -> tuple[Dataset, Dat
         )
     train, test = (
         table.dataset(
-            split, target=options.target, drop=data.drop, scale=data.scale, real_targets=real_targets
+            split, target=options.target, drop=data.dropped, scale=data.scale, real_targets=real_targets
         )
         for split in ("train", "test")
     )

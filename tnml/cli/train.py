@@ -191,7 +191,7 @@ def _data_record(options: RunOptions, train: Dataset) -> dict[str, Any]:
     if data.pool != 1 or data.resize is not None:
         plain = replace(options, data=replace(data, pool=1, resize=None))
         original = read_part(plain, "test", real_targets=False).image_shape
-    columns = {"target": options.target, "drop": data.drop} if train.feature_names is not None else {}
+    columns = {"target": options.target, "drop": data.dropped} if train.feature_names is not None else {}
     return {
         "name": options.dataset,
         "pool": data.pool,
