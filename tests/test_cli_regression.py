@@ -207,6 +207,12 @@ def test_losses(here: Path, capsys: Capture, task: str, solver: str, loss: str, 
     assert main(["evaluate", "run"]) == 0
 
 
+def test_a_wrong_loss_is_refused_before_the_data_are_read(here: Path, capsys: Capture) -> None:
+    for words in (["--train.loss", "focal"], ["--solver", "dmrg", "--sweep.loss", "quantile"]):
+        assert main(["train", "nowhere.npz", "--task", "regression", *words]) == 2
+        assert f"loss='{words[-1]}'" in capsys.readouterr().err
+
+
 def test_presets_bring_nothing_that_only_labels_have(here: Path) -> None:
     for data in ("mnist", "digits", "toy.npz"):
         for name in ("default", "accurate"):
