@@ -15,7 +15,7 @@ from tnml.loop import checkpoint
 from tnml.loop.callbacks import callback_states, called, restore_callbacks
 from tnml.loop.interrupt import StopRequest
 from tnml.loop.optim import copy_into
-from tnml.loop.options import differences
+from tnml.loop.options import check_same_run
 from tnml.loop.processes import Group
 from tnml.loop.protocols import Batch, DeviceBatches, Job, StepView
 from tnml.loop.records import TensorBoard, write_metrics
@@ -341,14 +341,7 @@ class Loop:
                 "resume that one, or choose another folder"
             )
         try:
-            # a checkpoint of an earlier version lacks options that have come since; they had their defaults
-            stored = {**type(self.options)().record(), **state["options"]}
-            other = differences(stored, self.options.record())
-            other += differences(state["identity"], self._identity())
-            if other:
-                raise InputError(
-                    f"{source} belongs to another run: {'; '.join(other)}; use the same or start a new run"
-                )
+            check_same_run(source, state, self.options, self._identity())
             self.stepper.restore(state["stepper"])
             self.best.restore(state["best"])
             self.epoch, self.step = int(state["epoch"]), int(state["step"])

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tnml.checks import keep_number, keep_whole
 from tnml.errors import InputError, choose
@@ -27,6 +27,13 @@ _FREE = frozenset({"device", "devices", "checkpoint_every", "checkpoint_seconds"
 IDENTITY = "identity"
 """Where an identity keeps its version: 2 compares every module and buffer, a missing one means tnml 0.1."""
 _SINCE_2 = ("module", "buffer ", IDENTITY)  # prefix of the entries that version 2 added
+
+
+class Recorded(Protocol):
+    """Options that can be written down, and all of which have defaults."""
+
+    def record(self) -> dict[str, Any]:
+        """As plain values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +167,41 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], free: Collecti
         for name in names
         if saved.get(name) != now.get(name)
     ]
+
+
+def check_same_run(
+    source: str,
+    state: Mapping[str, Any],
+    options: Recorded,
+    identity: Mapping[str, Any],
+    free: Collection[str] = _FREE,
+) -> None:
+    """Raises unless a checkpoint is one of this run.
+
+    A checkpoint of an earlier version lacks options that have come since; they had their defaults.
+
+    Args:
+        source: the checkpoint, as the error calls it.
+        state: what is in it: "options" and "identity" are read.
+        options: of this run.
+        identity: of this run.
+        free: names of options that may change.
+
+    Raises:
+        InputError: with everything that differs.
+
+    Example:
+        >>> stored = {"options": {}, "identity": {"samples": 3}}
+        >>> check_same_run("checkpoint.pt", stored, LoopOptions(), {"samples": 4})
+        Traceback (most recent call last):
+        tnml.errors.InputError: checkpoint.pt belongs to another run: samples: 3 in the checkpoint, 4 now; ...
+    """
+    stored = {**type(options)().record(), **state["options"]}
+    other = differences(stored, options.record(), free) + differences(state["identity"], identity)
+    if other:
+        raise InputError(
+            f"{source} belongs to another run: {'; '.join(other)}; use the same or start a new run"
+        )
 
 
 def _check_lbfgs(options: LoopOptions) -> None:

@@ -16,7 +16,7 @@ from tnml.loop import checkpoint
 from tnml.loop.callbacks import callback_states, called, restore_callbacks
 from tnml.loop.interrupt import StopRequest
 from tnml.loop.loop import CHECKPOINT, METRICS, check_folder, remove_leftovers
-from tnml.loop.options import differences
+from tnml.loop.options import check_same_run
 from tnml.loop.processes import device_of
 from tnml.loop.protocols import Callback, Reporter, StepView
 from tnml.loop.records import write_metrics
@@ -288,13 +288,7 @@ class _Run:
                 "resume that one, or choose another folder"
             )
         try:
-            stored = {**type(self.options)().record(), **state["options"]}  # options that came later
-            other = differences(stored, self.options.record(), FREE)
-            other += differences(state["identity"], self.given.identity)
-            if other:
-                raise InputError(
-                    f"{source} belongs to another run: {'; '.join(other)}; use the same or start a new run"
-                )
+            check_same_run(source, state, self.options, self.given.identity, FREE)
             cores = [None if core is None else core.to(self.device) for core in state["cores"]]
             chain = CenteredChain(cores, state["center"].to(self.device), int(state["at"]), state["label"])
             self.sweep, self.index = int(state["sweep"]), int(state["index"])
