@@ -74,7 +74,14 @@ print("alike")
 """
 
 
-@pytest.mark.parametrize("setting", ["OMP_THREAD_LIMIT=1", "OMP_THREAD_LIMIT=2", "OMP_DYNAMIC=true"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "OMP_THREAD_LIMIT=1",
+        pytest.param("OMP_THREAD_LIMIT=2", marks=pytest.mark.slow),
+        pytest.param("OMP_DYNAMIC=true", marks=pytest.mark.slow),
+    ],
+)
 def test_openmp_may_give_fewer_threads_than_asked_for(setting):
     name, value = setting.split("=")
     done = subprocess.run(

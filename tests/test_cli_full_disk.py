@@ -81,6 +81,7 @@ def full_disk(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> d
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_full_disk(name: str, full_disk: dict[str, Any]) -> None:
     code, errors, before, after = full_disk[name]

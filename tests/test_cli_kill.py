@@ -86,7 +86,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
 def test_killed_twice_and_resumed(seed: int, whole: Path) -> None:
     """The second kill hits the resumed run. Moments are counted in lines: a busy machine does not matter."""
     rng = random.Random(seed)

@@ -354,12 +354,9 @@ def kill(job, tmp_path, wait, *more):
         (folder / f".{name}.abc123.tmp").write_bytes(b"the beginning")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("job", "seed"),
-    [
-        ("random", 1),
-        *(pytest.param(job, seed, marks=pytest.mark.slow) for job in JOBS for seed in range(2, 6)),
-    ],
+    ("job", "seed"), [("random", 1), *((job, seed) for job in JOBS for seed in range(2, 6))]
 )
 def test_kill_at_a_random_moment_ends_in_the_same_bits(job, seed, tmp_path, uninterrupted):
     """54 bonds with a pause of 10 ms each: the kill comes in the middle of a sweep."""

@@ -145,6 +145,7 @@ print(json.dumps([float(solution.value), [row["loss"] for row in solution.histor
     sys.version_info[:2] != (3, 11), reason="the run knows functions by Python 3.11's bytecode"
 )
 @the_run_in("pde")
+@pytest.mark.slow
 def test_a_solution_under_way_resumes(run_dir, expected):
     """In a process of its own: a problem's functions are known by their code, which checked shapes change."""
     words = [sys.executable, "-c", RESUME_SOLUTION, str(run_dir), json.dumps(SOLVE)]

@@ -283,6 +283,7 @@ def finished(*words, root: Path) -> dict:
     return torch.load(words[2], weights_only=True)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_in_the_same_bits(tmp_path, project_root):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the other process: the bits depend on it

@@ -56,6 +56,7 @@ def workers_of(driver: int) -> list[Any]:
         return []
 
 
+@pytest.mark.slow
 def test_two_workers_and_one_that_dies(tmp_path: Path, settings: dict[str, Any]) -> None:
     kinds = ["fine", "kills once", "always", "nan", "fine too"]
     study = Study(name="moods", runner="study_runs:moody", grid={"kind": kinds})
