@@ -16,9 +16,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tnml.data.scaling import limits_of
 from tnml.errors import InputError, choose
+from tnml.estimators.columns import fit_columns, is_by_column
 from tnml.estimators.scaling import fit_range, scale
 from tnml.estimators.solvers import check_solver, checked_loss, sweep_options, train_options
 from tnml.estimators.stored import StoredEstimator, plain
+from tnml.estimators.tables import Table, checked_table
 from tnml.estimators.weights import typical_rows
 from tnml.loop.options import LoopOptions
 from tnml.loop.processes import device_of
@@ -95,7 +97,7 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         if X is None or self.layer_.n_sites == 1:
             layer, error = compressible(self.layer_).compressed(**limits)
         else:
-            some = self._scaled(validate_data(self, X, dtype=FLOATS, reset=False))
+            some = self._scaled(self._inputs(X))
             layer, error = self._truncated(some, limits)
         model = copy.copy(self)
         model.layer_, model.bond_dim = layer.eval(), max(layer.bond_dims)
@@ -111,7 +113,7 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         model.data_ = data
         return model
 
-    def _truncated(self, some: Float32[ndarray, "b n"], limits: Mapping[str, Any]) -> Any:
+    def _truncated(self, some: Float32[ndarray, "b n ..."], limits: Mapping[str, Any]) -> Any:
         """A smaller layer and its error on samples: by a sweep where the network has sweeps."""
         layer = compressible(self.layer_)
         if can(layer, "sweeps"):
@@ -201,17 +203,44 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
     def _start(self, X: npt.NDArray[Any], weight: Float64[ndarray, " b"] | None, outputs: int) -> None:
         """A new layer for samples like `X`, and everything else that a fit begins with."""
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        self.feature_range_ = fit_range(X, self.feature_range)
+        self._fit_inputs(X, weight)
         layer = self._new_layer(X.shape[1], outputs, seed)
         rows, counts = typical_rows(weight, len(X))
-        some = torch.from_numpy(scale(X[rows], self.feature_range_)).to(layer.dtype)
+        some = torch.from_numpy(self._scaled(X[rows])).to(layer.dtype)
         times = None if counts is None else torch.from_numpy(counts)
         self.layer_ = layer.rescale_(some, times).eval()
         self.history_, self.n_iter_, self.seed_, self.data_ = [], 0, seed, None
 
+    def _fit_inputs(self, X: Any, weight: Float64[ndarray, " b"] | None) -> None:
+        """What the samples say about the columns, or about the range of the features."""
+        self.columns_ = self.feature_range_ = None
+        if not isinstance(X, Table):
+            self.feature_range_ = fit_range(X, self.feature_range)
+            return
+        if not (isinstance(self.feature_range, str) and self.feature_range == "auto"):
+            raise InputError(
+                f"features={self.features!r} scale each column themselves; leave feature_range="
+                f"{self.feature_range!r} out"
+            )
+        self.columns_ = fit_columns(X, plain(self.features), weight)
+
+    def _validated(self, X: Any, y: Any, *, first: bool, **targets: Any) -> tuple[Any, Any]:
+        """Checked samples, an array or, where each column has its own features, a `Table`; and targets."""
+        if is_by_column(self.features) if first else self.columns_ is not None:
+            return checked_table(self, X, y, reset=first, **targets)
+        return validate_data(self, X, y, dtype=FLOATS, reset=first, **targets)
+
+    def _inputs(self, X: Any) -> Any:
+        """Checked samples to predict for."""
+        if self.columns_ is not None:
+            return checked_table(self, X, reset=False)[0]
+        return validate_data(self, X, dtype=FLOATS, reset=False)
+
     def _new_layer(self, sites: int, outputs: int, seed: int) -> TensorNetworkLayer:
         """A layer as it is before training; sweeps let the bonds grow, from 1."""
         chosen = self._chosen()
+        if self.columns_ is not None:
+            chosen["features"] = self.columns_.features
         usual = _layer_arguments(type(self)().get_params(deep=False), sites, seed)
         arguments = _layer_arguments(chosen, sites, seed)
         if self._sweeps_on(sites):
@@ -270,8 +299,9 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
             return None
         return ProgressReporter(unit="sweep" if swept else "epoch")
 
-    def _scaled(self, X: npt.NDArray[Any]) -> Float32[ndarray, "b n"]:
-        return scale(X, self.feature_range_)
+    def _scaled(self, X: Any) -> Float32[ndarray, "b n ..."]:
+        """What the layer is trained on: inputs `[b, n]`, or the features of columns `[b, n, d]`."""
+        return scale(X, self.feature_range_) if self.columns_ is None else self.columns_.vectors(X)
 
     @torch.no_grad()
     def _evaluate(self, X: Any) -> Float64[ndarray, "b c"]:
@@ -281,7 +311,8 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         the last bit whatever else it is predicted with.
         """
         check_is_fitted(self)
-        x = torch.from_numpy(self._scaled(validate_data(self, X, dtype=FLOATS, reset=False)))
+        given = self._inputs(X)
+        x = torch.from_numpy(self._scaled(given) if self.columns_ is None else self.columns_.encode(given))
         device = device_of(LoopOptions(device=self.device).device)
         layer = self.layer_.to(device).eval()
         outputs = []

@@ -10,11 +10,10 @@ from numpy import ndarray
 from scipy.special import softmax
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from tnml.errors import InputError
-from tnml.estimators.base import FLOATS, TensorNetworkEstimator
+from tnml.estimators.base import TensorNetworkEstimator
 from tnml.estimators.chunks import chunks
 from tnml.estimators.parameters import estimator
 from tnml.estimators.probabilities import nearest_probabilities
@@ -192,7 +191,7 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
         classes: Any = None,
     ) -> Self:
         loss = self._checked(callbacks)
-        X, y = validate_data(self, X, y, dtype=FLOATS, reset=first)
+        X, y = self._validated(X, y, first=first)
         check_classification_targets(y)
         weight = sample_weights(sample_weight, len(X))
         labels = self._labels(y, classes, first=first, one_pass=one_pass)

@@ -6,11 +6,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from tnml.errors import InputError
-from tnml.estimators.base import FLOATS, TensorNetworkEstimator
+from tnml.estimators.base import TensorNetworkEstimator
 from tnml.estimators.chunks import chunks
 from tnml.estimators.parameters import estimator
 from tnml.estimators.solvers import checked_loss, damping
@@ -160,7 +159,7 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
         one_pass: bool,
     ) -> Self:
         self._checked(callbacks)
-        X, y = validate_data(self, X, y, dtype=FLOATS, multi_output=True, y_numeric=True, reset=first)
+        X, y = self._validated(X, y, first=first, multi_output=True, y_numeric=True)
         targets = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         weight = sample_weights(sample_weight, len(X))
         there = counted(weight, len(X))

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from tnml.checks import whole
 from tnml.errors import InputError
+from tnml.estimators.columns import Columns, from_json, is_by_column
 from tnml.estimators.parameters import Parameters
-from tnml.features import FEATURE_NAMES, FeatureMap
+from tnml.features import FeatureMap
+from tnml.features.spec import STORED_NAMES
 from tnml.files import FORMAT, write_model
 from tnml.loop.results import Row
 from tnml.nn import TensorNetworkLayer
@@ -33,6 +35,7 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
     n_features_in_: int
     layer_: TensorNetworkLayer
     feature_range_: npt.NDArray[np.float64] | None
+    columns_: Columns | None = None  # pickles of earlier versions do not have it
     history_: list[Row]
     n_iter_: int
     seed_: int
@@ -52,7 +55,7 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
                 is your own function, classes that are not text, numbers or truth values.
         """
         check_is_fitted(self)
-        if self.layer_.features.name not in FEATURE_NAMES:
+        if self.layer_.features.name not in STORED_NAMES:
             raise InputError(
                 "a feature map that is your own function cannot be kept in a model file; pickle the model "
                 "or choose features by name"
@@ -72,6 +75,7 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
             "n_iter": self.n_iter_,
             "seed": self.seed_,
             "data": self.data_,
+            **({} if self.columns_ is None else {"columns": self.columns_.to_json()}),
             **self._facts(),
         }
         write_model(path, tensors, metadata)
@@ -91,6 +95,8 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
         model.feature_range_ = None
         if "feature_range" in tensors:
             model.feature_range_ = stored_array(tensors, "feature_range", (2, sites))
+        if "columns" in metadata:
+            model.columns_ = from_json(metadata["columns"], model.layer_.features)
         model.history_, model.data_ = [], metadata["data"]
         model.n_iter_, model.seed_ = (whole(name, metadata[name], 0) for name in ("n_iter", "seed"))
         names = metadata["feature_names"]
@@ -117,7 +123,7 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
         """Parameters, numbers and numpy arrays, for the layer, too; that with an own feature map itself."""
         state: dict[str, Any] = dict(super().__getstate__())
         layer = state.get("layer_")
-        if layer is not None and layer.features.name in FEATURE_NAMES:
+        if layer is not None and layer.features.name in STORED_NAMES:
             arrays = {name: tensor.detach().cpu().numpy() for name, tensor in layer.state_dict().items()}
             state["layer_"] = {"network": layer.network, "config": layer.config, "state": arrays}
         elif layer is not None:
@@ -169,6 +175,8 @@ def _for_json(parameters: Mapping[str, Any]) -> dict[str, Any]:
         kept["random_state"] = None
     if isinstance(kept["features"], FeatureMap):
         kept["features"] = kept["features"].spec
+    elif is_by_column(kept["features"]) and isinstance(kept["features"], Mapping):  # as pairs: numbers, too
+        kept["features"] = [[key, _spec(value)] for key, value in kept["features"].items()]
     if not isinstance(kept["order"], str):
         kept["order"] = [int(site) for site in kept["order"]]
     for name in ("image_shape", "feature_range"):
@@ -179,11 +187,18 @@ def _for_json(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def _spec(features: Any) -> Any:
+    """Features of one column as a file holds them."""
+    return features.spec if isinstance(features, FeatureMap) else features
+
+
 def _from_json(kept: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that `_for_json` took apart; files of earlier versions have fewer."""
     parameters = dict(kept)
     if parameters["image_shape"] is not None:
         parameters["image_shape"] = tuple(parameters["image_shape"])
+    if isinstance(parameters["features"], list):
+        parameters["features"] = dict(parameters["features"])
     if isinstance(parameters.get("class_weight"), list):
         parameters["class_weight"] = dict(parameters["class_weight"])
     return parameters

@@ -1,10 +1,11 @@
 """What a feature map is: a record of a function and of what a chain needs to know about it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Inexact
+import torch
+from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from tnml.checks import keep_whole
@@ -64,6 +65,24 @@ class FeatureMap:
                 f"features need a floating-point tensor, got {came}; convert pixels by x.float() / 255"
             )
         return self.function(x)
+
+    @property
+    def n_columns(self) -> int | None:
+        """How many sites it is for, where each has features of its own; None: for any number."""
+        return None
+
+    def reordered(self, order: Sequence[int]) -> "FeatureMap":
+        """The map for inputs whose column i was column `order[i]`: itself, where all are treated alike."""
+        del order
+        return self
+
+    def path(self, n_sites: int) -> Float[Tensor, "n d"] | None:
+        """The identity weights of every site; None where there are none."""
+        return None if self.identity is None else torch.tensor(self.identity).expand(n_sites, self.dim)
+
+    def square_norms(self, n_sites: int) -> Float[Tensor, " n"]:
+        """The mean of |phi|² over values between 0 and 1, at every site."""
+        return self(torch.linspace(0, 1, 257)).abs().square().sum(-1).mean().expand(n_sites)
 
     @property
     def spec(self) -> dict[str, Any]:

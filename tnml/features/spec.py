@@ -7,12 +7,16 @@ from typing import Any
 from torch import Tensor
 
 from tnml.errors import InputError, choose
+from tnml.features.columns import columns_of_spec
 from tnml.features.custom import map_of_function
 from tnml.features.maps import FeatureMap
 from tnml.features.named import BUILDERS, FEATURE_NAMES
 
 FeatureSpec = str | Mapping[str, Any] | Callable[[Tensor], Tensor] | FeatureMap
 """Whatever `feature_map` understands."""
+
+STORED_NAMES = (*FEATURE_NAMES, "columns")
+"""Names of the maps that a file can hold: all but a user's own functions."""
 
 
 def feature_map(spec: FeatureSpec, **options: Any) -> FeatureMap:
@@ -26,6 +30,8 @@ def feature_map(spec: FeatureSpec, **options: Any) -> FeatureMap:
 
     Args:
         spec: a name of `FEATURE_NAMES`, a mapping such as `FeatureMap.spec`, a callable, or a finished map.
+            {"name": "columns", "columns": [...]} is a map for each site, in the order of the inputs; see
+            `tnml.features.columns`.
         options: `dim` for every map (only checked where it is fixed or measured); `period` (1.0) for
             "fourier": 1 makes x = 0 and x = 1 look the same, 2 tells them apart but is not orthonormal;
             `width` (default: the distance between centres) and `normalise` (True) for "rbf".
@@ -63,6 +69,10 @@ def feature_map(spec: FeatureSpec, **options: Any) -> FeatureMap:
 
 
 def _by_name(name: str, options: Mapping[str, Any]) -> FeatureMap:
+    if name == "columns":
+        for option in options:
+            choose("option of feature map 'columns'", option, dict.fromkeys(("columns", "missing", "dim")))
+        return columns_of_spec(options, feature_map)
     if name == "callable":
         raise InputError(
             f"these features were the function {options.get('function', '(unknown)')}, which no file holds; "

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from tnml.checks import whole
 from tnml.errors import InputError
-from tnml.features import FEATURE_NAMES, FeatureMap, feature_map, site_order
+from tnml.features import FeatureMap, feature_map, site_order
+from tnml.features.spec import STORED_NAMES
 from tnml.files import FORMAT, write_model
 from tnml.mps import MatrixProductState
 from tnml.nn.dropout import SiteDropout
@@ -72,6 +73,11 @@ class TensorNetworkLayer(nn.Module, ABC):
         self.n_sites = whole("n_sites", n_sites, 1)
         self.out_features = whole("out_features", out_features, 1)
         self.features = feature_map(features)
+        if self.features.n_columns not in (None, self.n_sites):
+            raise InputError(
+                f"the features are those of {self.features.n_columns} columns, but there are {self.n_sites} "
+                "sites; give one map for each"
+            )
         self.site_dropout = SiteDropout(site_dropout)
         sites = site_order(order, shape, self.n_sites)
         self._arguments = {
@@ -79,7 +85,7 @@ class TensorNetworkLayer(nn.Module, ABC):
             "shape": shape if shape is None else tuple(map(int, shape)),
         }
         self.register_buffer("order", sites)
-        self.register_buffer("neutral", neutral_of(self.features, self.n_sites).float().clone())
+        self.register_buffer("neutral", neutral_of(self._site_features(), self.n_sites).float().clone())
         self._raster = bool(torch.equal(self.order, torch.arange(self.n_sites)))
 
     @property
@@ -185,9 +191,18 @@ class TensorNetworkLayer(nn.Module, ABC):
                 f"expected inputs [b, {self.n_sites}] or features [b, {self.n_sites}, {self.features.dim}], "
                 f"got {list(x.shape)}; flatten images to one row per sample"
             )
+        if not featured and self.features.n_columns is not None:  # they know columns, not places in the chain
+            x, featured = self.features(x), True
         if not self._raster:
             x = x.index_select(1, self.order)
         return (x if featured else self.features(x)).to(self.dtype)
+
+    @final
+    def _site_features(self) -> FeatureMap:
+        """The feature map with what it knows of columns in the network's order."""
+        if self.features.n_columns is None:
+            return self.features
+        return self.features.reordered(self.order.tolist())
 
     @property
     @final
@@ -206,7 +221,7 @@ class TensorNetworkLayer(nn.Module, ABC):
         Raises:
             InputError: the feature map is the user's own function, which no file can hold.
         """
-        if self.features.name not in FEATURE_NAMES:
+        if self.features.name not in STORED_NAMES:
             raise InputError(
                 f"the feature map {self.features.name!r} is a function, which no file can hold; "
                 "save the state dict and rebuild the layer with the function"
@@ -225,7 +240,7 @@ class TensorNetworkLayer(nn.Module, ABC):
             >>> set(layer.config) - set(layer.identity())
             {'engine'}
         """
-        if self.features.name in FEATURE_NAMES:
+        if self.features.name in STORED_NAMES:
             facts = self.config
         else:
             function = str(self.features.options.get("function", self.features.name)).rpartition(".")[2]
@@ -347,7 +362,9 @@ def neutral_of(features: FeatureMap, n_sites: int, path: Tensor | None = None) -
         tensor([[0.5000, 0.5000]])
     """
     if path is None:
-        path = torch.tensor(features.identity or (1.0,) * features.dim).expand(n_sites, features.dim)
+        path = features.path(n_sites)
+    if path is None:
+        path = torch.ones(n_sites, features.dim)
     return path / path.square().sum(-1, keepdim=True).clamp_min(1e-12)
 
 

@@ -11,6 +11,7 @@ Every other feature map starts from w of `fit_path`, which is data-driven.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ def starting_path(features: FeatureMap, shape: ChainShape) -> str:
         >>> starting_path(feature_map("linear"), ChainShape(2, (1, 2), (2, 1)))
         'identity'
     """
-    if features.identity is not None:
+    if features.path(shape.n_sites) is not None:
         return "identity"
     wide = min(shape.left[1:-1] + shape.right[1:-1], default=2) >= 2
     return "rotation" if features.normalisation == "norm" and features.dim == 2 and wide else "fitted"
@@ -62,10 +63,10 @@ def starting_cores(
     """Flat weights `[n_weights]` of the starting path plus Gaussian noise.
 
     Args:
-        features: the local feature map.
+        features: the local feature map; one of columns in the order of the chain.
         shape: bonds of the chain.
-        noise: standard deviation of the noise; None takes `0.25 / sqrt(n_sites * bond_dim * E|phi|^2)`, at
-            which the noise of the whole chain stays well below the path.
+        noise: standard deviation of the noise; None takes `0.25 / sqrt(n_sites * bond_dim * E|phi|^2)`, with
+            each site's own E|phi|^2, at which the noise of the whole chain stays well below the path.
         dtype: floating or complex dtype of the weights.
         generator: CPU generator of the noise.
 
@@ -75,24 +76,37 @@ def starting_cores(
         >>> starting_cores(feature_map("linear"), shape, 0.0, torch.float32, torch.Generator())
         tensor([1., 0., 1., 0., 1., 0., 1., 0.])
     """
-    if noise is None:
-        square_norm = features(torch.linspace(0, 1, 257)).abs().square().sum(-1).mean().item()
-        widest = max(shape.left + shape.right)
-        noise = 0.25 / math.sqrt(max(1, shape.n_sites) * widest * max(square_norm, 1e-6))
-    weight = torch.randn(shape.n_weights, generator=generator, dtype=torch.float64) * noise
+    each = [noise] * shape.n_sites if noise is not None else _usual_noise(features, shape)
+    weight = _noisy(shape, each, generator)
     if dtype.is_complex:
-        phase = torch.randn(shape.n_weights, generator=generator, dtype=torch.float64) * noise
-        weight = torch.complex(weight, phase) / math.sqrt(2)
+        weight = torch.complex(weight, _noisy(shape, each, generator)) / math.sqrt(2)
     weight = weight.to(dtype)
-    path = starting_path(features, shape)
-    weights = features.identity or (1.0,) * features.dim
+    kind = starting_path(features, shape)
+    path = features.path(shape.n_sites)
+    if path is None:
+        path = torch.ones(shape.n_sites, features.dim)
     for site, core in enumerate(shape.split(weight)):
         eye = torch.eye(core.shape[1], core.shape[2], dtype=dtype)
-        if path == "rotation":
+        if kind == "rotation":
             core[0] += eye
             core[1] += _quarter_turn(site, *core.shape[1:]).to(dtype)
         else:
-            core.add_(torch.tensor(weights, dtype=dtype)[:, None, None] * eye)
+            core.add_(path[site].to(dtype)[:, None, None] * eye)
+    return weight
+
+
+def _usual_noise(features: FeatureMap, shape: ChainShape) -> list[float]:
+    """The standard deviation of the noise at every site."""
+    widest = max(shape.left + shape.right)
+    squares = features.square_norms(shape.n_sites).tolist()
+    return [0.25 / math.sqrt(max(1, shape.n_sites) * widest * max(square, 1e-6)) for square in squares]
+
+
+def _noisy(shape: ChainShape, each: Sequence[float], generator: torch.Generator) -> Tensor:
+    """Gaussian weights `[n_weights]` of a standard deviation for each site."""
+    weight = torch.randn(shape.n_weights, generator=generator, dtype=torch.float64)
+    for core, noise in zip(shape.split(weight), each, strict=True):
+        core.mul_(noise)
     return weight
 
 

@@ -93,7 +93,8 @@ class MPSLayer(TensorNetworkLayer):
         self.bond_dropout = BondDropout(bond_dropout)
         self.site_dropout = SiteDropout(site_dropout)
         self.register_buffer("layout", layout_of(self.chain_shape))
-        self.register_buffer("neutral", neutral_features(self.features, self.chain_shape).float().clone())
+        neutral = neutral_features(self._site_features(), self.chain_shape)
+        self.register_buffer("neutral", neutral.float().clone())
         self._indices: tuple[ChainShape, Tensor] | None = None
 
         chosen = choose("dtype", str(dtype).removeprefix("torch."), DTYPES)
@@ -152,7 +153,8 @@ class MPSLayer(TensorNetworkLayer):
     def _starting_weight(self, dtype: torch.dtype) -> tuple[Tensor, torch.Generator]:
         """The cores that the seed and the noise of this layer give, and the generator behind them."""
         generator = seeded(self._seed)
-        return starting_cores(self.features, self.chain_shape, self._noise, dtype, generator), generator
+        features = self._site_features()
+        return starting_cores(features, self.chain_shape, self._noise, dtype, generator), generator
 
     @torch.no_grad()
     def rescale_(self, x: Tensor, weight: Tensor | None = None) -> Self:

@@ -1,0 +1,247 @@
+"""Features that fit the columns of a table: what each one is, and how its values reach the network.
+
+    table  --encode-->  x [b, n] in [0, 1], NaN where a value is missing  --map of columns-->  phi [b, n, d]
+
+A category becomes its place among the categories seen in training; a number its place among the training
+values (its quantile). What is left to the data, "auto", is decided here, column by column.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float32, Float64
+from numpy import ndarray
+
+from tnml.errors import InputError, choose
+from tnml.estimators.tables import Column, Table
+from tnml.features import FeatureMap, feature_map
+from tnml.features.columns import ColumnMap, map_of_columns
+
+_KNOTS = 65  # of the quantiles that a column of numbers is scaled by
+LEVELS = 16  # categories, at most, that have features of their own; the rarest ones share one
+_FEW = 10  # different numbers that are taken for categories
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaled:
+    """A column of numbers, brought to [0, 1] by a broken line.
+
+    Args:
+        knots: ascending values.
+        places: what becomes of them; in between the line is straight, and beyond the ends it is flat.
+    """
+
+    knots: tuple[float, ...]
+    places: tuple[float, ...]
+
+    def encode(self, column: Column) -> Float64[ndarray, " b"]:
+        """Its values in [0, 1]; NaN stays NaN."""
+        if column.is_text:
+            raise InputError(
+                f"column {column.name} held numbers in training and holds text now; convert it to numbers"
+            )
+        found: npt.NDArray[np.float64] = np.interp(column.values, self.knots, self.places)
+        return np.where(column.missing, np.nan, found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levels:
+    """A column of categories, brought to equally spaced numbers from 0 to 1.
+
+    Args:
+        values: the categories, numbers or text.
+        rest: whether there is a last place for all others; without one, others count as missing.
+    """
+
+    values: tuple[Any, ...]
+    rest: bool
+
+    @property
+    def count(self) -> int:
+        """The number of places, at least 2."""
+        return max(2, len(self.values) + self.rest)
+
+    def encode(self, column: Column) -> Float64[ndarray, " b"]:
+        """The place of each value over that of the last one; NaN where it is missing or unknown."""
+        is_text = bool(self.values) and isinstance(self.values[0], str)
+        if is_text != column.is_text and not column.missing.all():
+            told = ("text", "numbers") if is_text else ("numbers", "text")
+            raise InputError(
+                f"column {column.name} held {told[0]} in training and holds {told[1]} now; convert it"
+            )
+        places = {value: place for place, value in enumerate(self.values)}
+        other = float(len(self.values)) if self.rest else math.nan
+        distinct, inverse = np.unique(column.values[~column.missing], return_inverse=True)
+        codes = np.full(len(column.values), math.nan)
+        known = np.array([places.get(value, other) for value in distinct.tolist()], dtype=np.float64)
+        codes[~column.missing] = known[inverse]
+        return codes / (self.count - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """The columns of a table, as a fit found them.
+
+    Attributes:
+        encoders: of every column, in the order of the table.
+        features: their feature map.
+    """
+
+    encoders: tuple[Scaled | Levels, ...]
+    features: ColumnMap
+
+    def encode(self, table: Table) -> Float64[ndarray, "b n"]:
+        """Values in [0, 1], NaN where one is missing."""
+        pairs = zip(self.encoders, table.columns, strict=True)
+        return np.stack([encoder.encode(column) for encoder, column in pairs], axis=1)
+
+    def vectors(self, table: Table) -> Float32[ndarray, "b n d"]:
+        """The features."""
+        found: npt.NDArray[np.float32] = self.features(torch.from_numpy(self.encode(table))).float().numpy()
+        return found
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The encoders, for a file; the layer keeps the features."""
+        return [asdict(encoder) for encoder in self.encoders]
+
+
+def from_json(kept: Sequence[Mapping[str, Any]], features: FeatureMap) -> Columns:
+    """The columns that `Columns.to_json` wrote.
+
+    Raises:
+        InputError: they do not fit the features.
+    """
+    encoders: list[Scaled | Levels] = []
+    for column in kept:
+        if "knots" in column:
+            encoders.append(Scaled(knots=tuple(column["knots"]), places=tuple(column["places"])))
+        else:
+            encoders.append(Levels(values=tuple(column["values"]), rest=bool(column["rest"])))
+    if not isinstance(features, ColumnMap) or features.n_columns != len(encoders):
+        raise InputError(f"{len(encoders)} columns and features of {features.n_columns}")
+    return Columns(tuple(encoders), features)
+
+
+def is_by_column(features: Any) -> bool:
+    """Whether the parameter `features` asks for features of each column: "auto", or a mapping of columns.
+
+    Example:
+        >>> is_by_column("auto"), is_by_column({"age": "legendre"}), is_by_column({"name": "rbf", "dim": 4})
+        (True, True, False)
+    """
+    if isinstance(features, Mapping):
+        return "name" not in features
+    return isinstance(features, str) and features == "auto"
+
+
+def fit_columns(table: Table, features: Any, weight: Float64[ndarray, " b"] | None = None) -> Columns:
+    """The columns of a training table.
+
+    Args:
+        table: of the samples that count.
+        features: "auto", or a mapping from names or numbers of columns to "auto", "one-hot", a name or a
+            description of a feature map; columns that it does not name are "auto".
+        weight: of the samples; None where all count alike.
+
+    Raises:
+        InputError: a column that there is not, or features that do not suit a column.
+    """
+    told = _told(features, table)
+    rows = len(table)
+    encoders, maps, missing = [], [], []
+    for place, column in enumerate(table.columns):
+        encoder, fmap = _fitted(column, told.get(place, "auto"), rows, len(table.columns), weight)
+        encoders.append(encoder)
+        maps.append(fmap)
+        missing.append(_mean_features(encoder.encode(column), fmap, weight))
+    return Columns(tuple(encoders), map_of_columns(maps, missing))
+
+
+def _told(features: Any, table: Table) -> dict[int, Any]:
+    """What was asked for, by the number of the column."""
+    if isinstance(features, str):
+        return {}
+    names = {column.name: place for place, column in enumerate(table.columns)}
+    told: dict[int, Any] = {}
+    for key, value in features.items():
+        if isinstance(key, str):
+            place = choose("column in features", key, names)
+        elif isinstance(key, int | np.integer) and -len(names) <= key < len(table.columns):
+            place = int(key) % len(table.columns)
+        else:
+            raise InputError(
+                f"features name column {key!r}, expected a name or a number below {len(table.columns)}"
+            )
+        if place in told:
+            raise InputError(f"features name column {table.columns[place].name} twice; name it once")
+        told[place] = value
+    return told
+
+
+def _fitted(
+    column: Column, told: Any, rows: int, columns: int, weight: Float64[ndarray, " b"] | None
+) -> tuple[Scaled | Levels, FeatureMap]:
+    """How a column is encoded, and its feature map."""
+    if isinstance(told, str) and told == "auto":
+        told = _automatic(column, rows, columns)
+    spec = {"name": told} if isinstance(told, str) else told
+    if isinstance(spec, Mapping) and spec.get("name") == "one-hot":
+        levels = _levels(column, int(spec.get("dim", LEVELS)), weight)
+        return levels, feature_map("one-hot", dim=levels.count)
+    if column.is_text:
+        raise InputError(f"column {column.name} holds text, which {told!r} cannot take; choose 'one-hot'")
+    fmap = feature_map(spec)
+    if isinstance(fmap, ColumnMap):
+        raise InputError(f"column {column.name} was given features for many columns; give one map")
+    return _scaled(column, weight), fmap
+
+
+def _automatic(column: Column, rows: int, columns: int) -> Any:
+    """Features for a column left to the data."""
+    distinct = len(np.unique(column.values[~column.missing]))
+    if column.categorical or distinct <= _FEW:
+        return "one-hot"
+    return {"name": "legendre", "dim": 4}
+
+
+def _levels(column: Column, most: int, weight: Float64[ndarray, " b"] | None) -> Levels:
+    """The categories of a column, the rarest ones together where there are too many."""
+    there = ~column.missing
+    values, inverse = np.unique(column.values[there], return_inverse=True)
+    if len(values) <= most:
+        return Levels(values=tuple(values.tolist()), rest=False)
+    totals = np.bincount(inverse, weights=None if weight is None else weight[there])
+    kept = np.sort(np.argsort(-totals, kind="stable")[: most - 1])
+    return Levels(values=tuple(values[kept].tolist()), rest=True)
+
+
+def _scaled(column: Column, weight: Float64[ndarray, " b"] | None) -> Scaled:
+    """The quantiles of a column: the middle of each value's share of the samples, from 0 to 1."""
+    there = ~column.missing
+    values, inverse = np.unique(column.values[there], return_inverse=True)
+    if len(values) < 2:
+        return Scaled(knots=tuple(values.tolist()) or (0.0,), places=(0.5,))
+    totals = np.bincount(inverse, weights=None if weight is None else weight[there])
+    middle = np.cumsum(totals) - totals / 2
+    places = (middle - middle[0]) / (middle[-1] - middle[0])
+    if len(values) > _KNOTS:
+        wanted = np.linspace(0, 1, _KNOTS)
+        values, places = np.interp(wanted, places, values), wanted
+        distinct = np.concatenate([[True], np.diff(values) > 0])
+        values, places = values[distinct], places[distinct]
+    return Scaled(knots=tuple(values.tolist()), places=tuple(places.tolist()))
+
+
+def _mean_features(x: Float64[ndarray, " b"], fmap: FeatureMap, weight: Any) -> list[float]:
+    """The mean of a column's features over the samples that have a value; over all values where none has."""
+    there = ~np.isnan(x)
+    given = torch.from_numpy(x[there] if there.any() else np.linspace(0, 1, 257))
+    vectors = fmap(given).numpy()
+    shares = None if weight is None or not there.any() else weight[there]
+    found: list[float] = np.average(vectors, axis=0, weights=shares).tolist()
+    return found
