@@ -15,11 +15,12 @@ SINGLE = {
     "a relative difference of 1e-7, which is the last digit of one float32",
 }
 ALL_AT_ONCE = {"dtype": "float64", "batch_size": 1000, "bond_dim": 4, "epochs": 100}
+BY_COLUMN = {**ALL_AT_ONCE, "features": "auto", "order": "mutual-information"}
 SWEPT = {"dtype": "float64", "solver": "dmrg"}
 ESTIMATORS = [
     kind(**parameters)
     for kind in (MPSClassifier, MPSRegressor)
-    for parameters in ({}, ALL_AT_ONCE, {"solver": "dmrg"}, SWEPT)
+    for parameters in ({}, ALL_AT_ONCE, {"solver": "dmrg"}, SWEPT, BY_COLUMN)
 ]
 
 

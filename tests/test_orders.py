@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import mutual_info_score
 
 from tnml.errors import InputError
 from tnml.features import site_order
-from tnml.features.orders import ORDER_NAMES
+from tnml.features.orders import ORDER_NAMES, mutual_information, mutual_information_order
 
 RECTANGLES = [
     *product(range(1, 23), range(1, 23)),
@@ -165,3 +166,41 @@ def test_own_permutation_is_copied() -> None:
 def test_bad_orders_are_refused(order: Any, shape: Any, n_sites: Any, says: str) -> None:
     with pytest.raises(InputError, match=says):
         unchecked_site_order(order, shape, n_sites)
+
+
+def information(a: np.ndarray, b: np.ndarray) -> float:
+    """By scikit-learn, in nats."""
+    return float(mutual_info_score(a, b))
+
+
+def test_mutual_information_is_scikit_learns_also_with_weights() -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, [2, 3, 5, 1], size=(60, 4))
+    codes[:, 2] += codes[:, 1]
+    expected = [[information(a, b) for b in codes.T] for a in codes.T]
+    np.testing.assert_allclose(mutual_information(codes), expected, rtol=1e-10, atol=1e-12)
+    times = rng.integers(1, 4, size=60)
+    repeated = np.repeat(codes, times, axis=0)
+    np.testing.assert_allclose(
+        mutual_information(codes, times.astype(float)), mutual_information(repeated), rtol=1e-10, atol=1e-12
+    )
+
+
+def test_columns_that_depend_on_each_other_come_side_by_side() -> None:
+    """A Markov chain of columns, shuffled, is found again, from either end."""
+    rng = np.random.default_rng(0)
+    codes = np.zeros((4000, 9), dtype=np.int64)
+    codes[:, 0] = rng.integers(0, 4, 4000)
+    for column in range(1, 9):
+        keep = rng.random(4000) < 0.8
+        codes[:, column] = np.where(keep, codes[:, column - 1], rng.integers(0, 4, 4000))
+    shuffled = rng.permutation(9)
+    order = mutual_information_order(codes[:, shuffled], (codes[:, 4] > 1).astype(np.int64))
+    found = shuffled[order.numpy()].tolist()
+    assert found in (list(range(9)), list(range(9))[::-1])
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(0, 3), (3, 0)])
+def test_an_order_of_nothing_is_refused(rows: int, columns: int) -> None:
+    with pytest.raises(InputError, match=r"expected codes \[b, n\]"):
+        mutual_information_order(np.zeros((rows, columns), dtype=np.int64), np.zeros(rows, dtype=np.int64))

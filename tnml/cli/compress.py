@@ -66,7 +66,7 @@ def run(words: Sequence[str]) -> int:
     if asked.curve is not None:
         report.figure_format(asked.curve)
     by_samples = None if asked.norm is None else choose("norm", asked.norm, NORMS)
-    model = open_model(asked.model)
+    model = open_model(asked.model).for_data()
     if asked.curve is not None and model.real_targets:
         raise InputError("--curve draws accuracies, which a regressor has not; leave it out")
     out = _out(model, asked.out)

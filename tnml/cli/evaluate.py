@@ -57,7 +57,7 @@ def run(words: Sequence[str]) -> int:
     asked = parse(parser, words)
     if asked.figure is not None:
         report.figure_format(asked.figure)
-    model = open_model(asked.model)
+    model = open_model(asked.model).for_data()
     goal, draw = model.goal, asked.figure is not None
     data = data_for(model, asked.data, asked.split, asked.scale, asked.target)
     if isinstance(goal, Labels):

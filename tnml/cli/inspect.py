@@ -27,6 +27,7 @@ from tnml.nn.layer import Chain
 from tnml.randomness import seeded
 
 MOST_SAMPLES = 1_000_000
+_UNSAID = ("name", "dim", "columns", "missing")  # said otherwise, or too long
 EXAMPLES = (
     "tnml inspect runs/digits-001",
     "tnml inspect model.safetensors mnist --figure bonds.png",
@@ -78,7 +79,7 @@ def run(words: Sequence[str]) -> int:
         x = torch.rand(asked.samples, model.layer.n_sites, generator=generator)
         source = "uniform random inputs"
     else:
-        data = data_for(model, asked.data, asked.split, None, asked.target)
+        data = data_for(model.for_data(), asked.data, asked.split, None, asked.target)
         x, source = torch.from_numpy(data.x[: asked.samples]), f"{data.name}, {data.split}"
     say(f"\noutputs on {len(x)} samples ({source})\n{facts(_scales(model, x))}")
     if asked.figure is not None:
@@ -96,7 +97,7 @@ def _contents(model: SavedModel) -> list[tuple[str, object]]:
     version = read_model(model.path)[1].get("tnml", "unknown")
     results = model.data.get("results", {})
     options = ", ".join(
-        f"{k}={v}" for k, v in layer.features.spec.items() if k not in ("name", "dim") and v is not None
+        f"{k}={v}" for k, v in layer.features.spec.items() if k not in _UNSAID and v is not None
     )
     order = layer.config["order"]
     found: list[tuple[str, object]] = [

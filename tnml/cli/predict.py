@@ -48,7 +48,7 @@ def run(words: Sequence[str]) -> int:
     )
     add("--out", type=str, metavar="FILE.csv", help="where to; null: the standard output")
     asked = parse(parser, words)
-    model = open_model(asked.model)
+    model = open_model(asked.model).for_data()
     rows = _rows(model, read_samples(asked.file, model, asked.scale))
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)

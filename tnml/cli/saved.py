@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +76,19 @@ class SavedModel:
         """Whether the model brings raw values to [0, 1], as those fitted in Python and on tables do."""
         limits = self.limits
         return limits is not None and not (np.all(limits[0] == 0) and np.all(limits[1] == 1))
+
+    def for_data(self) -> Self:
+        """This model, if values from a file can be brought to it.
+
+        Raises:
+            InputError: it encodes columns itself, text and gaps among them, which files are not read for.
+        """
+        if self.estimator.columns_ is not None:
+            raise InputError(
+                f"{self.path} was fitted in Python with features={self.estimator.features!r} and encodes each "
+                "column itself; use model.predict(X) and model.score(X, y) in Python"
+            )
+        return self
 
     @cached_property
     def ready(self) -> Estimator:

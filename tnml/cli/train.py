@@ -76,7 +76,7 @@ def _prepared(options: RunOptions) -> _Job:
     goal: Goal = kind.of_data(train)
     targets = goal.targets(train), goal.targets(test)
     layer = _layer(options, train, goal.outputs)
-    if layer.features.identity is None:  # its starting path has to be fitted to samples
+    if layer.features.path(layer.n_sites) is None:  # its starting path has to be fitted to samples
         layer.rescale_(torch.from_numpy(train.x[:: max(1, len(train) // 500)]).to(layer.dtype))
     measured = RunFacts(
         x_train=torch.from_numpy(train.x),

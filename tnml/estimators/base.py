@@ -9,18 +9,18 @@ from typing import Any, ClassVar, Self, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float64
 from numpy import ndarray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tnml.data.scaling import limits_of
 from tnml.errors import InputError, choose
-from tnml.estimators.columns import fit_columns, is_by_column
+from tnml.estimators.columns import fit_columns, is_by_column, order_of_columns
 from tnml.estimators.scaling import fit_range, scale
 from tnml.estimators.solvers import check_solver, checked_loss, sweep_options, train_options
 from tnml.estimators.stored import StoredEstimator, plain
-from tnml.estimators.tables import Table, checked_table
+from tnml.estimators.tables import Table, checked_table, checked_targets
 from tnml.estimators.weights import typical_rows
 from tnml.loop.options import LoopOptions
 from tnml.loop.processes import device_of
@@ -28,6 +28,7 @@ from tnml.loop.progress import ProgressReporter
 from tnml.loop.protocols import Callback
 from tnml.loop.results import Row
 from tnml.nn import MPSLayer, TensorNetworkLayer, make_layer
+from tnml.nn.layer import DTYPES
 from tnml.nn.networks import can, check_sweeps, compressible
 from tnml.training import SweepResult, TrainResult, truncate_layer
 from tnml.training.losses import Loss
@@ -46,6 +47,7 @@ _LAYER_PARAMETERS = (  # which a network may have as options of the same name
     "engine",
 )
 _OF_THE_DATA = ("n_sites", "out_features", "shape")  # which a layer's config has, too
+BY_INFORMATION = "mutual-information"  # the order that samples decide about
 BLOCK = 256  # samples predicted at a time; always as many, so that no sample's bits depend on the others
 
 
@@ -55,6 +57,8 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
     Attributes:
         layer_: the trained layer.
         feature_range_: `[2, n]` what was scaled to 0 and 1; None where nothing was.
+        columns_: `tnml.estimators.columns.Columns`, what `fit` found about the columns of a table; None where
+            all have the same features.
         history_: one dictionary per epoch or sweep, with the numbers of the callbacks; not kept in model
             files.
         n_iter_: epochs or sweeps trained.
@@ -113,7 +117,7 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         model.data_ = data
         return model
 
-    def _truncated(self, some: Float32[ndarray, "b n ..."], limits: Mapping[str, Any]) -> Any:
+    def _truncated(self, some: npt.NDArray[Any], limits: Mapping[str, Any]) -> Any:
         """A smaller layer and its error on samples: by a sweep where the network has sweeps."""
         layer = compressible(self.layer_)
         if can(layer, "sweeps"):
@@ -162,6 +166,13 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         model.data_ = None if data is None else dict(data)
         return model
 
+    def __sklearn_tags__(self) -> Any:
+        """scikit-learn's description of what this takes: gaps and text, where columns have own features."""
+        tags = super().__sklearn_tags__()
+        if is_by_column(self.features):
+            tags.input_tags.allow_nan = tags.input_tags.string = True
+        return tags
+
     def _continues(self) -> bool:
         """Whether `fit` goes on from the fitted layer."""
         return bool(self.warm_start) and hasattr(self, "layer_")
@@ -200,11 +211,13 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         told = self._loss_options()
         return checked_loss(told["loss"], told.get("label_smoothing", 0.0), self._task, self.solver)
 
-    def _start(self, X: npt.NDArray[Any], weight: Float64[ndarray, " b"] | None, outputs: int) -> None:
+    def _start(
+        self, X: Any, targets: npt.NDArray[Any], weight: Float64[ndarray, " b"] | None, outputs: int
+    ) -> None:
         """A new layer for samples like `X`, and everything else that a fit begins with."""
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self._fit_inputs(X, weight)
-        layer = self._new_layer(X.shape[1], outputs, seed)
+        layer = self._new_layer(X.shape[1], outputs, seed, self._order_for(X, targets, weight))
         rows, counts = typical_rows(weight, len(X))
         some = torch.from_numpy(self._scaled(X[rows])).to(layer.dtype)
         times = None if counts is None else torch.from_numpy(counts)
@@ -222,23 +235,32 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
                 f"features={self.features!r} scale each column themselves; leave feature_range="
                 f"{self.feature_range!r} out"
             )
-        self.columns_ = fit_columns(X, plain(self.features), weight)
+        self.columns_ = fit_columns(X, self._chosen()["features"], weight)
 
     def _validated(self, X: Any, y: Any, *, first: bool, **targets: Any) -> tuple[Any, Any]:
         """Checked samples, an array or, where each column has its own features, a `Table`; and targets."""
-        if is_by_column(self.features) if first else self.columns_ is not None:
-            return checked_table(self, X, y, reset=first, **targets)
+        if is_by_column(self._chosen()["features"]) if first else self.columns_ is not None:
+            table = checked_table(self, X, reset=first)
+            return table, checked_targets(self, len(table), y, **targets)
         return validate_data(self, X, y, dtype=FLOATS, reset=first, **targets)
 
     def _inputs(self, X: Any) -> Any:
         """Checked samples to predict for."""
         if self.columns_ is not None:
-            return checked_table(self, X, reset=False)[0]
+            return checked_table(self, X, reset=False)
         return validate_data(self, X, dtype=FLOATS, reset=False)
 
-    def _new_layer(self, sites: int, outputs: int, seed: int) -> TensorNetworkLayer:
+    def _order_for(self, X: Any, targets: npt.NDArray[Any], weight: Float64[ndarray, " b"] | None) -> Any:
+        """The order of the sites, where the samples decide about it."""
+        order = self._chosen()["order"]
+        if not isinstance(order, str) or order != BY_INFORMATION:
+            return order
+        x = (X if self.columns_ is None else self.columns_.encode(X)).astype(np.float64)
+        return order_of_columns(x, targets, weight, ranked=self.columns_ is not None)
+
+    def _new_layer(self, sites: int, outputs: int, seed: int, order: Any) -> TensorNetworkLayer:
         """A layer as it is before training; sweeps let the bonds grow, from 1."""
-        chosen = self._chosen()
+        chosen = {**self._chosen(), "order": order}
         if self.columns_ is not None:
             chosen["features"] = self.columns_.features
         usual = _layer_arguments(type(self)().get_params(deep=False), sites, seed)
@@ -287,6 +309,7 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
             result = type(self)._swept(self._swept_layer(), self._scaled(X), targets, steps, **given)
         else:
             sites = self.layer_.n_sites
+            told["feature_size"] = self._feature_size(X, weight)
             options = train_options(chosen, sites, samples, one_pass=one_pass, **told)
             result = type(self)._trained(self.layer_, self._scaled(X), targets, options, **given)
         self.layer_.eval()
@@ -294,14 +317,25 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         self.n_iter_ += len(result.history)
         return self
 
+    @torch.no_grad()
+    def _feature_size(self, X: Any, weight: Float64[ndarray, " b"] | None) -> float:
+        """The mean over samples and sites of the sum of |phi_d|, at least 1; it slows the default rate."""
+        if self.layer_.features.normalisation == "sum":
+            return 1.0
+        rows, counts = typical_rows(weight, len(X))
+        sizes = self.layer_.local_features(torch.from_numpy(self._scaled(X[rows]))).abs().sum(-1).mean(-1)
+        return max(1.0, float(np.average(sizes.double().numpy(), weights=counts)))
+
     def _progress(self, *, swept: bool) -> ProgressReporter | None:
         if not self.verbose:
             return None
         return ProgressReporter(unit="sweep" if swept else "epoch")
 
-    def _scaled(self, X: Any) -> Float32[ndarray, "b n ..."]:
+    def _scaled(self, X: Any) -> npt.NDArray[Any]:
         """What the layer is trained on: inputs `[b, n]`, or the features of columns `[b, n, d]`."""
-        return scale(X, self.feature_range_) if self.columns_ is None else self.columns_.vectors(X)
+        if self.columns_ is None:
+            return scale(X, self.feature_range_)
+        return self.columns_.vectors(X, DTYPES[str(plain(self.dtype))])
 
     @torch.no_grad()
     def _evaluate(self, X: Any) -> Float64[ndarray, "b c"]:

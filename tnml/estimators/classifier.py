@@ -201,7 +201,7 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
         if weight is not None and there is not None:
             X, codes, weight = X[there], codes[there], weight[there]
         if first:
-            self._start(X, weight, len(labels))
+            self._start(X, codes, weight, len(labels))
             self.classes_: npt.NDArray[Any] = labels
         self._logits = loss.logits
         return self._run(X, codes, weight, callbacks, one_pass=one_pass, image_shape=self.image_shape)

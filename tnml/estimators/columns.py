@@ -14,17 +14,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Inexact, Int64
 from numpy import ndarray
 
+from tnml.checks import whole
 from tnml.errors import InputError, choose
 from tnml.estimators.tables import Column, Table
 from tnml.features import FeatureMap, feature_map
 from tnml.features.columns import ColumnMap, map_of_columns
+from tnml.features.orders import mutual_information_order
 
 _KNOTS = 65  # of the quantiles that a column of numbers is scaled by
 LEVELS = 16  # categories, at most, that have features of their own; the rarest ones share one
-_FEW = 10  # different numbers that are taken for categories
+_MOST_ROWS = 5000  # samples, about, that tell how columns depend on each other
+_MOST_CODES = 2000  # quantiles of all columns together, for the same
+_PER_LEVEL = 10  # samples for each of the different numbers that are taken for categories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,14 +99,15 @@ class Columns:
     encoders: tuple[Scaled | Levels, ...]
     features: ColumnMap
 
-    def encode(self, table: Table) -> Float64[ndarray, "b n"]:
+    def encode(self, table: Table) -> Float32[ndarray, "b n"]:
         """Values in [0, 1], NaN where one is missing."""
         pairs = zip(self.encoders, table.columns, strict=True)
-        return np.stack([encoder.encode(column) for encoder, column in pairs], axis=1)
+        columns = [encoder.encode(column).astype(np.float32) for encoder, column in pairs]
+        return np.stack(columns, axis=1)
 
-    def vectors(self, table: Table) -> Float32[ndarray, "b n d"]:
+    def vectors(self, table: Table, dtype: torch.dtype) -> Inexact[ndarray, "b n d"]:
         """The features."""
-        found: npt.NDArray[np.float32] = self.features(torch.from_numpy(self.encode(table))).float().numpy()
+        found: npt.NDArray[Any] = self.features(torch.from_numpy(self.encode(table)).to(dtype)).numpy()
         return found
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -191,7 +196,9 @@ def _fitted(
         told = _automatic(column, rows, columns)
     spec = {"name": told} if isinstance(told, str) else told
     if isinstance(spec, Mapping) and spec.get("name") == "one-hot":
-        levels = _levels(column, int(spec.get("dim", LEVELS)), weight)
+        for option in spec:
+            choose("option of 'one-hot' categories", option, dict.fromkeys(("name", "dim")))
+        levels = _levels(column, whole("dim of 'one-hot' categories", spec.get("dim", LEVELS), 2), weight)
         return levels, feature_map("one-hot", dim=levels.count)
     if column.is_text:
         raise InputError(f"column {column.name} holds text, which {told!r} cannot take; choose 'one-hot'")
@@ -204,9 +211,10 @@ def _fitted(
 def _automatic(column: Column, rows: int, columns: int) -> Any:
     """Features for a column left to the data."""
     distinct = len(np.unique(column.values[~column.missing]))
-    if column.categorical or distinct <= _FEW:
+    if column.categorical or distinct <= min(LEVELS, max(2, rows // _PER_LEVEL)):
         return "one-hot"
-    return {"name": "legendre", "dim": 4}
+    most = 8 if columns < 30 else 4 if columns < 200 else 2
+    return {"name": "legendre", "dim": int(np.clip(round(2 * math.log10(rows)) - 1, 2, most))}
 
 
 def _levels(column: Column, most: int, weight: Float64[ndarray, " b"] | None) -> Levels:
@@ -245,3 +253,41 @@ def _mean_features(x: Float64[ndarray, " b"], fmap: FeatureMap, weight: Any) -> 
     shares = None if weight is None or not there.any() else weight[there]
     found: list[float] = np.average(vectors, axis=0, weights=shares).tolist()
     return found
+
+
+def order_of_columns(
+    x: Float64[ndarray, "b n"],
+    targets: npt.NDArray[Any],
+    weight: Float64[ndarray, " b"] | None,
+    *,
+    ranked: bool,
+) -> list[int]:
+    """The order by mutual information of columns of numbers, with their quantiles for codes.
+
+    Args:
+        x: the columns, NaN where a value is missing.
+        targets: labels `[b]`, or real targets `[b, c]`.
+        weight: of the samples; None where all count alike.
+        ranked: whether the columns are categories and quantiles in [0, 1] already.
+    """
+    step = max(1, len(x) // _MOST_ROWS) if weight is None else 1
+    x, targets = x[::step], targets[::step]
+    bins = int(np.clip(_MOST_CODES // x.shape[1], 2, 10))
+    codes = np.stack([_codes(column, weight, bins, ranked=ranked) for column in x.T], axis=1)
+    labels = targets
+    if labels.dtype.kind == "f":
+        labels = _codes(labels.reshape(len(labels), -1).mean(1), weight, bins, ranked=False)
+    order: list[int] = mutual_information_order(codes, labels, weight).tolist()
+    return order
+
+
+def _codes(
+    x: Float64[ndarray, " b"], weight: Float64[ndarray, " b"] | None, bins: int, *, ranked: bool
+) -> Int64[ndarray, " b"]:
+    """Whole numbers below `bins` by the size of the values, and `bins` where one is missing."""
+    if not ranked:
+        x = _scaled(Column("", x, categorical=False), weight).encode(Column("", x, categorical=False))
+    there = ~np.isnan(x)
+    codes = np.full(len(x), bins, dtype=np.int64)
+    codes[there] = np.minimum(np.floor(x[there] * bins + 1e-9), bins - 1)
+    return codes

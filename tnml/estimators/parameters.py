@@ -50,9 +50,17 @@ class Parameters:
         solver: "gradient" (stochastic gradient descent) or "dmrg" (sweeps; on a single feature, which has no
             bond, gradients).
         features: local feature map, see `tnml.features.feature_map`. "linear" makes the outputs linear in
-            each feature as long as the others stand still, {"name": "polynomial", "dim": 4} cubic.
-        order: the sequence of the features on the chain, see `tnml.features.site_order`; "auto" is "snake"
-            with an `image_shape` or for 16, 25, 36, ... features, else the order given.
+            each feature as long as the others stand still, {"name": "polynomial", "dim": 4} cubic. "auto"
+            looks at each column: text, truth values, pandas' categories and numbers with few different values
+            become "one-hot" of the categories seen (of more than 16 the rarest share one), other numbers are
+            replaced by their quantiles for Legendre functions, more of them for more samples. A mapping such
+            as {"age": "legendre", 3: "one-hot"}, by names or numbers of columns, says it for some of them.
+            With both, a missing value (NaN, None) may be in any column, also in `predict`: the outputs are
+            then the mean over that column's training values, and unknown categories count as missing. All
+            features of the training samples are held in memory. A key "name" makes it one map for all.
+        order: the sequence of the features on the chain, see `tnml.features.site_order`; or
+            "mutual-information", which puts columns that depend on each other side by side, greedily. "auto"
+            is "snake" with an `image_shape` or for 16, 25, 36, ... features, else the order given.
         image_shape: (height, width) where a sample is an image; None takes a square where it is needed.
         label_site: number of sites left of the label core; None is the middle.
         noise: standard deviation of the noise on the starting cores; None chooses it from the chain.
@@ -68,7 +76,8 @@ class Parameters:
         batch_size: samples per step; None is a hundredth of the samples, between 32 and 100. With "dmrg",
             samples of each half sweep; None takes all, but no more than 10,000, drawn anew each time.
         lr: peak learning rate; None is 2 / steps (times 100 / features² for fewer than 10), at most 0.02
-            and 0.2 / features, but at least 3e-4; 1 for "lbfgs".
+            and 0.2 / features, but at least 3e-4, over the mean sum of |phi_d| where the feature map has
+            larger ones; 1 for "lbfgs".
         optimizer: "adam", "adamw", "sgd" or "lbfgs".
         weight_decay: decoupled for "adamw", else an L2 penalty.
         schedule: of the learning rate, "one-cycle", "cosine", "constant" or "step".

@@ -166,7 +166,7 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
         if weight is not None and there is not None:
             X, targets, weight = X[there], targets[there], weight[there]
         if first:
-            self._start(X, weight, targets.shape[1])
+            self._start(X, targets, weight, targets.shape[1])
             mean, deviation = mean_and_deviation(targets, weight)
             self.y_mean_: npt.NDArray[np.float64] = mean
             self.y_scale_: npt.NDArray[np.float64] = np.where(deviation > 0, deviation, 1.0)

@@ -119,19 +119,27 @@ def checked_loss(spec: Any, smoothing: float, task: Task, solver: str) -> Loss:
 
 
 def train_options(
-    parameters: Mapping[str, Any], sites: int, samples: int, *, one_pass: bool, **own: Any
+    parameters: Mapping[str, Any],
+    sites: int,
+    samples: int,
+    *,
+    one_pass: bool,
+    feature_size: float = 1.0,
+    **own: Any,
 ) -> TrainOptions:
     """The options of the next run on that many samples, numbers left at None chosen as the docstrings say.
 
     Adam moves a weight by up to lr a step, so a rate of distance / steps lets it go that far whatever
     the size of the data: less underfits, more fits noise. All sites move at once, hence 1 / n; few sites
     cannot fit much noise, and with small steps they stay in poor minima (a product of two among three).
+    A step of lr in all weights of a site changes what it does to a sample by lr times the sum of |phi_d|.
 
     Args:
         parameters: of the estimator, by name, as Python numbers.
         sites: of the network.
         samples: to train on.
         one_pass: whether there is to be one epoch only.
+        feature_size: the mean over samples and sites of the sum of |phi_d|, 1 for features that add up to 1.
         own: further options, which take precedence over these.
 
     Raises:
@@ -154,7 +162,7 @@ def train_options(
         lr = 1.0
     elif lr is None:
         distance = max(2.0, 200.0 / sites**2)
-        lr = max(3e-4, min(0.02, 0.2 / sites, distance / (epochs * steps_per_epoch)))
+        lr = max(3e-4, min(0.02, 0.2 / sites, distance / (epochs * steps_per_epoch))) / feature_size
     same = ("optimizer", "weight_decay", "clip_norm", "average", "monitor", "monitor_mode", "device")
     chosen = {
         "epochs": 1 if one_pass else epochs,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.utils import check_X_y
+from sklearn.utils import check_array, check_X_y
 from sklearn.utils.validation import validate_data
 
 from tnml.errors import InputError
@@ -68,15 +68,13 @@ class Table:
         return Table([Column(c.name, c.values[rows], c.categorical) for c in self.columns])
 
 
-def checked_table(estimator: Any, X: Any, y: Any = None, *, reset: bool, **targets: Any) -> tuple[Table, Any]:
-    """The columns of `X`, and the checked targets; names and number of columns must fit the estimator.
+def checked_table(estimator: Any, X: Any, *, reset: bool) -> Table:
+    """The columns of `X`; their names and number go to the estimator, or fit what it has.
 
     Args:
         estimator: whose `n_features_in_` and `feature_names_in_` they are.
         X: an array of numbers or objects, or a data frame of pandas or one that works like it.
-        y: targets; None where there are none.
         reset: whether the estimator takes names and number of columns from `X`.
-        targets: scikit-learn's arguments for `y`.
 
     Raises:
         InputError: a column holds neither numbers nor text, or an infinite number; scikit-learn's ValueError
@@ -85,22 +83,31 @@ def checked_table(estimator: Any, X: Any, y: Any = None, *, reset: bool, **targe
     if hasattr(X, "dtypes") and hasattr(X, "iloc"):
         validate_data(estimator, X, skip_check_array=True, reset=reset)
         names = [str(name) for name in X.columns]
+        check_array(np.zeros((len(X), len(names))), estimator=estimator)  # enough rows and columns
         columns = [_column(name, X.iloc[:, place]) for place, name in enumerate(names)]
-        shape = (len(X), 1)
     else:
         array = validate_data(estimator, X, dtype=None, ensure_all_finite=False, reset=reset)
         known = getattr(estimator, "feature_names_in_", range(array.shape[1]))
         columns = [_column(str(name), array[:, place]) for place, name in enumerate(known)]
-        shape = (len(array), 1)
     for column in columns:
         if not column.is_text and np.isinf(column.values).any():
             raise InputError(
                 f"Input X contains infinity in column {column.name}; replace it by a number, or by NaN where "
                 "the value is missing"
             )
-    if y is not None:
-        y = check_X_y(np.zeros(shape), y, estimator=estimator, **targets)[1]
-    return Table(columns), y
+    return Table(columns)
+
+
+def checked_targets(estimator: Any, rows: int, y: Any, **how: Any) -> Any:
+    """Targets, checked as scikit-learn does with samples next to them.
+
+    Args:
+        estimator: named in errors.
+        rows: samples.
+        y: one target for each.
+        how: `multi_output` and `y_numeric` of `sklearn.utils.check_X_y`.
+    """
+    return check_X_y(np.zeros((rows, 1)), y, estimator=estimator, **how)[1]
 
 
 def _column(name: str, series: Any) -> Column:

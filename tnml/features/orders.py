@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
+from numpy import ndarray
 from torch import Tensor
 
 from tnml.checks import is_whole, whole
@@ -174,3 +175,80 @@ def _checked_permutation(order: Any, n_sites: int) -> Tensor:
     if missing.numel():
         raise InputError(f"{rule}; {int(missing[0])} is missing, so another one comes twice")
     return sites
+
+
+def mutual_information_order(
+    codes: Int64[ndarray, "b n"],
+    labels: Int64[ndarray, " b"],
+    weight: Float64[ndarray, " b"] | None = None,
+) -> Int64[Tensor, " n"]:
+    """An order of columns in which those that depend on each other are close; int64, on the CPU.
+
+    It begins with the column that tells most about the labels, and goes on with the column that has the
+    largest mutual information with the one at either end, which comes next to it. Greedy: cheap, not optimal.
+
+    Args:
+        codes: every column as numbers from 0 up, few different ones each, such as deciles.
+        labels: the target as such numbers.
+        weight: of the samples, positive; None where all count alike.
+
+    Raises:
+        InputError: there is no sample or no column, or a code is negative.
+
+    Cost: b k², with k the different codes of all columns together, and n² after that.
+
+    Source: the greedy heuristic for tree approximations of Chow and Liu, IEEE Trans. Inf. Theory 14 (1968),
+        with a path for the tree.
+
+    Example:
+        >>> pair, other = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
+        >>> mutual_information_order(np.stack([pair, other, pair], 1), other).tolist()
+        [1, 0, 2]
+    """
+    if codes.ndim != 2 or not codes.size or codes.min() < 0 or labels.min() < 0:
+        raise InputError(f"expected codes [b, n] and labels [b] of at least 0, got shape {codes.shape}")
+    both = mutual_information(np.concatenate([codes, labels[:, None]], axis=1), weight)
+    relevance, between = both[-1, :-1], both[:-1, :-1]
+    chain = [int(relevance.argmax())]
+    free = np.ones(codes.shape[1], dtype=bool)
+    free[chain[0]] = False
+    while free.any():
+        ends = np.where(free, between[[chain[-1], chain[0]]], -1.0)
+        at_the_start, following = np.unravel_index(ends.argmax(), ends.shape)
+        free[following] = False
+        chain.insert(0 if at_the_start else len(chain), int(following))
+    return torch.tensor(chain)
+
+
+def mutual_information(
+    codes: Int64[ndarray, "b n"], weight: Float64[ndarray, " b"] | None = None
+) -> Float64[ndarray, "n n"]:
+    """The mutual information of every pair of columns, in nats, as their shares in the samples have it.
+
+        I(i, j) = sum_kl p_ij(k, l) log(p_ij(k, l) / p_i(k) p_j(l))
+
+    Args:
+        codes: every column as numbers from 0 up.
+        weight: of the samples, positive; None where all count alike.
+
+    Cost: b k², with k the different codes of all columns together; k² numbers in memory.
+
+    Example:
+        >>> mutual_information(np.array([[0, 1, 0], [1, 0, 0]])).round(3)
+        array([[0.693, 0.693, 0.   ],
+               [0.693, 0.693, 0.   ],
+               [0.   , 0.   , 0.   ]])
+    """
+    places, owners = [], []
+    for column in range(codes.shape[1]):
+        values = np.unique(codes[:, column])
+        places.append(np.float64(codes[:, column, None] == values))
+        owners += [column] * len(values)
+    indicator = np.concatenate(places, axis=1)
+    share = np.ones(len(codes)) if weight is None else weight
+    joint = indicator.T @ (indicator * share[:, None]) / share.sum()
+    single = joint.diagonal()
+    terms = joint * np.log(np.where(joint > 0, joint / np.outer(single, single), 1.0))
+    starts = np.flatnonzero(np.r_[True, np.diff(owners) > 0])
+    found: npt.NDArray[np.float64] = np.add.reduceat(np.add.reduceat(terms, starts, 0), starts, 1)
+    return found

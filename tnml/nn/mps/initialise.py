@@ -158,3 +158,54 @@ def fit_path(features: Tensor, weight: Tensor | None = None) -> Tensor:
         weights[site] = torch.linalg.solve(normal + ridge * eye, counted.sum(0))
         product = (product * (features[:, site] @ weights[site])).clamp(1e-3, 1e3)
     return weights
+
+
+def noise_factors(features: FeatureMap, given: Tensor, weight: Tensor | None = None) -> list[float] | None:
+    """By what the starting noise of every site is to be multiplied for these samples; None: it is right.
+
+    The noise was chosen for values spread evenly over [0, 1]. Values at the ends alone, such as truth values,
+    have d times as large squares of d Legendre functions there, and the noise of a long chain would drown
+    the path. Up to twice the squares expected are left alone.
+
+    Args:
+        features: the map, in the order of the chain.
+        given: features `[b, n, d]` of some samples.
+        weight: `[b]`, how much each sample counts; None counts all alike.
+
+    Example:
+        >>> from tnml.features import feature_map
+        >>> legendre, ends = feature_map("legendre", dim=4), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+        >>> noise_factors(legendre, legendre(ends)), noise_factors(legendre, legendre(torch.rand(99, 2)))
+        ([0.5, 0.5], None)
+    """
+    squares = given.abs().double().square().sum(-1)
+    if weight is None:
+        measured = squares.mean(0)
+    else:
+        check_weight(weight, len(given))
+        share = weight.to(squares)
+        measured = (share[:, None] * squares).sum(0) / share.sum()
+    expected = features.square_norms(given.shape[1]).to(measured)
+    factors = torch.where(measured > 2 * expected, (expected / measured.clamp_min(1e-300)).sqrt(), 1.0)
+    return None if bool((factors == 1).all()) else [round(factor, 6) for factor in factors.tolist()]
+
+
+def calm_(cores: Sequence[Tensor], path: Tensor | None, factors: Sequence[float]) -> None:
+    """Scales, in place, what is not the identity path in cores `(d, l, r)`.
+
+    Args:
+        cores: site by site.
+        path: the identity weights `[n, d]`; None where the features turn instead, of which all are alike.
+        factors: one for each site.
+
+    Example:
+        >>> core = torch.tensor([[[1.5]], [[0.5]]])
+        >>> calm_([core], torch.tensor([[1.0, 0.0]]), [0.5])
+        >>> core.flatten().tolist()
+        [1.25, 0.25]
+    """
+    if path is None:
+        return
+    for core, weights, factor in zip(cores, path, factors, strict=True):
+        kept = weights.to(core)[:, None, None] * torch.eye(core.shape[1], core.shape[2]).to(core)
+        core.sub_(kept).mul_(factor).add_(kept)

@@ -14,7 +14,14 @@ from tnml.mps import MatrixProductState
 from tnml.nn.dropout import BondDropout, SiteDropout
 from tnml.nn.layer import DTYPES, TensorNetworkLayer
 from tnml.nn.mps.convert import moments_of, truncated, weights_of
-from tnml.nn.mps.initialise import fit_path, neutral_features, starting_cores, starting_path
+from tnml.nn.mps.initialise import (
+    calm_,
+    fit_path,
+    neutral_features,
+    noise_factors,
+    starting_cores,
+    starting_path,
+)
 from tnml.nn.mps.layout import chain_shape_of, layout_of
 from tnml.randomness import seeded
 
@@ -160,7 +167,9 @@ class MPSLayer(TensorNetworkLayer):
     def rescale_(self, x: Tensor, weight: Tensor | None = None) -> Self:
         """This layer, its starting cores set so that the outputs of the samples `x` are of order one.
 
-        For feature maps that preserve the identity path only the label core is scaled. For the others the
+        For feature maps that preserve the identity path the label core is scaled, and where the samples'
+        features are much larger than those of values spread evenly over [0, 1], as at the ends of high
+        polynomials, so is what differs from the path (unless `noise` was given). For the other maps the
         path itself is fitted to the samples (`initialise.fit_path`), which undoes what was trained so far.
 
         Args:
@@ -181,6 +190,12 @@ class MPSLayer(TensorNetworkLayer):
             for core, w in zip(self.chain_shape.split(fresh), weights, strict=True):
                 core.add_((w - 1)[:, None, None] * torch.eye(core.shape[1], core.shape[2]).to(core))
             self.weight.copy_(fresh)
+        elif self._noise is None:
+            features = self._site_features()
+            factors = noise_factors(features, self.local_features(x), weight)
+            if factors is not None:
+                path = features.path(self.n_sites)
+                calm_(self.chain_shape.split(self.weight), path, factors)
         self.label.mul_(torch.exp(-self.typical_log_norm(x, weight)).to(self.label.dtype))
         return self
 

@@ -62,7 +62,8 @@ class Bank:
         self.y = torch.cat([y[replica] for replica in kept_y]).to(device)
         self.weight = None if weight is None else torch.cat([weight[k] for k in kept_y]).to(device, dtype)
         size = len(kept_x) * count * first.n_sites * first.features.dim * dtype.itemsize
-        late = x[0].dim() == 2 and size > _FEATURE_BYTES
+        one_map = first.features.n_columns is None  # whatever the order of the sites
+        late = x[0].dim() == 2 and size > _FEATURE_BYTES and one_map
         self._features = first.features if late else None
         with torch.no_grad():
             if late:
