@@ -64,3 +64,15 @@ def test_values_at_the_ends_of_the_range_are_taken(
         np.save(tmp_path / "new.npy", np.array([[0, top, 0, top]]))
         assert main(["predict", str(models[kind]), str(tmp_path / "new.npy")]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("words", ["predict", "evaluate", "compress --max_bond 1", "inspect"])
+def test_a_model_that_encodes_columns_is_for_python(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be given raw numbers for places of categories."""
+    path, x = tmp_path / "model.safetensors", np.array([["a"], ["b"]] * 4, dtype=object)
+    tnml.MPSClassifier(features="auto", bond_dim=2, epochs=1).fit(x, [0, 1] * 4).save(path)
+    command, *options = words.split()
+    assert main([command, str(path), "x.csv", *options]) == 2
+    assert "encodes the columns itself; use model.predict(X)" in capsys.readouterr().err

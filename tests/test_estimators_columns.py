@@ -115,7 +115,7 @@ def test_features_of_single_columns_by_name_and_number() -> None:
     model = MPSClassifier(**QUICK | {"features": features}).fit(X, y)
     names = [column.name for column in model.layer_.features.columns]
     assert names == ["rbf", "one-hot", "one-hot", "polynomial", "one-hot", "callable"]
-    assert clone(model).features == features
+    assert clone(model).features.keys() == features.keys()
     with pytest.raises(InputError, match="your own function cannot be kept"):
         model.save("/nowhere")
 

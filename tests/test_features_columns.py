@@ -72,7 +72,7 @@ def test_a_column_keeps_its_map_in_any_order_of_the_chain(generator: torch.Gener
     x = torch.rand(5, 3, generator=generator)
     layer = MPSLayer(3, 2, 3, features=map_of_columns(MIXED), order=[2, 0, 1], noise=0.5)
     features = torch.from_numpy(formulas(x.numpy()))[:, [2, 0, 1]]
-    dense = torch.einsum("lap,pbq,qcr,rds->abds", *[t.double() for t in layer.tensors().values()])
+    dense = torch.einsum("lap,pbq,qcr,rds->abcd", *[t.double() for t in layer.tensors().values()])
     places = list(layer.tensors()).index("label")
     assert places == 1
     expected = torch.einsum("abcd,ka,kc,kd->kb", dense, *features.unbind(1))

@@ -85,8 +85,8 @@ class SavedModel:
         """
         if self.estimator.columns_ is not None:
             raise InputError(
-                f"{self.path} was fitted in Python with features={self.estimator.features!r} and encodes each "
-                "column itself; use model.predict(X) and model.score(X, y) in Python"
+                f"{self.path} was fitted in Python with features={self.estimator.features!r} and encodes the "
+                "columns itself; use model.predict(X) and model.score(X, y) in Python"
             )
         return self
 

@@ -253,7 +253,9 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
     def _order_for(self, X: Any, targets: npt.NDArray[Any], weight: Float64[ndarray, " b"] | None) -> Any:
         """The order of the sites, where the samples decide about it."""
         order = self._chosen()["order"]
-        if not isinstance(order, str) or order != BY_INFORMATION:
+        asked = isinstance(order, str) and order == BY_INFORMATION
+        table = isinstance(order, str) and order == "auto" and self.image_shape is None
+        if not (asked or (table and self.columns_ is not None)):
             return order
         x = (X if self.columns_ is None else self.columns_.encode(X)).astype(np.float64)
         return order_of_columns(x, targets, weight, ranked=self.columns_ is not None)

@@ -60,7 +60,8 @@ class Parameters:
             features of the training samples are held in memory. A key "name" makes it one map for all.
         order: the sequence of the features on the chain, see `tnml.features.site_order`; or
             "mutual-information", which puts columns that depend on each other side by side, greedily. "auto"
-            is "snake" with an `image_shape` or for 16, 25, 36, ... features, else the order given.
+            is that where `features` go by column; else "snake" with an `image_shape` or for 16, 25, 36, ...
+            features, and the order given for all others.
         image_shape: (height, width) where a sample is an image; None takes a square where it is needed.
         label_site: number of sites left of the label core; None is the middle.
         noise: standard deviation of the noise on the starting cores; None chooses it from the chain.

@@ -80,7 +80,7 @@ def checked_table(estimator: Any, X: Any, *, reset: bool) -> Table:
         InputError: a column holds neither numbers nor text, or an infinite number; scikit-learn's ValueError
             for what is no table.
     """
-    if hasattr(X, "dtypes") and hasattr(X, "iloc"):
+    if hasattr(X, "dtypes") and hasattr(X, "iloc") and X.ndim == 2:
         validate_data(estimator, X, skip_check_array=True, reset=reset)
         names = [str(name) for name in X.columns]
         check_array(np.zeros((len(X), len(names))), estimator=estimator)  # enough rows and columns

@@ -17,6 +17,9 @@ healthy at any length. (cos, sin) has no such weights. The remedy for such maps:
 data and rescale its cores once, `MPSLayer.rescale_(x)`; or take the trigonometric map with an odd `dim`,
 where cos² + sin² = 1 provides them.
 
+The columns of a table can each have a map of their own: {"name": "columns", "columns": [..], "missing": [..]}
+is described in `tnml.features.columns`.
+
 Every map takes any float dtype on any device, in a few kernels without a loop over pixels, and gradients of
 any order flow to x. That of "one-hot" is zero, because the nearest level does not move with x.
 """
