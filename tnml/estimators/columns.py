@@ -158,7 +158,9 @@ def fit_columns(table: Table, features: Any, weight: Float64[ndarray, " b"] | No
     """
     told = _told(features, table)
     rows = len(table)
-    encoders, maps, missing = [], [], []
+    encoders: list[Scaled | Levels] = []
+    maps: list[FeatureMap] = []
+    missing: list[list[float]] = []
     for place, column in enumerate(table.columns):
         encoder, fmap = _fitted(column, told.get(place, "auto"), rows, len(table.columns), weight)
         encoders.append(encoder)

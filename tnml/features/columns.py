@@ -90,14 +90,13 @@ def map_of_columns(
         tensor([[[0.7500, 0.2500],
                  [0.2000, 0.8000]]])
     """
-    columns = tuple(columns)
     if not columns:
         raise InputError("a map of columns needs at least one column, got none")
     if any(column.n_columns is not None for column in columns):
         raise InputError("a column of a map of columns cannot be one itself; give its name or a function")
     dim = max(column.dim for column in columns)
     rows = None if missing is None else _checked_missing(missing, columns, dim)
-    columns, groups = _grouped(columns)
+    shared, groups = _grouped(columns)
     names = {column.name for column in columns}
     options: dict[str, Any] = {"columns": [column.spec for column in columns]}
     if rows is not None:
@@ -112,7 +111,7 @@ def map_of_columns(
         normalisation=kinds.pop() if len(kinds) == 1 else "none",
         identity=common.pop() if len(common) == 1 and len({c.dim for c in columns}) == 1 else None,
         options=options,
-        columns=columns,
+        columns=shared,
     )
 
 
