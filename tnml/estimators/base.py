@@ -242,7 +242,8 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         if is_by_column(self._chosen()["features"]) if first else self.columns_ is not None:
             table = checked_table(self, X, reset=first)
             return table, checked_targets(self, len(table), y, **targets)
-        return validate_data(self, X, y, dtype=FLOATS, reset=first, **targets)
+        found: tuple[Any, Any] = validate_data(self, X, y, dtype=FLOATS, reset=first, **targets)
+        return found
 
     def _inputs(self, X: Any) -> Any:
         """Checked samples to predict for."""

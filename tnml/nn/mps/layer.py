@@ -194,8 +194,7 @@ class MPSLayer(TensorNetworkLayer):
             features = self._site_features()
             factors = noise_factors(features, self.local_features(x), weight)
             if factors is not None:
-                path = features.path(self.n_sites)
-                calm_(self.chain_shape.split(self.weight), path, factors)
+                calm_(self.chain_shape.split(self.weight), features.path(self.n_sites), factors)
         self.label.mul_(torch.exp(-self.typical_log_norm(x, weight)).to(self.label.dtype))
         return self
 
