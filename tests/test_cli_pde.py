@@ -1,5 +1,6 @@
 """`tnml pde`: list, solve, evaluate, figure; options files, resumption, and bad input."""
 
+import json
 import re
 from pathlib import Path
 
@@ -37,14 +38,18 @@ def test_the_last_screen_is_a_table(tmp_path: Path, capsys: Capture) -> None:
     for name in ("u\\(0, x0\\)", "truth", "error at \\(0, x0\\)", "path error, mean", "path error, max"):
         assert re.search(rf"^{name} +\d", shown, flags=re.MULTILINE), name
     alone = "error of the terminal value alone"
-    for name in ("error of the trivial answer", f"{alone}, mean", "parameters", "time"):
+    for name in ("error of the trivial answer", f"{alone}, mean", "parameters", "time", "95 % interval"):
         assert re.search(rf"^{name} +\d", shown, flags=re.MULTILINE), name
+    assert re.search(r"^check +(passed|failed)$", shown, flags=re.MULTILINE)
     assert len(re.findall(r"^epoch .* u0 .* error .* path_error", shown, flags=re.MULTILINE)) == 3
 
 
 def test_the_folder_of_a_run(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
-    assert names == {"options.yaml", "checkpoint.pt", "metrics.csv", "model.safetensors"}
+    assert names == {"options.yaml", "checkpoint.pt", "metrics.csv", "model.safetensors", "check.json"}
+    check = json.loads((run / "check.json").read_text())
+    assert check["kind"] == "unbiased"
+    assert check["interval"][0] < check["value"] < check["interval"][1]
     stored = yaml.safe_load((run / "options.yaml").read_text())
     assert stored["name"] == "bsb"
     assert stored["problem"]["dim"] == 3

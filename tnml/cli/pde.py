@@ -1,5 +1,6 @@
 """`tnml pde`: parabolic equations by name, solved, measured and drawn."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
@@ -16,11 +17,12 @@ from tnml.cli.pde_request import PdeRequest, read_request
 from tnml.cli.runs import MODEL, OPTIONS, RUNS, discard_unused, next_free, remove_leftovers
 from tnml.errors import InputError
 from tnml.files import write_text
-from tnml.pde import Problem, Solution, SolveOptions, solve
+from tnml.pde import Check, Problem, Solution, SolveOptions, solve
 from tnml.pde.equations.table import PROBLEMS, problem
 from tnml.pde.losses.deep_bsde import hidden_widths
 from tnml.training import ProgressReporter
 
+CHECK = "check.json"
 INTERRUPTED = 130
 MOST_PATHS = 100_000
 ABOUT = (
@@ -111,8 +113,10 @@ def _solve(words: Sequence[str]) -> int:
     if main:
         model = folder / MODEL
         solution.save(model)
+        check = solution.check()
+        write_text(folder / CHECK, json.dumps(check.record(), indent=2) + "\n")
         say(
-            f"\n{_final(solution)}\n\nmodel: {model}\n"
+            f"\n{_final(solution, check)}\n\nmodel: {model}\n"
             f"next: tnml pde figure {quote(str(folder))} --out {made.name}.png"
         )
     return 0
@@ -161,9 +165,9 @@ def _opening(options: SolveOptions, made: Problem, folder: Path, *, resumed: boo
     )
 
 
-def _final(solution: Solution, paths: int = 256, sets: int = 4, seed: int = 0) -> str:
+def _final(solution: Solution, check: Check, paths: int = 256, sets: int = 4, seed: int = 0) -> str:
     """The table at the end."""
-    rows = solution.summary(solution.relative_error(paths=paths, sets=sets, seed=seed))
+    rows = solution.summary(solution.relative_error(paths=paths, sets=sets, seed=seed), check)
     head = f"{solution.problem.name}, d = {solution.problem.dim}"
     return table([head, ""], rows)
 
@@ -173,12 +177,16 @@ def _evaluate(words: Sequence[str]) -> int:
     parser = _model_parser("evaluate", "Measures a solution against the truth, along fresh paths.")
     parser.add_argument("--paths", type=int, default=256, help="paths, over all sets")
     parser.add_argument("--sets", type=int, default=4, help="independent sets of paths, for the spread")
+    parser.add_argument("--check_paths", type=int, default=1024, help="paths of the check")
     parser.add_argument("--seed", type=int, default=0, help="of the paths")
     asked = parse(parser, words)
+    whole("--check_paths", asked.check_paths, 16, MOST_PATHS)
     whole("--sets", asked.sets, 2, 1000)
     whole("--paths", asked.paths, asked.sets, MOST_PATHS)
     whole("--seed", asked.seed, 0, MAX_SEED)
-    say(_final(_opened(asked.model), asked.paths, asked.sets, asked.seed))
+    solution = _opened(asked.model)
+    check = solution.check(paths=asked.check_paths, seed=asked.seed)
+    say(_final(solution, check, asked.paths, asked.sets, asked.seed))
     return 0
 
 

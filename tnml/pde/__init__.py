@@ -3,6 +3,7 @@
 from tnml.pde import references
 from tnml.pde.accuracy import Along, PathErrors
 from tnml.pde.ansatz.ansatz import Ansatz
+from tnml.pde.aposteriori.result import Check, Flag
 from tnml.pde.equations.allen_cahn import AllenCahn
 from tnml.pde.equations.arithmetic_basket import ArithmeticBasketCall
 from tnml.pde.equations.black_scholes_barenblatt import BlackScholesBarenblatt
@@ -29,9 +30,11 @@ __all__ = [
     "Ansatz",
     "ArithmeticBasketCall",
     "BlackScholesBarenblatt",
+    "Check",
     "DeepBSDE",
     "DeepBSDELoss",
     "EulerLoss",
+    "Flag",
     "GeometricBasketCall",
     "HamiltonJacobiBellman",
     "HeatEquation",

@@ -90,6 +90,8 @@ def shaped(what: str, shape: tuple[int, int], function: Callable[..., object], *
     if not isinstance(value, Tensor) or tuple(value.shape) != shape:
         came = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
         advice = "; sum with keepdim=True" if shape[1] == 1 else ""
+        if what == "terminal" and isinstance(value, Tensor) and value.dim() == 2 and value.shape[1] > 1:
+            advice += " for one value; u has only one, systems of equations are not solved here"
         raise InputError(f"{what} must return {list(shape)} for {shape[0]} points, got {came}{advice}")
     return value
 

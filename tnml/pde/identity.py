@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tnml.errors import InputError
 from tnml.loop.options import differences
+from tnml.pde.comparisons import InDouble
 from tnml.pde.problem import Problem
 
 _DEEP = 6  # functions within functions, at most this many
@@ -66,6 +67,7 @@ def fingerprint(value: object, depth: int = 0) -> str:
         >>> fingerprint(lambda x: x + 1) == fingerprint(lambda x: x + 2)
         False
     """
+    value = value.function if isinstance(value, InDouble) else value
     if isinstance(value, _PLAIN):
         return repr(value)
     if depth > _DEEP:

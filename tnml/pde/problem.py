@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,17 @@ from torch import Tensor
 from tnml.checks import whole
 from tnml.errors import InputError
 from tnml.pde.checks import as_number, check_constant, check_finite, checked, shaped, starting_point
+from tnml.pde.comparisons import (
+    InDouble,
+    as_constant,
+    check_exact,
+    check_gradient,
+    check_rows,
+    keeps_dtype,
+    points_around,
+    refuse_arguments,
+    refuse_names,
+)
 from tnml.pde.paths.sampling import antithetic_mean
 
 _EULER_STEPS = 100  # of the trivial baseline, where no exact step to the horizon is known
@@ -92,10 +103,15 @@ class Problem:
             `dataclasses.replace` must set `options=None` there: the record cannot see that it no longer is
             the named one.
 
+    Arrays of NumPy serve as constants. A function whose own constants are in double precision is computed
+    there and its result handed on in the dtype of its inputs.
+
     Raises:
         InputError: a value is out of range, a function fails or gives a wrong shape or no finite number at
-            (0, x0) (where drift or driver has none at y = g(x0), y = |g(x0)| + 1 is tried too), or two ways
-            of saying the same thing are given.
+            (0, x0) (where drift or driver has none at y = g(x0), y = |g(x0)| + 1 is tried too), gives a point
+            among others another value than alone, two ways of saying the same thing are given or disagree
+            (`terminal_gradient`, `exact` at T, `discount`), or what is asked for is not solved here: systems,
+            jumps, D2u in the driver, the solution in sigma.
 
     Example:
         >>> def square(x):
@@ -126,8 +142,17 @@ class Problem:
     discount: float = 0.0
     options: Mapping[str, Any] | None = None
 
+    def __new__(cls, *_: Any, **given: Any) -> Self:
+        """The record; before its arguments are looked at, those that no problem has are refused by name."""
+        refuse_names(given, cls.__dataclass_fields__)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "dim", whole("dim", self.dim, 1))
+        object.__setattr__(self, "diffusion", as_constant(self.diffusion))
+        if self.log_normal is not None:
+            object.__setattr__(self, "log_normal", LogNormal(*map(as_constant, self.log_normal)))
+        refuse_arguments(self.driver, self.diffusion)
         object.__setattr__(self, "horizon", as_number("horizon", self.horizon, above=0.0))
         object.__setattr__(self, "x0", starting_point(self.x0, self.dim))
         self._check_combination()
@@ -163,12 +188,20 @@ class Problem:
         return self.terminal(x)
 
     def g_gradient(self, x: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
-        """Dg: the one given, or by autograd; differentiable with respect to x where x asks for it."""
+        """Dg: the one given, or by autograd; differentiable with respect to x where x asks for it.
+
+        Where the terminal value is constant on either side of a jump it is zero.
+        """
         if self.terminal_gradient is not None:
             return self.terminal_gradient(x)
         inputs = x if x.requires_grad else x.detach().requires_grad_()
         with torch.enable_grad():
-            (found,) = torch.autograd.grad(self.terminal(inputs).sum(), inputs, create_graph=x.requires_grad)
+            value = self.terminal(inputs)
+            if not value.requires_grad:  # a digital payoff, say
+                return torch.zeros_like(x)
+            (found,) = torch.autograd.grad(
+                value.sum(), inputs, create_graph=x.requires_grad, materialize_grads=True
+            )
         return found
 
     def mu(
@@ -300,34 +333,72 @@ class Problem:
 
     def _check_functions(self) -> None:
         rows = 3 if self.dim != 3 else 4  # not d, so that a swap of the axes shows
-        x = self.start(torch.float64).expand(rows, -1).clone()
-        t = x.new_zeros(rows, 1)
+        start = self.start(torch.float64).expand(rows, -1).clone()
         one, all_ = (rows, 1), (rows, self.dim)
-        g = checked("terminal", one, self.terminal, x)
-        z = checked("the gradient of terminal", all_, self.g_gradient, x)
-        checked("diffusion", all_, self.sigma, t, x, torch.ones_like(x))
+        checked("diffusion", all_, self.sigma, start.new_zeros(rows, 1), start, torch.ones_like(start))
+        t, x = points_around(start, self.sigma, self.horizon)
+        g = self._checked("terminal", one, self.g, x)
+        z = self._checked("the gradient of terminal", all_, self.g_gradient, x)
+        self._checked("diffusion", all_, self.sigma, t, x, 1 + x.abs())
         if self.driver_direction is not None:
-            checked("driver_direction", all_, self.driver_direction, t, x)
+            self._checked("driver_direction", all_, self.driver_direction, t, x)
         for y in (g, g.abs() + 1):  # a call's g is 0 at the strike, where u is not: y ln y is a fair driver
             found = {"the drift": shaped("the drift", all_, self.mu, t, x, y, z)}
             if self.driver_value is not None:
                 found["driver_value"] = shaped("driver_value", one, self.driver_value, t, x, y)
-            phi = found["driver"] = shaped("driver", one, self.phi, t, x, y, z)
-            if all(bool(value.isfinite().all()) for value in found.values()):
+            found["driver"] = shaped("driver", one, self.phi, t, x, y, z)
+            if all(bool(value[0].isfinite().all()) for value in found.values()):
                 break
         for name, value in found.items():
-            check_finite(name, value)
+            check_finite(name, value[:1])
+        check_rows("the drift", self.mu, found["the drift"], t, x, y, z)
+        check_rows("driver", self.phi, found["driver"], t, x, y, z)
         for name in ("exact", "smoothed_terminal"):
-            function = getattr(self, name)
-            if function is not None:
-                checked(name, one, function, t, x)
+            if getattr(self, name) is not None:
+                checked(name, one, getattr(self, name), start.new_zeros(rows, 1), start)
+        if self.terminal_gradient is not None:
+            check_gradient(z, self.terminal, x)
+        if self.exact is not None:
+            check_exact(self.exact, g, x, self.horizon)
         if self.discount:
-            slope = float((self.phi(t, x, y + 1, z) - phi).mean())
-            if not math.isclose(slope, self.discount, rel_tol=1e-6, abs_tol=1e-9):
+            self._check_discount(t, x, y, z)
+        self._use_double(t, x, y, z)
+
+    @staticmethod
+    def _checked(
+        what: str, shape: tuple[int, int], function: Callable[..., Tensor], *inputs: Tensor
+    ) -> Tensor:
+        """What a function returns, if it has the shape, is finite at the start and mixes no points."""
+        value = shaped(what, shape, function, *inputs)
+        check_finite(what, value[:1])
+        check_rows(what, function, value, *inputs)
+        return value
+
+    def _check_discount(self, t: Tensor, x: Tensor, y: Tensor, z: Tensor) -> None:
+        slopes = (self.phi(t, x, y + 1, z) - self.phi(t, x, y, z))[:, 0]
+        for time, slope in zip(t[:, 0].tolist(), slopes.tolist(), strict=True):
+            if math.isfinite(slope) and not math.isclose(slope, self.discount, rel_tol=1e-6, abs_tol=1e-9):
                 raise InputError(
                     f"discount={self.discount} promises a driver discount * y, but phi grows by {slope:.6g} "
-                    "when y grows by 1; correct one of them"
+                    f"when y grows by 1 at t = {time:g}; correct one of them"
                 )
+
+    def _use_double(self, t: Tensor, x: Tensor, y: Tensor, z: Tensor) -> None:
+        """Functions with constants in double precision are computed there."""
+        for name, inputs in {
+            "terminal": (x,),
+            "terminal_gradient": (x,),
+            "diffusion": (t, x, x),
+            "drift": (t, x),
+            "driver": (t, x, y, z),
+            "driver_value": (t, x, y),
+            "driver_direction": (t, x),
+            "coupled_drift": (t, x, y, z),
+            "smoothed_terminal": (t, x),
+        }.items():
+            function = getattr(self, name)
+            if callable(function) and not keeps_dtype(function, *inputs):
+                object.__setattr__(self, name, InDouble(function))
 
 
 def _like(value: float | Tensor, x: Tensor) -> Tensor:

@@ -15,7 +15,10 @@ from tnml.files import FORMAT, read_model, write_model
 from tnml.loop.results import Row
 from tnml.pde.accuracy import Along, PathErrors, fresh_paths, path_errors, values_along, values_and_truth
 from tnml.pde.ansatz.ansatz import Ansatz
+from tnml.pde.aposteriori.check import check, check_steps
+from tnml.pde.aposteriori.result import Check
 from tnml.pde.equations.table import problem as named_problem
+from tnml.pde.greeks import Greeks, Values
 from tnml.pde.losses.deep_bsde import DeepBSDE
 from tnml.pde.options import SolveOptions
 from tnml.pde.paths.simulation import Paths
@@ -27,11 +30,9 @@ _POINTS = 2**14  # points evaluated at once
 _ROUNDING = 1e-6  # of the horizon, by which times in float32 may miss it
 _TRIED = 2**12  # paths behind the trivial answer where there is no truth
 
-Values = npt.ArrayLike | Tensor
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Solution:
+class Solution(Greeks):
     """A solved equation, as `tnml.pde.solve` returns it.
 
     Args:
@@ -165,13 +166,52 @@ class Solution:
         )
         return values_and_truth(self._on_paths, self.problem, part)
 
-    def summary(self, errors: PathErrors | None = None) -> list[tuple[str, str]]:
-        """Names and values to be read: u(0, x0), the truth, errors, parameters, time.
+    def check(
+        self,
+        *,
+        paths: int = 1024,
+        seconds: float | None = None,
+        seed: int = 0,
+        tolerance: float = 0.01,
+    ) -> Check:
+        """What fresh paths say about the solution, without any truth: an interval, and doubts in words.
+
+        On paths of the equation whose driver is replaced by its tangent at (u, Du), the mean of `g(X_T) - int
+        phi dt - int Du' sigma dW`, discounted as the tangent says, corrects u(0, x0); what is left of its
+        variance is the error of Du. For a linear driver the result is unbiased whatever the network is. For
+        a convex or concave one it is a bound, which becomes an interval together with a dual bound; for any
+        other an estimate of the interval is made from how much the driver's slopes change nearby. The time
+        steps are halved, and their bias is extrapolated away.
+
+        Args:
+            paths: at most so many, at least 16; the standard error falls with their square root.
+            seconds: no further 256 paths are begun after this time; None sets no limit, so that the result
+                follows from the solution and the seed alone.
+            seed: of the paths; they differ from those of training for every seed.
+            tolerance: relative error above which there is a doubt.
+
+        Raises:
+            InputError: an argument is out of range.
+
+        Source: see `tnml.pde.aposteriori.linearised` and `tnml.pde.aposteriori.bounds`.
+        """
+        if isinstance(self.model, DeepBSDE):
+            return check_steps(self.problem, self.model, paths=paths, seed=seed, tolerance=tolerance)
+        like = self._like
+        return check(
+            self.problem, self.model, self.value, time_steps=self.options.time_steps, dtype=like.dtype,
+            device=like.device, history=self.history, paths=paths, seconds=seconds, seed=seed,
+            tolerance=tolerance,
+        )  # fmt: skip
+
+    def summary(self, errors: PathErrors | None = None, check: Check | None = None) -> list[tuple[str, str]]:
+        """Names and values to be read: u(0, x0), the truth, its check, errors, parameters, time.
 
         Where the truth is not known the trivial answer is there to compare with, see `Problem.trivial`.
 
         Args:
             errors: of `relative_error`; None measures them.
+            check: of `check`; None makes one with its defaults.
         """
         truth, found = self.true_value, errors or self.relative_error()
         rows = [("u(0, x0)", f"{self.value:.8g}")]
@@ -183,6 +223,7 @@ class Solution:
         else:
             bar = f" +- {truth.error:.1g}" if truth.error else ""
             rows.append(("truth", f"{truth.value:.10g}{bar} ({truth.source})"))
+        rows += (check or self.check()).summary()
         named = {
             "error at (0, x0)": found.at_start,
             "path error, mean": found.path_mean,

@@ -1,6 +1,7 @@
 """What a solved equation looks like: u along paths, its error against time, the training."""
 
 import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,20 +10,25 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tnml.checks import whole
-from tnml.pde import Solution
+from tnml.pde import Check, Solution
 
 _MEASURED = 64  # paths behind the error against time
+_LETTERS = 120  # of a line of doubts
 
 
-def solution_figure(solution: Solution, *, paths: int = 5, seed: int = 0) -> Figure:
+def solution_figure(
+    solution: Solution, *, paths: int = 5, seed: int = 0, check: Check | None = None
+) -> Figure:
     """Three pictures: u along a few fresh paths with the truth, the error against time, and the training.
 
-    The second is left out where the truth is not known along paths.
+    The second is left out where the truth is not known along paths. The interval of the check is drawn at
+    time 0 of the first, and its doubts are written below.
 
     Args:
         solution: what `tnml.pde.solve` gave.
         paths: how many are drawn.
         seed: of the paths.
+        check: of `Solution.check`; None makes one with its defaults.
 
     Raises:
         InputError: fewer than one path.
@@ -39,11 +45,14 @@ def solution_figure(solution: Solution, *, paths: int = 5, seed: int = 0) -> Fig
     figure = Figure(figsize=(5.0 * (2 + known), 4.0), layout="constrained")
     FigureCanvasAgg(figure)
     panels = iter(figure.subplots(1, 2 + known))
-    _draw_paths(next(panels), solution, paths, seed)
+    found = check or solution.check(seed=seed)
+    _draw_paths(next(panels), solution, paths, seed, found)
     if known:
         _draw_errors(next(panels), solution, seed)
     _draw_training(next(panels), solution)
     figure.suptitle(f"{solution.problem.name}, d = {solution.problem.dim}")
+    words = "\n".join(line for flag in found.flags for line in textwrap.wrap(str(flag), _LETTERS))
+    figure.supxlabel(words or "check passed", fontsize="small")
     return figure
 
 
@@ -74,7 +83,7 @@ def cost_figure(
     return figure
 
 
-def _draw_paths(axes: Axes, solution: Solution, paths: int, seed: int) -> None:
+def _draw_paths(axes: Axes, solution: Solution, paths: int, seed: int, check: Check) -> None:
     found = solution.along_paths(paths, seed)
     times = found.times.cpu().numpy()
     for number, u in enumerate(found.u.cpu().numpy()):
@@ -89,6 +98,10 @@ def _draw_paths(axes: Axes, solution: Solution, paths: int, seed: int) -> None:
                 linewidth=1,
                 label=label,
             )
+    if check.interval is not None:
+        low, high = check.interval
+        middle = (low + high) / 2
+        axes.errorbar([0.0], [middle], yerr=[(high - low) / 2], color="red", capsize=4, label="95 % interval")
     axes.set(xlabel="t", ylabel="u(t, X)", title="along paths")
     axes.legend()
 
