@@ -324,7 +324,7 @@ def names(found):
 
 def checked(problem, v, **changes):
     x = problem.start(DOUBLE)[None]
-    given = {"time_steps": 10, "dtype": DOUBLE, "paths": 256}
+    given = {"time_steps": 10, "dtype": DOUBLE, "paths": 256, "tolerance": 0.03}
     return check(problem, v, float(v(x.new_zeros(1, 1), x)), **{**given, **changes})
 
 
@@ -353,11 +353,15 @@ def test_a_check_says_what_is_wrong():
 
 def test_a_check_is_repeatable_and_stops_in_time():
     problem = HeatEquation(2)
-    first, second = (checked(problem, problem.exact, paths=512) for _ in range(2))
+
+    def v(t, x):
+        return problem.exact(t, x) * (2 - t)
+
+    first, second = (checked(problem, v, paths=512) for _ in range(2))
     assert dataclasses.replace(first, seconds=0.0) == dataclasses.replace(second, seconds=0.0)
     assert first.paths == 512
-    assert checked(problem, problem.exact, paths=512, seconds=1e-9).paths == 256
-    assert checked(problem, problem.exact, seed=1).value != first.value
+    assert checked(problem, v, paths=512, seconds=1e-9).paths == 256
+    assert checked(problem, v, seed=1).value != first.value
 
 
 @pytest.mark.parametrize("loss", ["auto", "deep-bsde"])
@@ -366,7 +370,10 @@ def test_a_solution_is_checked_in_its_summary(loss):
     options = SolveOptions(loss=loss, iterations=3, paths=4, time_steps=4, device="cpu", **network)
     solution = solve(HeatEquation(2), options=options)
     found = solution.check(paths=64)
-    assert found.interval[0] < 4 < found.interval[1]
+    assert abs(found.value - 4) < 4.5 * found.error + 1e-5
+    assert found.interval == pytest.approx(
+        (found.value - NORMAL * found.error, found.value + NORMAL * found.error)
+    )
     assert found.network == solution.value
     rows = solution.summary(check=found)
     assert set(found.summary()) <= set(rows)

@@ -23,7 +23,7 @@ def own(**changes):
 
 MIXED = {
     "terminal": ({"terminal": lambda x: square(x) + x.mean()}, "terminal"),
-    "terminal_gradient": ({"terminal_gradient": lambda x: 2 * x * len(x) / len(x.new_ones(3))}, "gradient"),
+    "terminal_gradient": ({"terminal_gradient": lambda x: 2 * x * len(x) / 3}, "the gradient of terminal"),
     "diffusion": ({"diffusion": lambda t, x, v: v * x.max()}, "diffusion"),
     "drift": ({"drift": lambda t, x: x - x.mean(0)}, "the drift"),
     "driver": ({"driver": lambda t, x, y, z: y - y.mean()}, "driver"),

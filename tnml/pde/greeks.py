@@ -26,8 +26,11 @@ class Greeks(ABC):
     """The derivatives that a solution has: what it takes is u as a module and a way over points of any shape.
 
     Example:
-        >>> Greeks.delta.__doc__.partition(".")[0]
-        'Du at any points, `[..., d]`; another name of `gradient`'
+        >>> from tnml.pde import HeatEquation, Solution, SolveOptions
+        >>> problem, options = HeatEquation(2), SolveOptions(width=8)
+        >>> solution = Solution(problem=problem, model=options.make_model(problem), options=options)
+        >>> solution.gamma(0.0, np.zeros((5, 2))).shape
+        (5, 2)
     """
 
     problem: Problem

@@ -337,7 +337,7 @@ class Problem:
         one, all_ = (rows, 1), (rows, self.dim)
         checked("diffusion", all_, self.sigma, start.new_zeros(rows, 1), start, torch.ones_like(start))
         t, x = points_around(start, self.sigma, self.horizon)
-        g = self._checked("terminal", one, self.g, x)
+        g = self._checked("terminal", one, self.terminal, x)
         z = self._checked("the gradient of terminal", all_, self.g_gradient, x)
         self._checked("diffusion", all_, self.sigma, t, x, 1 + x.abs())
         if self.driver_direction is not None:

@@ -9,7 +9,7 @@ so the mean of C is off by that of `int D Q dt`. Three bounds of it, of which th
 1. Where the slopes of phi change by at most k in z (in units of the noise) and l in y nearby, a change of
    measure and the inequality of Cauchy and Schwarz give `std(C) sqrt(exp(k^2 T) - 1)`, and a term of l.
 2. Where `0 <= Q <= most / 2 |sigma' (Z - Dv)|^2`, the exponential martingale of `int D (Z - Dv)' sigma dW`
-   gives `Y_0 >= -1 / most ln E exp(-most C)`, which is about `E C - most / 2 Var C`. For the quadratic driver of a
+   gives `Y_0 >= -1 / most ln E exp(-most C)`, about `E C - most / 2 Var C`. For the quadratic driver of a
    control whose cost is measured by the noise this is the solution itself, as the transform of Cole and Hopf.
 3. Where phi bends in y only, the equation solved backwards along each path is a bound on the other side, by
    Jensen's inequality.

@@ -14,6 +14,7 @@ _MATRICES = 4  # points at which all directions are looked at
 _WIDE = 128  # dimensions above which it is one point
 _FACTORS = (0.25, 1.0, 2.0)
 _ZERO = 1e-9  # of the size of the terms, what counts as rounding
+_REACHED = 1e-6  # of a direction, below which noise reaches all of it
 _QUADRATIC = 0.05  # relative change of the curvature between two radii, below which it counts as constant
 
 
@@ -162,7 +163,12 @@ def _change_in_z(
         units = near_z * inverse  # row j: the dz with sigma' dz = near_z e_j
         plus, minus, close = change(units), change(-units), change(units / 4)
         sides = change(units[:1] * 0, near_y), change(units[:1] * 0, -near_y)
-        lengths = torch.cat([plus, minus, *sides]).norm(dim=1)
+        beyond = (
+            torch.eye(d, dtype=sigma.dtype) - sigma @ inverse
+        )  # where no noise goes, u may be off at will
+        reach = max(near_z, float(point[3].norm()))
+        hidden = [change(sign * reach * beyond) for sign in (-1, 1)] if beyond.norm() > _REACHED else []
+        lengths = torch.cat([plus, minus, *sides, *hidden]).norm(dim=1)
         if not bool(lengths.isfinite().all()):
             return torch.inf, None
         rate = (plus + plus.T) / (2 * near_z)
