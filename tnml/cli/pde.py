@@ -24,6 +24,7 @@ from tnml.training import ProgressReporter
 
 CHECK = "check.json"
 INTERRUPTED = 130
+LEAST_SECONDS = 10.0  # of a check; else a tenth of the training
 MOST_PATHS = 100_000
 ABOUT = (
     "Parabolic equations in many dimensions, solved by networks along random paths. `tnml pde ACTION --help` "
@@ -113,7 +114,7 @@ def _solve(words: Sequence[str]) -> int:
     if main:
         model = folder / MODEL
         solution.save(model)
-        check = solution.check()
+        check = solution.check(seconds=max(LEAST_SECONDS, solution.seconds / 10))
         write_text(folder / CHECK, json.dumps(check.record(), indent=2) + "\n")
         say(
             f"\n{_final(solution, check)}\n\nmodel: {model}\n"

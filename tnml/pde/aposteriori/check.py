@@ -25,7 +25,7 @@ from tnml.randomness import Noise
 
 _BATCH = 256  # paths walked together
 _FIRST = 10_000  # number of the first set of increments; other uses of that noise are below
-_KEPT = 32  # points at which the driver is looked at
+_KEPT = 32  # paths, and points of them, at which the driver is looked at
 _TRIED = 2**13  # paths behind the trivial answer
 _SURE = 3.0  # standard errors
 _LEFT = 0.1  # relative error of the gradient above which there is a doubt
@@ -199,11 +199,10 @@ def _walk_all(problem: Problem, v: Function, noise: object, paths: int, until: f
     for number_ in range(0, paths, _BATCH):
         count = min(_BATCH, paths - number_)
         dw = noise(number_, count)  # type: ignore[operator]
-        bends = has_driver(problem)
-        one = walk(problem, v, dw, keep=near is None or _dual_exists(near))
-        two = walk(problem, v, coarser(dw), keep=bends and (near is None or _dual_exists(near)))
         if near is None or first is None:
-            near, first = _near(problem, one), one
+            first = walk(problem, v, dw[:_KEPT], keep=True)
+            near = _near(problem, first)
+        one, two = (walk(problem, v, part, keep=_dual_exists(near)) for part in (dw, coarser(dw)))
         if _dual_exists(near):
             duals.append((backwards(problem, one), backwards(problem, two)))
         raw.append(one.raw)
