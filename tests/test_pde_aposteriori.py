@@ -306,6 +306,11 @@ def test_doubts_of_the_equation_and_of_the_training():
         made = own(horizon=horizon, driver_value=lambda t, x, y, power=power: -(y**power))
         found = may_blow_up(made, ends * 0.7)
         assert (found and found.name) == name
+    cubic = own(horizon=2.0, driver_value=lambda t, x, y: -(y**3), terminal=lambda x: x[:, :1])
+    ends = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.1, 0.0]], dtype=DOUBLE)
+    assert may_blow_up(cubic, ends) is None  # from the mean, .37, after 3.7
+    assert may_blow_up(cubic, ends, largest=True).name == "blow-up"  # from 1 after a half
+    ends = torch.ones(5, 2, dtype=DOUBLE)
     market = {"diffusion": None, "log_normal": LogNormal(0.05, 0.2)}
     one = torch.ones(4, 1, dtype=DOUBLE)
     for rate, name in ((0.05, None), (-0.05, "sign"), (-0.04, None)):

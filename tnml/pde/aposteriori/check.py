@@ -29,6 +29,7 @@ _KEPT = 32  # paths, and points of them, at which the driver is looked at
 _TRIED = 2**13  # paths behind the trivial answer
 _SURE = 3.0  # standard errors
 _LEFT = 0.1  # relative error of the gradient above which there is a doubt
+_SERIOUS = frozenset({"paths", "off", "wide"})
 _ROUGH = 0.03  # and above which a loss that still falls is one
 
 
@@ -110,7 +111,7 @@ def check(
     flags = _of_values(found, ends, start, scale, tolerance, trivial)
     flags += _of_steps(bias, scale, tolerance)
     flags += _of_gradient(gradient, jump_of(problem, v, dtype) if math.isfinite(start) else None)
-    flags += _of_equation(problem, walked, time_steps)
+    flags += _of_equation(problem, walked, time_steps, doubtful=any(f.name in _SERIOUS for f in flags))
     falling = doubts.still_falling(history)
     if falling is not None and (flags or gradient.error > _ROUGH):
         flags.append(falling)
@@ -304,13 +305,14 @@ def _of_gradient(gradient: Gradient, jump: tuple[float, float, float] | None) ->
     return flags
 
 
-def _of_equation(problem: Problem, walked: Walked, time_steps: int) -> list[Flag]:
+def _of_equation(problem: Problem, walked: Walked, time_steps: int, *, doubtful: bool) -> list[Flag]:
+    """Doubts about the equation itself; a possible explosion counts for more where the values are doubtful."""
     kept = walked.first
     ends = kept.x[-1]
     found = [doubts.stiff(walked.steepest, problem.horizon / time_steps)]
     if bool(ends.isfinite().all()):
         found += [
-            doubts.may_blow_up(problem, ends),
+            doubts.may_blow_up(problem, ends, largest=doubtful),
             doubts.wrong_sign(problem, kept.t[0], kept.x[0], kept.y[0]),
             doubts.exact_is_another(problem, kept.x[len(kept.moved) // 2]),
         ]

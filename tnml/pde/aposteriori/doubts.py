@@ -59,12 +59,14 @@ def still_falling(history: Sequence[Row]) -> Flag | None:
 
 
 @torch.no_grad()
-def may_blow_up(problem: Problem, ends: Tensor) -> Flag | None:
+def may_blow_up(problem: Problem, ends: Tensor, *, largest: bool = False) -> Flag | None:
     """The equation without space, from the terminal values backwards: whether it explodes before time 0.
 
     Args:
         problem: the equation.
         ends: points X_T `[m, d]`, in float64.
+        largest: from the largest of these values and not from their mean: before that time a solution exists,
+            after it there may be none.
 
     Example:
         >>> cubic = Problem(name="cubic", dim=1, horizon=5.0, x0=0.0, diffusion=1.0,
@@ -78,7 +80,7 @@ def may_blow_up(problem: Problem, ends: Tensor) -> Flag | None:
     size = float(g.abs().mean())
     if not size > 0:
         return None
-    y = g.mean().view(1, 1)
+    y = (g.flatten()[g.abs().argmax()] if largest else g.mean()).view(1, 1)
     x, z = ends[:1], torch.zeros_like(ends[:1])
     h = problem.horizon / _SUBSTEPS
 
