@@ -29,6 +29,7 @@ _KEPT = 32  # paths, and points of them, at which the driver is looked at
 _TRIED = 2**13  # paths behind the trivial answer
 _SURE = 3.0  # standard errors
 _LEFT = 0.1  # relative error of the gradient above which there is a doubt
+_WIDEST = 20.0  # times the size of the value, an interval that still says something
 _SERIOUS = frozenset({"paths", "off", "wide"})
 _ROUGH = 0.03  # and above which a loss that still falls is one
 
@@ -106,7 +107,7 @@ def check(
             walked.near, walked.fine, None if exact_steps else walked.coarse, walked.dual,
             horizon=problem.horizon, missed=walked.missed, inflation=walked.inflation,
         )  # fmt: skip
-        ends = ends if all(map(math.isfinite, ends)) else None
+        ends = ends if ends[1] - ends[0] <= _WIDEST * scale else None  # not finite ones, neither
     bias = sampled(walked.coarse - walked.fine)
     flags = _of_values(found, ends, start, scale, tolerance, trivial)
     flags += _of_steps(bias, scale, tolerance)
@@ -263,7 +264,9 @@ def _of_values(
     if away > tolerance * scale and away > _SURE * found.error and (ends is None or outside > 0):
         flags.append(Flag("off", f"u(0, x0) of the network is off by {by} from the corrected value"))
     if ends is None:
-        flags.append(Flag("wide", "there is no interval: the driver bends too much for one"))
+        flags.append(
+            Flag("wide", "there is no interval: the driver bends too much for what the solution misses")
+        )
     elif (ends[1] - ends[0]) / 2 > tolerance * scale:
         half = 100 * (ends[1] - ends[0]) / 2 / scale
         flags.append(Flag("wide", f"the interval is wide, +- {half:.2g} %; train longer or take more paths"))
@@ -306,7 +309,7 @@ def _of_gradient(gradient: Gradient, jump: tuple[float, float, float] | None) ->
 
 
 def _of_equation(problem: Problem, walked: Walked, time_steps: int, *, doubtful: bool) -> list[Flag]:
-    """Doubts about the equation itself; a possible explosion counts for more where the values are doubtful."""
+    """Doubts about the equation itself; an explosion is looked for more widely where values are doubtful."""
     kept = walked.first
     ends = kept.x[-1]
     found = [doubts.stiff(walked.steepest, problem.horizon / time_steps)]
