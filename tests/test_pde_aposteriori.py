@@ -21,7 +21,7 @@ from tnml.pde import (
     preset,
     solve,
 )
-from tnml.pde.aposteriori.bounds import NORMAL, backwards, distance, entropic, interval, sampled
+from tnml.pde.aposteriori.bounds import NORMAL, backwards, distance, entropic, extrapolated, interval, sampled
 from tnml.pde.aposteriori.check import check
 from tnml.pde.aposteriori.curvature import Curvature, curvature
 from tnml.pde.aposteriori.doubts import exact_is_another, may_blow_up, still_falling, wrong_sign
@@ -122,7 +122,15 @@ def test_the_policy_of_a_control_problem_costs_what_lyapunov_says():
     points = [part[10, rows] for part in (one.t, one.x, one.y, one.z)]
     near = curvature(problem, *points, near_y=0.1, near_z=0.5)
     assert near.shape == "convex"
-    low, high = interval(near, one.value, two.value, None, horizon=1.0, missed=0.1, inflation=one.inflation)
+    low, high = interval(
+        near,
+        extrapolated(one.value, two.value),
+        one.value,
+        None,
+        horizon=1.0,
+        missed=0.1,
+        inflation=one.inflation,
+    )
     assert low < truth < cost < high
     assert high < cost + 8 * found.error
 
@@ -183,7 +191,7 @@ def test_an_equation_without_space_is_solved_backwards_exactly(power, shape):
     )
     near = Curvature(shape, 1.0, 0.0, 0.0)
     values = [part.value for part in walks]
-    low, high = interval(near, *values, dual, horizon=0.5, missed=0.5, inflation=1.0)
+    low, high = interval(near, extrapolated(*values), values[0], dual, horizon=0.5, missed=0.5, inflation=1.0)
     assert low - 1e-3 <= truth <= high + 1e-3
     assert (high if sign < 0 else low) == pytest.approx(truth, rel=1e-3)
     assert abs((low if sign < 0 else high) - truth) > 0.01
@@ -255,8 +263,8 @@ def test_intervals_of_linear_problems_cover_the_truth_as_often_as_they_say(name)
     for seed in range(40):
         fine = noise(problem, 64, 4, seed)
         one = walk(problem, v, fine).value
-        two = None if steps_are_exact(problem) else walk(problem, v, coarser(fine)).value
-        found.append(interval(LINEAR, one, two, None, horizon=1.0, missed=1.0, inflation=1.0))
+        values = one if steps_are_exact(problem) else extrapolated(one, walk(problem, v, coarser(fine)).value)
+        found.append(interval(LINEAR, values, one, None, horizon=1.0, missed=1.0, inflation=1.0))
     low, high = np.array(found).T
     truth = problem.true_value().value
     covered = int(((low < truth) & (truth < high)).sum())
@@ -343,6 +351,9 @@ def test_a_check_says_what_is_wrong():
     assert {"off", "trivial"} <= names(off)
     assert not off.passed
     assert off.standard_errors > 5
+    wrong = checked(problem, lambda t, x: problem.exact(t, x) - 3 * (1 - t) * square(x))
+    assert "gradient" in names(wrong)
+    assert wrong.error < wrong.deviation / math.sqrt(wrong.paths)  # the martingale counts in its best size
     rough = checked(
         problem, lambda t, x: problem.exact(t, x) + (1 - t) * torch.sin(5 * x.sum(1, keepdim=True))
     )

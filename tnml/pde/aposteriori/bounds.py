@@ -138,8 +138,8 @@ def backwards(problem: Problem, kept: Walk) -> Tensor:
 
 def interval(
     near: Curvature,
+    values: Tensor,
     fine: Tensor,
-    coarse: Tensor | None,
     dual: tuple[Tensor, Tensor] | None,
     *,
     horizon: float,
@@ -150,8 +150,8 @@ def interval(
 
     Args:
         near: what the driver is like near v.
-        fine: corrected values `[m]`.
-        coarse: those at twice the time step; None where `fine` needs no extrapolation.
+        values: corrected values `[m]`, extrapolated, whose mean counts.
+        fine: those at the time step, with the whole martingale, whose deviation counts.
         dual: values of `backwards` at both steps, where they are a bound.
         horizon: T.
         missed: see `distance`.
@@ -159,11 +159,12 @@ def interval(
 
     Example:
         >>> flat = Curvature("linear", 0.0, 0.0, None)
-        >>> low, high = interval(flat, torch.arange(10.0), None, None, horizon=1.0, missed=0.1, inflation=1.0)
+        >>> values = torch.arange(10.0)
+        >>> low, high = interval(flat, values, values, None, horizon=1.0, missed=0.1, inflation=1.0)
         >>> round(low, 2), round(high, 2)
         (2.62, 6.38)
     """
-    found = sampled(fine if coarse is None else extrapolated(fine, coarse))
+    found = sampled(values)
     room = NORMAL * found.error
     if near.shape == "linear":
         return found.mean - room, found.mean + room

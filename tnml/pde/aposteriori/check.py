@@ -39,11 +39,12 @@ class Walked(NamedTuple):
 
     Example:
         >>> Walked._fields[:3]
-        ('raw', 'fine', 'coarse')
+        ('raw', 'fine', 'raw_coarse')
     """
 
     raw: Tensor
     fine: Tensor
+    raw_coarse: Tensor
     coarse: Tensor
     dual: tuple[Tensor, Tensor] | None
     missed: float
@@ -97,14 +98,13 @@ def check(
     walked = _walk_all(problem, v, noise, paths, None if seconds is None else begin + seconds)
     gradient = gradient_of(walked.raw, walked.fine, walked.coarse)
     trivial = None if problem.coupled else problem.trivial(_TRIED, seed=seed)
-    exact_steps = steps_are_exact(problem)
-    values = walked.fine if exact_steps else extrapolated(walked.fine, walked.coarse)
+    values = _corrected(problem, walked, gradient)
     found = sampled(values)
     scale = max(abs(found.mean), 0.1 * float(walked.raw.std()), 1e-300)
     ends = None
     if math.isfinite(found.mean + found.error) and math.isfinite(start):
         ends = interval(
-            walked.near, walked.fine, None if exact_steps else walked.coarse, walked.dual,
+            walked.near, values, walked.fine, walked.dual,
             horizon=problem.horizon, missed=walked.missed, inflation=walked.inflation,
         )  # fmt: skip
         ends = ends if ends[1] - ends[0] <= _WIDEST * scale else None  # not finite ones, neither
@@ -196,7 +196,7 @@ def check_steps(
 
 def _walk_all(problem: Problem, v: Function, noise: object, paths: int, until: float | None) -> Walked:
     """All batches of paths, at the full and at twice the time step."""
-    raw, fine, coarse, duals, missed = [], [], [], [], []
+    raw, fine, raw_coarse, coarse, duals, missed = [], [], [], [], [], []
     steepest, inflation, near, first = 0.0, 1.0, None, None
     for number_ in range(0, paths, _BATCH):
         count = min(_BATCH, paths - number_)
@@ -209,6 +209,7 @@ def _walk_all(problem: Problem, v: Function, noise: object, paths: int, until: f
             duals.append((backwards(problem, one), backwards(problem, two)))
         raw.append(one.raw)
         fine.append(one.value)
+        raw_coarse.append(two.raw)
         coarse.append(two.value)
         missed.append(one.missed * count)
         steepest, inflation = max(steepest, one.steepest), max(inflation, one.inflation)
@@ -219,9 +220,23 @@ def _walk_all(problem: Problem, v: Function, noise: object, paths: int, until: f
     if duals:
         dual = torch.cat([a for a, _ in duals]), torch.cat([b for _, b in duals])
     return Walked(
-        torch.cat(raw), torch.cat(fine), torch.cat(coarse), dual, math.sqrt(float(total.max())),
-        steepest, inflation, near, first,  # type: ignore[arg-type]
+        torch.cat(raw), torch.cat(fine), torch.cat(raw_coarse), torch.cat(coarse), dual,
+        math.sqrt(float(total.max())), steepest, inflation, near, first,  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def _corrected(problem: Problem, walked: Walked, gradient: Gradient) -> Tensor:
+    """The corrected values of the paths `[m]`, without what is linear in the time step.
+
+    Where the gradient is clearly of the wrong size, the martingale is taken away in the size that leaves the
+    least.
+    """
+    size = gradient.size
+    factor = size.mean if abs(size.mean - 1) > _SURE * size.error else 1.0
+    fine = walked.raw - factor * (walked.raw - walked.fine)
+    if steps_are_exact(problem):
+        return fine
+    return extrapolated(fine, walked.raw_coarse - factor * (walked.raw_coarse - walked.coarse))
 
 
 def _dual_exists(near: Curvature) -> bool:
