@@ -248,15 +248,15 @@ def _near(problem: Problem, kept: Walk) -> Curvature:
     """The driver near the solution, at points of the first paths before the horizon."""
     count = len(kept.moved)
     rows = torch.linspace(0, count * kept.x.shape[1] - 1, _KEPT).long()
-    points = [part[:count].flatten(0, 1)[rows] for part in (kept.t, kept.x, kept.y, kept.z)]
+    t, x, y, z = (part[:count].flatten(0, 1)[rows] for part in (kept.t, kept.x, kept.y, kept.z))
     missed = math.sqrt(float(kept.missed.max()))
-    size_y = float(points[2].square().mean().sqrt())
+    size_y = float(y.square().mean().sqrt())
     size_z = float(kept.martingale.std()) / math.sqrt(problem.horizon)
     near_y = max(2 * missed, 1e-4 * size_y, 1e-12)
     near_z = max(3 * float(kept.value.std()) / math.sqrt(problem.horizon), 1e-4 * size_z, 1e-12)
     if not math.isfinite(near_y + near_z):
         return Curvature("neither", math.inf, math.inf, None)
-    return curvature(problem, *points, near_y=near_y, near_z=near_z)  # type: ignore[arg-type]
+    return curvature(problem, t, x, y, z, near_y, near_z)
 
 
 def _of_values(
