@@ -17,6 +17,7 @@ FLOORS = [
     ["mps"],
     ["data", "nn"],
     ["diagnostics", "training"],
+    ["explain"],
     ["estimators", "pde", "study"],
     ["models"],
     ["report"],

@@ -11,9 +11,10 @@
 Where the table does not hold the network, `row` puts it there for the time of a test.
 """
 
+from contract.network_answers import ExactAnswers
 from contract.network_life import LivesAsALayer
 from contract.network_numbers import RightNumbers
 
 
-class NetworkContract(RightNumbers, LivesAsALayer):
+class NetworkContract(RightNumbers, LivesAsALayer, ExactAnswers):
     """All tests of a network."""

@@ -1,0 +1,84 @@
+"""What a feature is compared with: the features of a background, averaged site by site or row by row."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float64, Inexact
+from torch import Tensor
+
+from tnml.checks import whole
+from tnml.errors import InputError
+from tnml.nn import TensorNetworkLayer
+from tnml.nn.layer import check_weight
+
+
+def background_features(
+    layer: TensorNetworkLayer, background: Tensor, weight: Tensor | None = None, *, joint: bool = False
+) -> tuple[Inexact[Tensor, "r n d"], Float64[Tensor, " r"]]:
+    """The features that stand in for those that are left out, and the share of each row.
+
+    Args:
+        layer: the network whose features and order count.
+        background: `[k, n]` inputs or `[k, n, d]` features.
+        weight: `[k]`, at least 0: how often each row counts; None counts all alike.
+        joint: False takes the columns as independent: one row of mean features m_i = E[phi(X_i)], which is
+            the average over all combinations of the columns' values. True keeps the k rows as they are.
+
+    Returns:
+        `[1, n, d]` or `[k, n, d]` in the network's order and its dtype, and shares that add up to 1.
+
+    Raises:
+        InputError: there is no row, the shape does not fit, or the weights do not.
+
+    Example:
+        >>> from tnml.nn import MPSLayer
+        >>> rows, share = background_features(MPSLayer(2, 2), torch.tensor([[0.0, 1.0], [1.0, 1.0]]))
+        >>> rows[0, 0], share
+        (tensor([0.5000, 0.5000]), tensor([1.], dtype=torch.float64))
+    """
+    if not background.dim() or not len(background):
+        raise InputError("expected a background of at least one row, got none; pass some training samples")
+    found = layer.local_features(background.detach())
+    share = torch.ones(len(found), dtype=torch.float64, device=found.device)
+    if weight is not None:
+        check_weight(weight, len(found))
+        share = weight.to(share)
+    share = share / share.sum()
+    if joint:
+        kept = share > 0
+        return found[kept], share[kept]
+    wide = torch.complex128 if found.is_complex() else torch.float64
+    mean = torch.einsum("k,knd->nd", share.to(wide), found.to(wide))
+    return mean.to(found.dtype).unsqueeze(0), torch.ones_like(share[:1])
+
+
+def combinations(
+    target: int | Sequence[int] | Tensor | None, outputs: int, device: torch.device
+) -> Float64[Tensor, "c k"]:
+    """The combinations of outputs that are asked for, one in each column.
+
+    Args:
+        target: an output, several, a matrix `[c, k]` of combinations (a column with 1 and -1 is a difference
+            of two outputs), or None for every output.
+        outputs: the number of outputs c.
+        device: where the matrix goes.
+
+    Raises:
+        InputError: there is no such output, or the matrix has another shape.
+
+    Example:
+        >>> combinations(1, 3, torch.device("cpu")).T
+        tensor([[0., 1., 0.]], dtype=torch.float64)
+    """
+    unit = torch.eye(outputs, dtype=torch.float64, device=device)
+    if target is None:
+        return unit
+    if isinstance(target, Tensor) and target.dim() == 2:
+        if target.shape[0] != outputs or not target.shape[1]:
+            raise InputError(f"expected combinations [{outputs}, k] of the outputs, got {list(target.shape)}")
+        return target.to(unit)
+    chosen = target.tolist() if isinstance(target, Tensor) else target
+    places = [chosen] if not isinstance(chosen, Sequence) else list(chosen)
+    if not places:
+        raise InputError("expected at least one output as target, got none; leave it out for all of them")
+    return unit[:, [whole("target", place, 0, outputs - 1) for place in places]]
