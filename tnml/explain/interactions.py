@@ -128,7 +128,7 @@ def _second(
     change = given - other
     rows = []
     for some in torch.arange(layer.n_sites, device=given.device).split(SITES):
-        total: Tensor | float = 0.0
+        total = torch.zeros((), dtype=torch.float64, device=given.device)
         for point, part in zip(points, shares, strict=True):
             mixed = (other + float(point) * change).unsqueeze(1).repeat(1, len(some), 1, 1)  # [b, i, n, d]
             mixed[:, torch.arange(len(some)), some] = change[:, some]

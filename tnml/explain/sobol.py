@@ -80,7 +80,7 @@ def sobol(layer: TensorNetworkLayer, background: Tensor, weight: Tensor | None =
         expected, slope = derivatives(
             layer, mean.unsqueeze(0).to(layer.dtype), combinations(None, layer.out_features, device)
         )
-        both, without = _two_copies(state, second, mean.unsqueeze(2) * mean.unsqueeze(1))
+        both, without = _two_copies(state, layer.label_site, second, mean.unsqueeze(2) * mean.unsqueeze(1))
     variance = both.diagonal() - expected[0].square()
     own = torch.einsum("knd,nde,kne->nk", slope[0], second, slope[0])
     own = own - torch.einsum("knd,nd->nk", slope[0], mean).square()
@@ -92,10 +92,12 @@ def sobol(layer: TensorNetworkLayer, background: Tensor, weight: Tensor | None =
 
 
 def _two_copies(
-    state: MatrixProductState, second: Float64[Tensor, "n d d"], apart: Float64[Tensor, "n d d"]
+    state: MatrixProductState,
+    place: int,
+    second: Float64[Tensor, "n d d"],
+    apart: Float64[Tensor, "n d d"],
 ) -> tuple[Float64[Tensor, "c c"], Float64[Tensor, "n c"]]:
     """E[f_a f_b] `[c, c]`, and E[E[f_c | all but i]²] `[n, c]` with `apart` between the copies at site i."""
-    place = state.label_site
     cores = state.cores
     label = cores.pop(place)
     lefts, rights = [label.new_ones(1, 1)], [label.new_ones(1, 1)]
