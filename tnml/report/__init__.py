@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tnml.report.explanation_figures import beeswarm_figure, contribution_figure, pixel_figure
     from tnml.report.figures import (
         bond_figure,
         compression_figure,
@@ -27,14 +28,17 @@ if TYPE_CHECKING:
 __all__ = [
     "ClassScores",
     "RegressionScores",
+    "beeswarm_figure",
     "bond_figure",
     "class_scores",
     "compression_figure",
     "confusion_counts",
     "confusion_figure",
+    "contribution_figure",
     "cost_figure",
     "entanglement_figure",
     "figure_format",
+    "pixel_figure",
     "prediction_figure",
     "regression_scores",
     "save_figure",
@@ -56,6 +60,7 @@ _SCORES = ("ClassScores", "RegressionScores", "class_scores", "confusion_counts"
 _HOMES = {  # these load matplotlib, scikit-learn, or what studies need
     **dict.fromkeys(_FIGURES, "figures"),
     **dict.fromkeys(_SCORES, "scores"),
+    **dict.fromkeys(("beeswarm_figure", "contribution_figure", "pixel_figure"), "explanation_figures"),
     "cost_figure": "pde_figures",
     "solution_figure": "pde_figures",
     "study_figures": "study_charts",

@@ -293,11 +293,24 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 def _canvas(size: tuple[float, float], title: str) -> tuple[Figure, Axes]:
     """An empty figure with one pair of axes, not known to pyplot."""
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(size, None)
     axes = figure.add_subplot()
     axes.set_title(title)
     return figure, axes
+
+
+def canvas(size: tuple[float, float], title: str | None) -> Figure:
+    """An empty figure, not known to pyplot.
+
+    Example:
+        >>> canvas((2, 1), "empty").axes
+        []
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    if title is not None:
+        figure.suptitle(title)
+    return figure
 
 
 def _draw_bonds(axes: Axes, left: Sequence[int], right: Sequence[int]) -> None:
