@@ -5,7 +5,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from tnml.torch_private import batched_by_autograd, forward_mode_at_work, function_transform_at_work
+from tnml.torch_private import (
+    batched_by_autograd,
+    dispatch_mode_at_work,
+    forward_mode_at_work,
+    function_transform_at_work,
+)
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)  # subclasses may mean something else
 
 
 def transformed(*tensors: Tensor) -> bool:
@@ -21,6 +29,20 @@ def transformed(*tensors: Tensor) -> bool:
         return True
     dual = torch.autograd.forward_ad
     return forward_mode_at_work() and any(dual.unpack_dual(t).tangent is not None for t in tensors)
+
+
+def plain(*tensors: Tensor) -> bool:
+    """Whether the call is an ordinary one: nothing compiles, traces or watches it, and all tensors hold numbers.
+
+    Then an operator may be evaluated by a direct call, without its entry in torch's registry.
+
+    Example:
+        >>> plain(torch.ones(1)), plain(torch.ones(1, device="meta"))
+        (True, False)
+    """
+    if torch.compiler.is_compiling() or dispatch_mode_at_work() or torch.jit.is_tracing():
+        return False
+    return all(type(t) in _PLAIN and (t.is_cpu or t.is_cuda) for t in tensors)
 
 
 def differentiable_gradients(

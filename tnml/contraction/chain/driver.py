@@ -10,6 +10,9 @@ Layouts (V = lanes of a vector register, v = lane vector, e = physical index):
 Forward: each thread takes its lane vectors through the halves, no barrier. Backward: either each half belongs
 to one thread (no barrier), or chunk after chunk, threads over lane vectors for the adjoints and, after a
 barrier, over rows for the core gradients. No sum runs across threads, so results do not depend on timing.
+
+Nothing here raises (no division is checked, no `range` has a step that varies), so the machine code needs
+nothing of numba and can be kept on disk.
 """
 
 import numpy as np
@@ -17,18 +20,14 @@ from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]
 
 from tnml.contraction.chain.machine_code import call, call_for_int, integer, load, store
 from tnml.contraction.chain.reference import RESCALE_EVERY
-
-# Slots of the parameter vector every thread reads; addresses and strides are in bytes.
-(
-    THREAD, THREADS, ROWS_LEFT, ROWS, D, VECTORS, LANES, BATCH, FEATURES, FEATURES_B, FEATURES_N, FEATURES_D,
-    WEIGHT, TABLE, PACKED, SAVED, KEEP, WIDEST, EXPONENTS, FACTORS, SCRATCH, SCRATCH_STRIDE, PARTITION,
-    MAX_VECTORS, ACCUMULATORS, EXPANDS, TILES, GRADIENTS, RESCALE, PULLBACK, LEFT, RIGHT, GRADIENT,
-    FEATURE_GRADIENT, ADJOINTS, CHUNK, THREAD_NUMBER, BARRIER, FACTORS_STRIDE, TEAM_SIZE, N_SLOTS,
-) = range(41)  # fmt: skip
-# Columns of the table of rows; offsets of vectors count numbers of one sample.
-(W_OFFSET, K, J, STRIDE_K, STRIDE_J, STRIDE_E, SITE, IN_OFFSET, OUT_OFFSET, N_COLUMNS) = range(10)
-GRADIENT_VECTORS = 32  # lane vectors that a gradient tile sums before it adds up its lanes
-TILE_COLUMNS = 32  # width of the table of tile kernels
+from tnml.contraction.chain.slots import (
+    ACCUMULATORS, ADJOINTS, BARRIER, BATCH, CHUNK, COUNT, D, EXPANDS, EXPONENTS, FACTORS, FACTORS_STRIDE,
+    FEATURE_GRADIENT, FEATURES, FEATURES_B, FEATURES_D, FEATURES_N, FIRST, GRADIENT, GRADIENT_VECTORS,
+    GRADIENTS, IN_OFFSET, J, K, KEEP, LANES, LEFT, MAX_VECTORS, N_COLUMNS, N_SLOTS, OUT_OFFSET, PACKED,
+    PARTITION, PULLBACK, RESCALE, RIGHT, ROWS, ROWS_LEFT, SAVED, SCRATCH, SCRATCH_STRIDE, SITE, STRIDE,
+    STRIDE_E, STRIDE_J, STRIDE_K, TABLE, TEAM_SIZE, THREAD, THREAD_NUMBER, THREADS, TILE_COLUMNS, TILES,
+    VECTORS, W_OFFSET, WEIGHT, WIDEST, WORKER,
+)  # fmt: skip
 
 
 @njit
@@ -187,12 +186,12 @@ def _scratch(q, thread):
     return q[SCRATCH] + thread * q[SCRATCH_STRIDE]
 
 
-@cfunc(types.void(types.CPointer(types.int64)), cache=True)
+@cfunc(types.void(types.CPointer(types.int64)), error_model="numpy")
 def forward_worker(parameters):
     """Forward pass of one thread."""
     q = carray(parameters, (N_SLOTS,))
-    thread = _thread_of(q)
-    for part in range(thread, q[THREADS], _team(q)):
+    part = thread = _thread_of(q)
+    while part < q[THREADS]:
         for half in range(2):
             first, last = _my_range(q, part, half)
             begin, end = _rows(q, half)
@@ -201,6 +200,7 @@ def forward_worker(parameters):
                 for row in range(begin, end):
                     _forward_row(q, row, first, last, _scratch(q, thread))
                 _unpack(q, half, first, last)
+        part += _team(q)
 
 
 @njit
@@ -345,18 +345,21 @@ def _backward_half(q, half, thread):
 @njit
 def _backward_chunks(q, thread):
     """Backward pass of both halves by all threads, chunk after chunk, with two barriers each."""
-    x, team = _scratch(q, thread), _team(q)
-    for part in range(thread, q[THREADS], team):
+    x, team, part = _scratch(q, thread), _team(q), thread
+    while part < q[THREADS]:
         for half in range(2):
             first, last = _my_range(q, part, half)
             begin, end = _rows(q, half)
             if first < last and begin < end:
                 _pack_adjoint(q, half, first, last)
+        part += team
     longest = max(q[ROWS_LEFT], q[ROWS] - q[ROWS_LEFT])
     done = 0
     while done < longest:
-        for part in range(thread, q[THREADS], team):
+        part = thread
+        while part < q[THREADS]:
             _adjoint_chunk(q, part, done, x)
+            part += team
         # A core gradient sums over the whole batch: it needs the adjoints of all lane vectors.
         call(q[BARRIER], ())
         turn = 0  # rows are dealt out over both halves, so that all threads get similar shares
@@ -390,7 +393,7 @@ def _adjoint_chunk(q, part, done, x):
                 _adjoint_row(q, half, row, first, last, x)
 
 
-@cfunc(types.void(types.CPointer(types.int64)), cache=True)
+@cfunc(types.void(types.CPointer(types.int64)), error_model="numpy")
 def backward_worker(parameters):
     """Backward pass of one thread; CHUNK is 1 where each half belongs to one thread."""
     q = carray(parameters, (N_SLOTS,))
@@ -401,3 +404,14 @@ def backward_worker(parameters):
         for half in range(2):
             if half % _team(q) == thread:
                 _backward_half(q, half, thread)
+
+
+@cfunc(types.void(types.CPointer(types.int64)), error_model="numpy")
+def replicas_worker(parameters):
+    """Runs a worker on the chains of one thread: equal ones, each with its own parameter vector."""
+    q = carray(parameters, (N_SLOTS,))
+    parts, part = q[THREADS], _thread_of(q)
+    while part < parts:
+        for replica in range(q[COUNT] * part // parts, q[COUNT] * (part + 1) // parts):
+            call(q[WORKER], (q[FIRST] + replica * q[STRIDE],))
+        part += 1 if q[THREAD] >= 0 else call_for_int(q[TEAM_SIZE])

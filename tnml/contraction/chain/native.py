@@ -1,4 +1,4 @@
-"""The `native` engine: float32 on the CPU, numba loops around LLVM register tiles.
+"""The `native` engine: float32 on the CPU, loops compiled by numba around LLVM register tiles.
 
 Its threads are those of PyTorch's own OpenMP pool, so they do not compete with PyTorch's operators for cores;
 where that pool cannot be found (macOS, Windows) two Python threads take one half of the chain each.
@@ -7,31 +7,35 @@ where that pool cannot be found (macOS, Windows) two Python threads take one hal
 import ctypes
 import functools
 import itertools
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tnml.contraction.chain import driver, tiles
+from tnml.contraction.chain import slots, tiles
 from tnml.contraction.chain.fork import FORKED
 from tnml.contraction.chain.pool import POOL
+from tnml.contraction.chain.reference import RESCALE_EVERY
 from tnml.contraction.chain.shape import ChainShape
+from tnml.contraction.chain.workers import Worker, worker
 
 CHUNK = 16  # rows between two barriers
+ALONE = 2e5  # operations of a pass that one thread has done before a second one is awake
+FORWARD, BACKWARD = worker("forward_worker"), worker("backward_worker")
+Vector = ctypes.c_int64 * slots.N_SLOTS
 
 
 class Sizes(NamedTuple):
-    """Sizes of the buffers that one batch needs."""
+    """Sizes of the buffers that one batch needs; the first three lie one after the other in its state."""
 
+    packed: int
+    saved: int
+    factors: int
     vectors: int
     columns: int
-    saved: int
-    packed: int
-    factors: int
 
     @staticmethod
     def of(shape: ChainShape, batch: int, keep: int) -> "Sizes":
@@ -41,15 +45,19 @@ class Sizes(NamedTuple):
         columns = vectors * lanes
         numbers = shape.n_bond_indices if keep else 4 * shape.widest
         packed = shape.n_sites * shape.physical * columns
-        return Sizes(
-            vectors, columns, numbers * columns, packed, (shape.n_sites if keep > 1 else 1) * columns
-        )
+        factors = (shape.n_sites if keep > 1 else 1) * columns
+        return Sizes(packed, numbers * columns, factors, vectors, columns)
+
+    @property
+    def state(self) -> int:
+        """Numbers that the backward pass needs of the forward pass."""
+        return self.packed + self.saved + self.factors
 
 
 @functools.lru_cache(maxsize=64)
 def _table(shape: ChainShape) -> np.ndarray:
     """The driver's table of rows, in the order of processing."""
-    table = np.zeros((max(1, shape.n_sites), driver.N_COLUMNS), dtype=np.int64)
+    table = np.zeros((max(1, shape.n_sites), slots.N_COLUMNS), dtype=np.int64)
     label, offset = shape.label_site, 0
     order = list(range(label)) + list(range(shape.n_sites - 1, label - 1, -1))
     for row, site in enumerate(order):
@@ -57,7 +65,7 @@ def _table(shape: ChainShape) -> np.ndarray:
         k, j, of_k, of_j = (left, right, 4 * right, 4) if site < label else (right, left, 4, 4 * right)
         if row == label:
             offset += shape.left[-1] if label else 0
-        table[row, : driver.N_COLUMNS] = (
+        table[row, : slots.N_COLUMNS] = (
             4 * shape.offsets[site], k, j, of_k, of_j, 4 * left * right, site, offset, offset + k,
         )  # fmt: skip
         offset += k
@@ -70,7 +78,7 @@ def _kernels(shape: ChainShape, vectors: int, backward: bool, features: bool) ->
     machine = tiles.machine()
     groups = set(range(1, min(machine.max_vectors, vectors) + 1))
     expands = np.zeros(machine.max_vectors + 1, dtype=np.int64)
-    tile_table = np.zeros((machine.max_vectors + 1, driver.TILE_COLUMNS), dtype=np.int64)
+    tile_table = np.zeros((machine.max_vectors + 1, slots.TILE_COLUMNS), dtype=np.int64)
     gradients = np.zeros((5, 5), dtype=np.int64)
     dimensions = {bond for pair in shape.bonds for bond in pair}
     for n in groups:
@@ -140,82 +148,104 @@ def _executor() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=2, thread_name_prefix="tnml-native")
 
 
-def _threads() -> int:
-    """Threads to use: PyTorch's setting; one after a fork; two at most without OpenMP."""
-    if FORKED.is_set():
+def _threads(shape: ChainShape, batch: int) -> int:
+    """Threads to use: PyTorch's setting; one after a fork and for little work; two at most without OpenMP."""
+    if batch * shape.flops_forward < ALONE or FORKED.is_set():
         return 1
     wanted = torch.get_num_threads()
     return wanted if _openmp() is not None else min(2, wanted)
 
 
-def _launch(worker: Any, parameters: np.ndarray, threads: int) -> None:
-    """Runs a worker on every thread and waits."""
-    library = _openmp()
+def launch(of: Worker, q: "ctypes.Array[ctypes.c_int64]", threads: int) -> None:
+    """Runs a worker on every thread and waits; its vector says how many threads there are, too."""
     if threads == 1:
-        parameters[driver.THREAD] = 0
-        worker.ctypes(parameters.ctypes.data_as(ctypes.POINTER(ctypes.c_int64)))
-    elif library is not None:
-        parameters[driver.THREAD] = -1
-        parameters[driver.THREAD_NUMBER] = ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p).value
-        parameters[driver.TEAM_SIZE] = ctypes.cast(library.omp_get_num_threads, ctypes.c_void_p).value
-        parameters[driver.BARRIER] = ctypes.cast(library.GOMP_barrier, ctypes.c_void_p).value
-        library.GOMP_parallel(worker.address, parameters.ctypes.data, threads, 0)
+        q[slots.THREAD] = 0
+        of.call(q)
+        return
+    library = _openmp()
+    if library is not None:
+        q[slots.THREAD] = -1
+        q[slots.THREAD_NUMBER] = ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p).value or 0
+        q[slots.TEAM_SIZE] = ctypes.cast(library.omp_get_num_threads, ctypes.c_void_p).value or 0
+        q[slots.BARRIER] = ctypes.cast(library.GOMP_barrier, ctypes.c_void_p).value or 0
+        library.GOMP_parallel(of.address, ctypes.addressof(q), threads, 0)
     else:
-        copies = [parameters.copy() for _ in range(threads)]
+        copies = [Vector.from_buffer_copy(q) for _ in range(threads)]
         for thread, copy in enumerate(copies):
-            copy[driver.THREAD] = thread
-        pointers = [copy.ctypes.data_as(ctypes.POINTER(ctypes.c_int64)) for copy in copies]
-        list(_executor().map(worker.ctypes, pointers))
+            copy[slots.THREAD] = thread
+        list(_executor().map(of.call, copies))
 
 
-def _parameters(
-    features: Tensor,
-    weight: Tensor,
-    shape: ChainShape,
-    keep: int,
-    buffers: Sequence[Tensor],
-    backward: bool,
-    want_features: bool = False,
-) -> tuple[np.ndarray, int, list[object]]:
-    """The parameter vector common to both passes, the number of threads, and what must stay alive."""
-    machine = tiles.machine()
-    sizes = Sizes.of(shape, features.shape[0], keep)
-    expands, tile_table, gradients, rescale, pullback = _kernels(
-        shape, sizes.vectors, backward, want_features
-    )
-    table = _table(shape)
-    threads = _threads()
-    d = shape.physical
-    stride = (
-        machine.lanes
-        * shape.widest
-        * max(d * min(sizes.vectors, driver.GRADIENT_VECTORS), (d + 1) * machine.max_vectors)
-    )
-    scratch = POOL.take(threads * stride + 64)
-    partition = _partition(shape, sizes.vectors, threads)
-    packed, saved, factors = buffers
-    q = np.zeros(driver.N_SLOTS, dtype=np.int64)
-    of_b, of_n, of_d = (4 * s for s in features.stride())
+class Plan(NamedTuple):
+    """What is the same in every pass over batches of one size.
+
+    Attributes:
+        sizes: of the buffers.
+        scratch: numbers of working memory, of all threads and for the adjoints.
+        shared: of those, how many come before the adjoints.
+        rescales: whether exponents can be other than 0.
+        start: the parameter vector, all but the addresses that change.
+        alive: tables that the vector points to.
+    """
+
+    sizes: Sizes
+    scratch: int
+    shared: int
+    rescales: bool
+    start: "ctypes.Array[ctypes.c_int64]"
+    alive: tuple[np.ndarray, ...]
+
+
+@functools.lru_cache(maxsize=256)
+def plan(shape: ChainShape, batch: int, keep: int, threads: int, backward: bool, barriers: bool) -> Plan:
+    """The plan of a forward pass that keeps what `forward` says, or of a backward pass after it.
+
+    `barriers` says whether threads can wait for one another.
+    """
+    machine, sizes, d = tiles.machine(), Sizes.of(shape, batch, keep), shape.physical
+    kernels = _kernels(shape, sizes.vectors, backward, backward and keep > 1)
+    expands, tile_table, gradients, rescale, pullback = kernels
+    table, partition = _table(shape), _partition(shape, sizes.vectors, threads)
+    inputs = max(d * min(sizes.vectors, slots.GRADIENT_VECTORS), (d + 1) * machine.max_vectors)
+    stride = machine.lanes * shape.widest * inputs
+    shared = threads * stride + 64
+    alone = threads == 1 or (threads == 2 and (_balanced(shape) or not barriers))
+    chunk = 1 if alone else CHUNK
+    adjoints = 2 * (chunk + 1) * shape.widest * sizes.columns if backward else 0
+    q = Vector()
     for slot, value in (
-        (driver.THREADS, threads), (driver.ROWS_LEFT, shape.label_site), (driver.ROWS, shape.n_sites),
-        (driver.D, d), (driver.VECTORS, sizes.vectors), (driver.LANES, machine.lanes),
-        (driver.BATCH, features.shape[0]), (driver.FEATURES, features.data_ptr()), (driver.FEATURES_B, of_b),
-        (driver.FEATURES_N, of_n), (driver.FEATURES_D, of_d), (driver.WEIGHT, weight.data_ptr()),
-        (driver.TABLE, table.ctypes.data), (driver.PACKED, packed.data_ptr()),
-        (driver.SAVED, saved.data_ptr()), (driver.KEEP, int(keep > 0)), (driver.WIDEST, shape.widest),
-        (driver.FACTORS, factors.data_ptr()), (driver.FACTORS_STRIDE, 4 * sizes.columns * int(keep > 1)),
-        (driver.SCRATCH, scratch.data_ptr()), (driver.SCRATCH_STRIDE, 4 * stride),
-        (driver.PARTITION, partition.ctypes.data), (driver.MAX_VECTORS, machine.max_vectors),
-        (driver.ACCUMULATORS, machine.accumulators), (driver.EXPANDS, expands.ctypes.data),
-        (driver.TILES, tile_table.ctypes.data), (driver.GRADIENTS, gradients.ctypes.data),
-        (driver.RESCALE, rescale[0]), (driver.PULLBACK, pullback[0]),
+        (slots.THREADS, threads), (slots.ROWS_LEFT, shape.label_site), (slots.ROWS, shape.n_sites),
+        (slots.D, d), (slots.VECTORS, sizes.vectors), (slots.LANES, machine.lanes), (slots.BATCH, batch),
+        (slots.TABLE, table.ctypes.data), (slots.KEEP, int(keep > 0)), (slots.WIDEST, shape.widest),
+        (slots.FACTORS_STRIDE, 4 * sizes.columns * int(keep > 1)), (slots.SCRATCH_STRIDE, 4 * stride),
+        (slots.PARTITION, partition.ctypes.data), (slots.MAX_VECTORS, machine.max_vectors),
+        (slots.ACCUMULATORS, machine.accumulators), (slots.EXPANDS, expands.ctypes.data),
+        (slots.TILES, tile_table.ctypes.data), (slots.GRADIENTS, gradients.ctypes.data),
+        (slots.RESCALE, int(rescale[0])), (slots.PULLBACK, int(pullback[0])), (slots.CHUNK, chunk),
     ):  # fmt: skip
         q[slot] = value
-    return q, threads, [table, partition, scratch, expands, tile_table, gradients]
+    longest = max(shape.label_site, shape.n_sites - shape.label_site)
+    alive = (table, partition, *kernels)
+    return Plan(sizes, shared + adjoints, shared, longest > RESCALE_EVERY, q, alive)
+
+
+def _vector(
+    of: Plan, features: Tensor, weight: Tensor, state: Tensor, scratch: Tensor
+) -> "ctypes.Array[ctypes.c_int64]":
+    """The parameter vector of one pass."""
+    q, sizes = Vector.from_buffer_copy(of.start), of.sizes
+    of_b, of_n, of_d = features.stride()
+    packed = state.data_ptr()
+    q[slots.FEATURES], q[slots.WEIGHT] = features.data_ptr(), weight.data_ptr()
+    q[slots.FEATURES_B], q[slots.FEATURES_N], q[slots.FEATURES_D] = 4 * of_b, 4 * of_n, 4 * of_d
+    q[slots.PACKED], q[slots.SAVED] = packed, packed + 4 * sizes.packed
+    q[slots.FACTORS] = packed + 4 * (sizes.packed + sizes.saved)
+    q[slots.SCRATCH] = scratch.data_ptr()
+    return q
 
 
 def forward(features: Tensor, weight: Tensor, shape: ChainShape, keep: int) -> tuple[Tensor, ...]:
-    """`left [b, l]`, `right [b, r]`, `exponent [2, b]`, and what the backward pass needs.
+    """`left [b, l]`, `right [b, r]`, `exponent [2, b]`, and what the backward pass needs, in one tensor.
 
     Args:
         features: `[b, n, d]`, float32 on the CPU, any strides.
@@ -224,17 +254,23 @@ def forward(features: Tensor, weight: Tensor, shape: ChainShape, keep: int) -> t
         keep: 0 for no backward pass, 1 for one to the weights, 2 for one to the features too.
     """
     batch = features.shape[0]
-    sizes = Sizes.of(shape, batch, keep)
-    buffers = POOL.take(sizes.packed), POOL.take(sizes.saved), torch.ones(sizes.factors)
     left, right = features.new_ones(batch, shape.left[-1]), features.new_ones(batch, shape.right[0])
-    exponents = torch.zeros(2, sizes.columns, dtype=torch.int32)
-    if batch:
-        q, threads, alive = _parameters(features, weight, shape, keep, buffers, backward=False)
-        q[driver.EXPONENTS] = exponents.data_ptr()
-        q[driver.LEFT], q[driver.RIGHT] = left.data_ptr(), right.data_ptr()
-        _launch(driver.forward_worker, q, threads)
-        del alive
-    return left, right, exponents[:, :batch].float(), *buffers
+    if not batch:
+        return left, right, features.new_zeros(2, 0), features.new_empty(0)
+    threads = _threads(shape, batch)
+    found = plan(shape, batch, keep, threads, False, _openmp() is not None)
+    sizes, exponents = found.sizes, None
+    state, scratch = POOL.take(sizes.state), POOL.take(found.scratch)
+    q = _vector(found, features, weight, state, scratch)
+    if keep > 1:
+        state[sizes.packed + sizes.saved :].fill_(1.0)
+    if found.rescales:
+        exponents = features.new_zeros(2, sizes.columns, dtype=torch.int32)
+        q[slots.EXPONENTS] = exponents.data_ptr()
+    q[slots.LEFT], q[slots.RIGHT] = left.data_ptr(), right.data_ptr()
+    launch(FORWARD, q, threads)
+    exponent = features.new_zeros(2, batch) if exponents is None else exponents[:, :batch].float()
+    return left, right, exponent, state
 
 
 def backward(
@@ -243,7 +279,7 @@ def backward(
     features: Tensor,
     weight: Tensor,
     shape: ChainShape,
-    state: Sequence[Tensor],
+    state: Tensor,
     want_features: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Gradients of the weights and, if wanted, of the features; `state` is what `forward` kept."""
@@ -251,22 +287,23 @@ def backward(
     gradient = POOL.take(shape.n_weights)
     if not batch:
         return gradient.zero_(), torch.zeros_like(features) if want_features else None
+    threads = _threads(shape, batch)
     keep = 2 if want_features else 1
-    q, threads, alive = _parameters(features, weight, shape, keep, state, True, want_features)
-    alone = threads == 1 or (threads == 2 and (_balanced(shape) or _openmp() is None))
-    chunk = 1 if alone else CHUNK
-    sizes = Sizes.of(shape, batch, keep)
-    adjoints = POOL.take(2 * (chunk + 1) * shape.widest * sizes.columns)
-    per_site = POOL.take(sizes.packed) if want_features else None
+    found = plan(shape, batch, keep, threads, True, _openmp() is not None)
+    scratch = POOL.take(found.scratch)
+    q = _vector(found, features, weight, state, scratch)
+    per_site = POOL.take(found.sizes.packed) if want_features else None
     grad_left, grad_right = grad_left.contiguous(), grad_right.contiguous()
-    q[driver.LEFT], q[driver.RIGHT] = grad_left.data_ptr(), grad_right.data_ptr()
-    q[driver.GRADIENT], q[driver.ADJOINTS], q[driver.CHUNK] = gradient.data_ptr(), adjoints.data_ptr(), chunk
-    q[driver.FEATURE_GRADIENT] = 0 if per_site is None else per_site.data_ptr()
-    _launch(driver.backward_worker, q, threads)
-    del alive
+    q[slots.LEFT], q[slots.RIGHT] = grad_left.data_ptr(), grad_right.data_ptr()
+    q[slots.GRADIENT] = gradient.data_ptr()
+    q[slots.ADJOINTS] = scratch.data_ptr() + 4 * found.shared
     if per_site is None:
+        launch(BACKWARD, q, threads)
         return gradient, None
-    return gradient, _features_gradient(per_site, state[2], shape, batch, sizes.columns)
+    q[slots.FEATURE_GRADIENT] = per_site.data_ptr()
+    launch(BACKWARD, q, threads)
+    factors = state[found.sizes.packed + found.sizes.saved :]
+    return gradient, _features_gradient(per_site, factors, shape, batch, found.sizes.columns)
 
 
 def _features_gradient(

@@ -2,6 +2,7 @@
 
 Everything that evaluates a matrix product state on a batch goes through `chain_flat`. It is registered with
 `torch.library` as `tnml::chain`, so `torch.compile` keeps it whole; its adjoint is `tnml::chain_backward`.
+In eager mode the same functions are called without the registry, which takes longer than a short chain.
 Double backward, `torch.func` transforms and forward-mode differentiation run the reference recurrence.
 """
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from tnml.contraction.chain import fork, kernels_torch  # noqa: F401 (fork: its hook has to be there early)
 from tnml.contraction.chain.reference import reference_chain
 from tnml.contraction.chain.shape import ChainShape
-from tnml.contraction.transforms import transformed
+from tnml.contraction.transforms import plain, transformed
 from tnml.errors import InputError, choose
 from tnml.shapes import check_cores
 
@@ -117,7 +118,12 @@ def chain_flat(features: Tensor, weight: Tensor, shape: ChainShape, engine: str 
     keep = 0
     if torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad):
         keep = 2 if features.requires_grad else 1
-    left, right, exponent, *_ = torch.ops.tnml.chain(features, weight, shape.key, engine, keep)
+    if not plain(features, weight):
+        left, right, exponent, *_ = torch.ops.tnml.chain(features, weight, shape.key, engine, keep)
+    elif keep:
+        left, right, exponent = _Eager.apply(features, weight, shape, engine, keep)
+    else:
+        left, right, exponent, *_ = _forward(features, weight, shape, engine, keep)
     return ChainValue(left, right, exponent)
 
 
@@ -184,10 +190,17 @@ def _announce() -> None:
 @torch.library.custom_op("tnml::chain", mutates_args=())
 def _chain_op(features: Tensor, weight: Tensor, key: str, engine: str, keep: int) -> list[Tensor]:
     """`left, right, exponent`, what the backward needs (`keep` 0: nothing, 1: weights, 2: features too)."""
-    shape = ChainShape.from_key(key)
+    return list(_forward(features, weight, ChainShape.from_key(key), engine, keep))
+
+
+def _forward(
+    features: Tensor, weight: Tensor, shape: ChainShape, engine: str, keep: int
+) -> tuple[Tensor, ...]:
+    features, weight = features.detach(), weight.detach()
     if _runs_native(engine, weight):
-        return list(_native().forward(features.detach(), weight.detach().contiguous(), shape, keep))
-    return list(kernels_torch.forward(features.detach(), weight.detach(), shape, keep > 0))
+        found: tuple[Tensor, ...] = _native().forward(features, weight.contiguous(), shape, keep)
+        return found
+    return kernels_torch.forward(features, weight, shape, keep > 0)
 
 
 @torch.library.custom_op("tnml::chain_backward", mutates_args=())
@@ -201,17 +214,26 @@ def _backward_op(
     both: bool,
 ) -> list[Tensor]:
     """Gradient of the weights and, if `both`, of the features."""
-    shape = ChainShape.from_key(key)
+    found = _backward(gradients, features, weight, ChainShape.from_key(key), engine, state, both)
+    return [gradient for gradient in found if gradient is not None]
+
+
+def _backward(
+    gradients: Sequence[Tensor],
+    features: Tensor,
+    weight: Tensor,
+    shape: ChainShape,
+    engine: str,
+    state: Sequence[Tensor],
+    both: bool,
+) -> tuple[Tensor, Tensor | None]:
     left, right = gradients
     if _runs_native(engine, weight):
-        of_weight, of_features = _native().backward(
-            left, right, features, weight.contiguous(), shape, state, both
+        found: tuple[Tensor, Tensor | None] = _native().backward(
+            left, right, features, weight.contiguous(), shape, state[0], both
         )
-    else:
-        of_weight, of_features = kernels_torch.backward(
-            (left, right), features, weight, shape, state[0], both
-        )
-    return [of_weight] if of_features is None else [of_weight, of_features]
+        return found
+    return kernels_torch.backward((left, right), features, weight, shape, state[0], both)
 
 
 def _native() -> Any:
@@ -227,11 +249,10 @@ def _chain_fake(features: Tensor, weight: Tensor, key: str, engine: str, keep: i
     left, right = features.new_empty(batch, shape.left[-1]), features.new_empty(batch, shape.right[0])
     exponent = torch.empty(2, batch, dtype=weight.real.dtype, device=weight.device)
     if _runs_native(engine, weight):
-        sizes = _native().Sizes.of(shape, batch, keep)
-        state = [features.new_empty(size) for size in (sizes.packed, sizes.saved, sizes.factors)]
+        size = _native().Sizes.of(shape, batch, keep).state
     else:
-        state = [features.new_empty(kernels_torch.saved_size(shape, batch) if keep else 0)]
-    return [left, right, exponent, *state]
+        size = kernels_torch.saved_size(shape, batch) if keep else 0
+    return [left, right, exponent, features.new_empty(size)]
 
 
 @_backward_op.register_fake
@@ -247,28 +268,52 @@ def _backward_fake(
     return [weight.new_empty(weight.shape)] + ([features.new_empty(features.shape)] if both else [])
 
 
-def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    features, weight, ctx.key, ctx.engine, _ = inputs
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor], ends: int = 4) -> None:
+    """`ends`: how many of these outputs the function has for autograd."""
+    features, weight, ctx.shape, ctx.engine, _ = inputs  # the shape itself, or its key
     ctx.save_for_backward(features, weight, *output[2:])
-    ctx.mark_non_differentiable(*output[2:])
+    ctx.mark_non_differentiable(*output[2:ends])
     ctx.set_materialize_grads(False)  # else zeros as large as the saved vectors are made
 
 
 def _differentiate(
-    ctx: Any, gradients: list[Tensor]
+    ctx: Any, gradients: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
     features, weight, exponent, *state = ctx.saved_tensors
-    shape = ChainShape.from_key(ctx.key)
+    shape = ChainShape.from_key(ctx.shape) if isinstance(ctx.shape, str) else ctx.shape
     both = ctx.needs_input_grad[0]
-    batch = features.shape[0]
-    zeros = features.new_zeros(batch, shape.left[-1]), features.new_zeros(batch, shape.right[0])
-    incoming = [z if g is None else g for g, z in zip(gradients[:2], zeros, strict=True)]
+    ends = shape.left[-1], shape.right[0]
+    incoming = [
+        features.new_zeros(features.shape[0], bond) if g is None else g
+        for g, bond in zip(gradients[:2], ends, strict=True)
+    ]
     if torch.is_grad_enabled() or transformed(*incoming):
         wanted = ctx.needs_input_grad[:2]
         of_both = _differentiable_backward(incoming, features, weight, exponent, shape, wanted)
         return of_both[0], of_both[1], None, None, None
-    found = torch.ops.tnml.chain_backward(incoming, features, weight, ctx.key, ctx.engine, state, both)
+    if plain(*incoming, features, weight):
+        of_weight, of_features = _backward(incoming, features, weight, shape, ctx.engine, state, both)
+        return of_features, of_weight, None, None, None
+    found = torch.ops.tnml.chain_backward(incoming, features, weight, shape.key, ctx.engine, state, both)
     return found[1] if both else None, found[0], None, None, None
+
+
+class _Eager(torch.autograd.Function):
+    """`tnml::chain` by way of a function of autograd alone."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, shape: ChainShape, engine: str, keep: int
+    ) -> tuple[Tensor, ...]:
+        found = _forward(features, weight, shape, engine, keep)
+        _keep_for_backward(ctx, (features, weight, shape, engine, keep), found, 3)
+        return found[:3]
+
+    @staticmethod
+    def backward(
+        ctx: Any, *gradients: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        return _differentiate(ctx, gradients)
 
 
 def _differentiable_backward(

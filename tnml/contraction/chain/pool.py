@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 KEEP_BYTES = 2**31  # idle memory kept at most
+SMALL = 2**15  # numbers that the allocator gives out again and again without fresh pages
 ALIGNMENT = 64
 
 
@@ -30,6 +31,8 @@ class Pool:
 
     def take(self, size: int) -> Tensor:
         """An uninitialised tensor `[size]`, aligned to 64 bytes."""
+        if size < SMALL:
+            return torch.empty(size, dtype=torch.float32, device="cpu")
         needed = size + ALIGNMENT // 4
         with self._lock:
             block = self._reuse(needed)

@@ -9,22 +9,24 @@ strides are 64-bit integers in bytes, so the kernels read the user's cores where
     rescale   2^-p of max_k |u[v, k]| multiplied into the next features; p added to the exponents
     pullback  g[k, v]      = sum_e f[e, v] h[e, k, v],  df[e, v] = sum_k u[v, k] h[e, k, v]
 
-Kernels are made on first use, one per tile shape, and live as long as the process.
+Kernels are made on first use, one per tile shape, and live as long as the process; their object code is kept
+on disk for the next one.
 """
 
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 
+from tnml.contraction.chain.objects import ObjectStore, load_object, optimise, target_machine
+
 I32, I64, F32, PTR = ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.PointerType()
 FAST = ("contract", "nsz", "reassoc")  # fused and reordered sums, but NaN and infinity keep their meaning
 MAX_POWER = 60  # a factor of 2^60 neither overflows ordinary features nor makes them subnormal
-_engines: list[object] = []  # keeps compiled code alive
 _lock = threading.Lock()
 
 
@@ -124,38 +126,41 @@ class _Kernel:
         self.b.branch(head)
         self.b.position_at_end(end)
 
-    def compile(self) -> int:
-        """The address of the machine code."""
+    def compile(self) -> bytes:
+        """The object code."""
         self.b.ret_void()
-        with _lock:  # the cached makers may run in several threads, and all modules share one LLVM context
-            return _compile(str(self.module), self.function.name)
+        return _compile(str(self.module))
 
 
-@functools.cache
-def _target() -> llvm.Target:
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    return llvm.Target.from_default_triple()
-
-
-def _compile(text: str, name: str) -> int:
-    """Optimises the IR for this processor and returns the function's address."""
-    target = _target().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3
-    )
+def _compile(text: str) -> bytes:
+    """Optimises the IR for this processor."""
     module = llvm.parse_assembly(text)
     module.verify()
-    options = llvm.create_pipeline_tuning_options(speed_level=2)
-    passes = llvm.create_pass_builder(target, options)
-    passes.getModulePassManager().run(module, passes)
-    engine = llvm.create_mcjit_compiler(module, target)
-    engine.finalize_object()
-    _engines.append(engine)
-    return int(engine.get_function_address(name))
+    optimise(module)
+    code: bytes = target_machine().emit_object(module)
+    return code
 
 
 @functools.cache
-def expand(vectors: int) -> int:
+def _store() -> ObjectStore:
+    return ObjectStore("tiles", [__file__])
+
+
+def _kernel(make: Callable[..., _Kernel]) -> Callable[..., int]:
+    """Turns a function that writes a kernel into one that gives its address, made once for its numbers."""
+
+    @functools.cache
+    def address(*numbers: int) -> int:
+        with _lock:  # kernels may be asked for in several threads, and all modules share one LLVM context
+            name = "-".join([make.__name__, *map(str, numbers)])
+            code = _store().read(name) or _store().write(name, make(*numbers).compile())
+            return load_object(code, make.__name__)
+
+    return functools.update_wrapper(address, make)
+
+
+@_kernel
+def expand(vectors: int) -> _Kernel:
     """Kernel (f, f stride of e, u, u stride of v, d, k count, x, x row stride).
 
     x[(e, k), v] = f[e, v] u[v, k] for `vectors` lane vectors v.
@@ -170,11 +175,11 @@ def expand(vectors: int) -> int:
             for v in range(vectors):
                 value = kernel.b.fmul(feature[v], kernel.load(kernel.at(u, (v, uv), (k, width))))
                 kernel.store(value, kernel.at(first, (k, row), (v, width)))
-    return kernel.compile()
+    return kernel
 
 
-@functools.cache
-def tile(outputs: int, vectors: int) -> int:
+@_kernel
+def tile(outputs: int, vectors: int) -> _Kernel:
     """Kernel (W, stride e, stride k, stride j, d, k count, x, x row stride, o, o stride of v).
 
     o[v, j] = sum_{e, k} W[e, k, j] x[(e, k), v] for `outputs` j's and `vectors` lane vectors v.
@@ -200,11 +205,11 @@ def tile(outputs: int, vectors: int) -> int:
             kernel.b.store(kernel.at(here, (1, row)), source)
     for j, v in grid:
         kernel.store(kernel.get(sums[j, v]), kernel.at(o, (v, ov), (j, width)))
-    return kernel.compile()
+    return kernel
 
 
-@functools.cache
-def gradient(rows: int, columns: int) -> int:
+@_kernel
+def gradient(rows: int, columns: int) -> _Kernel:
     """Kernel (a, stride m, stride v, b, stride j, stride v, v count, G, stride m, accumulate).
 
     G[m, j] (+)= sum over lane vectors v and lanes of a[m, v] b[j, v]; j is contiguous in G.
@@ -235,7 +240,7 @@ def gradient(rows: int, columns: int) -> int:
                 kernel.b.store(kernel.b.fadd(old, line), address, align=4)
             with replace:
                 kernel.b.store(line, address, align=4)
-    return kernel.compile()
+    return kernel
 
 
 def _lane_sums(kernel: _Kernel, vectors: list[ir.Value]) -> list[tuple[ir.Value, int]]:
@@ -267,8 +272,8 @@ def _lane_sums(kernel: _Kernel, vectors: list[ir.Value]) -> list[tuple[ir.Value,
     return found
 
 
-@functools.cache
-def rescale() -> int:
+@_kernel
+def rescale() -> _Kernel:
     """Kernel (u, k count, d, f, f stride of e, exponents, factors) for one lane vector v.
 
     p = exponent of max_k |u[k]|, within +-MAX_POWER (0 for a zero or non-finite vector);
@@ -303,11 +308,11 @@ def rescale() -> int:
     old = b.load(b.inttoptr(exponents, PTR), align=4, typ=integers)
     b.store(b.add(old, power), b.inttoptr(exponents, PTR), align=4)
     kernel.store(factor, factors)
-    return kernel.compile()
+    return kernel
 
 
-@functools.cache
-def pullback() -> int:
+@_kernel
+def pullback() -> _Kernel:
     """Kernel (f, f stride of e, u, h, h stride of e, d, k count, g, df, df stride of e) for one lane vector.
 
     g[k] = sum_e f[e] h[e, k] and df[e] = sum_k u[k] h[e, k]: the adjoint of `expand` after the site's GEMM.
@@ -328,4 +333,4 @@ def pullback() -> int:
             vector = kernel.load(kernel.at(u, (k, width)))
             b.store(kernel.multiply_add(vector, value, kernel.get(total)), total)
         kernel.store(kernel.get(total), kernel.at(df, (e, dfe)))
-    return kernel.compile()
+    return kernel
