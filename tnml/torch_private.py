@@ -3,11 +3,14 @@
 `tests/test_torch_private.py` says which name is gone, and that no other module uses any.
 """
 
+import sys
 from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+_OPTIMIZER = vars(sys.modules[torch.optim.Optimizer.__module__])  # torch.optim hides the module's name
+_HOOKS_OF_ALL = _OPTIMIZER["_global_optimizer_pre_hooks"], _OPTIMIZER["_global_optimizer_post_hooks"]
 
 def function_transform_at_work() -> bool:
     """Whether a transformation of torch.func (vmap, grad, jvp, ...) surrounds the call.
@@ -62,6 +65,87 @@ def lerp_all_(values: list[Tensor], targets: list[Tensor], weight: float) -> Non
         tensor([0.2500])
     """
     torch._foreach_lerp_(values, targets, weight)
+
+
+def fused_adam_(optimizer: torch.optim.Adam) -> bool:
+    """Takes the step of a fused Adam or AdamW where nothing but the step would happen; else it does nothing.
+
+    The optimiser's own `step` calls the same function, after ten times as long in Python.
+
+    Returns:
+        Whether the step was taken. Not where hooks are registered, a parameter has no gradient or no state
+        yet, or there are several dtypes or devices.
+
+    Example:
+        >>> weight = torch.ones(2, requires_grad=True)
+        >>> optimizer = torch.optim.Adam([weight], fused=True)
+        >>> weight.grad = torch.ones(2)
+        >>> fused_adam_(optimizer)
+        False
+        >>> _ = optimizer.step()
+        >>> fused_adam_(optimizer), optimizer.state[weight]["step"]
+        (True, tensor(2.))
+    """
+    if (
+        type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW)
+        or "step" in vars(optimizer)
+        or optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or any(_HOOKS_OF_ALL)
+        or len(optimizer.param_groups) != 1
+    ):
+        return False
+    (group,) = optimizer.param_groups
+    parameters = group["params"]
+    first = parameters[0]
+    plain = not (group["amsgrad"] or group["maximize"] or group["capturable"] or group["differentiable"])
+    if not (group["fused"] and plain and isinstance(group["lr"], float)):
+        return False
+    gradients, means, squares, steps = [], [], [], []
+    for p in parameters:
+        state = optimizer.state.get(p)
+        if not state or p.grad is None or p.dtype != first.dtype or p.device != first.device:
+            return False
+        gradients.append(p.grad)
+        means.append(state["exp_avg"])
+        squares.append(state["exp_avg_sq"])
+        steps.append(state["step"])
+    beta1, beta2 = group["betas"]
+    decoupled = group.get("decoupled_weight_decay", type(optimizer) is torch.optim.AdamW)
+    step = torch._fused_adamw_ if decoupled else torch._fused_adam_
+    with torch.no_grad():
+        torch._foreach_add_(steps, 1)
+        step(
+            parameters, gradients, means, squares, [], steps,
+            lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"], eps=group["eps"],
+            amsgrad=False, maximize=False, grad_scale=None, found_inf=None,
+        )  # fmt: skip
+    return True
+
+
+def smoothed_cross_entropy_adjoint(
+    gradient: Tensor, logs: Tensor, y: Tensor, smoothing: float, count: Tensor
+) -> Tensor:
+    """The gradient of `cross_entropy(outputs, y, label_smoothing=smoothing)`, as autograd takes it, to the bit.
+
+    Args:
+        gradient: `[]`, of the loss.
+        logs: `[b, c]` logarithms of the probabilities.
+        y: `[b]` labels.
+        smoothing: above 0.
+        count: `[]`, the number b in the dtype of the logarithms.
+
+    Example:
+        >>> outputs, y = torch.tensor([[2.0, 0.0]], requires_grad=True), torch.tensor([0])
+        >>> nn.functional.cross_entropy(outputs, y, label_smoothing=0.1).backward()
+        >>> logs = outputs.detach().log_softmax(1)
+        >>> found = smoothed_cross_entropy_adjoint(torch.tensor(1.0), logs, y, 0.1, torch.tensor(1.0))
+        >>> torch.equal(found, outputs.grad)
+        True
+    """
+    of_logs = torch.ops.aten.nll_loss_backward(gradient * (1 - smoothing), logs, y, None, 1, -100, count)
+    of_logs -= gradient * (smoothing / logs.shape[1]) / count
+    return torch._log_softmax_backward_data(of_logs, logs, 1, logs.dtype)
 
 
 def has_forward_hooks(module: nn.Module) -> bool:

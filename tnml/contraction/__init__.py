@@ -1,5 +1,6 @@
 """Contraction of tensor networks together with a batch of samples."""
 
+from tnml.contraction.chain.labelled import labelled_chain
 from tnml.contraction.chain.operator import ENGINES, ChainValue, chain, chain_flat
 from tnml.contraction.chain.shape import ChainShape
 from tnml.contraction.einsum import einsum
@@ -15,6 +16,7 @@ __all__ = [
     "chain",
     "chain_flat",
     "einsum",
+    "labelled_chain",
     "tt_linear",
     "tt_matrix",
     "tt_plans",

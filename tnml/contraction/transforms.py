@@ -32,7 +32,7 @@ def transformed(*tensors: Tensor) -> bool:
 
 
 def plain(*tensors: Tensor) -> bool:
-    """Whether the call is an ordinary one: nothing compiles, traces or watches it, and all tensors hold numbers.
+    """Whether the call is an ordinary one: nothing compiles, traces, watches or casts, and tensors hold numbers.
 
     Then an operator may be evaluated by a direct call, without its entry in torch's registry.
 
@@ -42,7 +42,9 @@ def plain(*tensors: Tensor) -> bool:
     """
     if torch.compiler.is_compiling() or dispatch_mode_at_work() or torch.jit.is_tracing():
         return False
-    return all(type(t) in _PLAIN and (t.is_cpu or t.is_cuda) for t in tensors)
+    if not all(type(t) in _PLAIN and (t.is_cpu or t.is_cuda) for t in tensors):
+        return False
+    return not torch.is_autocast_enabled(tensors[0].device.type)
 
 
 def differentiable_gradients(

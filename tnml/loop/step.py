@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from tnml.errors import InputError
-from tnml.loop.optim import WeightAverage, clip_gradients, copy_into, make_optimizer
+from tnml.loop.optim import WeightAverage, clip_gradients, copy_into, make_optimizer, take_step
 from tnml.loop.options import LoopOptions
 from tnml.loop.processes import Group
 from tnml.loop.protocols import Batch, LossFn
@@ -78,7 +78,7 @@ class Stepper:
             measured = self._gradient(part, count, total, seed)
             if options.clip_norm is not None:
                 clip_gradients(self.parameters, options.clip_norm)
-            self.optimizer.step()
+            take_step(self.optimizer)
         if self.average is not None:
             self.average.update()
         self._add(measured, count)
@@ -95,7 +95,8 @@ class Stepper:
             with self._group.within(count if part else 0, total):
                 loss, metrics = self._loss(part)
             mean = loss.mean() if loss.dim() else loss
-            self._fabric.backward(mean if count == total else mean * (count / total))
+            share = mean if count == total else mean * (count / total)
+            share.backward()  # type: ignore[no-untyped-call]  # no precision of `open_fabric` scales gradients
             measured = {"loss": mean.detach(), **metrics}
         self._group.sum_gradients(self.parameters)
         return measured

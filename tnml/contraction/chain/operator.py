@@ -123,7 +123,7 @@ def chain_flat(features: Tensor, weight: Tensor, shape: ChainShape, engine: str 
     elif keep:
         left, right, exponent = _Eager.apply(features, weight, shape, engine, keep)
     else:
-        left, right, exponent, *_ = _forward(features, weight, shape, engine, keep)
+        left, right, exponent, *_ = evaluate(features, weight, shape, engine, keep)
     return ChainValue(left, right, exponent)
 
 
@@ -190,12 +190,19 @@ def _announce() -> None:
 @torch.library.custom_op("tnml::chain", mutates_args=())
 def _chain_op(features: Tensor, weight: Tensor, key: str, engine: str, keep: int) -> list[Tensor]:
     """`left, right, exponent`, what the backward needs (`keep` 0: nothing, 1: weights, 2: features too)."""
-    return list(_forward(features, weight, ChainShape.from_key(key), engine, keep))
+    return list(evaluate(features, weight, ChainShape.from_key(key), engine, keep))
 
 
-def _forward(
+def evaluate(
     features: Tensor, weight: Tensor, shape: ChainShape, engine: str, keep: int
 ) -> tuple[Tensor, ...]:
+    """What the operator returns, by a direct call.
+
+    Example:
+        >>> shape = ChainShape(2, (1, 2), (2, 1))
+        >>> len(evaluate(torch.ones(3, 2, 2), torch.ones(8), shape, "auto", 0))
+        4
+    """
     features, weight = features.detach(), weight.detach()
     if _runs_native(engine, weight):
         found: tuple[Tensor, ...] = _native().forward(features, weight.contiguous(), shape, keep)
@@ -214,11 +221,11 @@ def _backward_op(
     both: bool,
 ) -> list[Tensor]:
     """Gradient of the weights and, if `both`, of the features."""
-    found = _backward(gradients, features, weight, ChainShape.from_key(key), engine, state, both)
+    found = adjoint_of(gradients, features, weight, ChainShape.from_key(key), engine, state, both)
     return [gradient for gradient in found if gradient is not None]
 
 
-def _backward(
+def adjoint_of(
     gradients: Sequence[Tensor],
     features: Tensor,
     weight: Tensor,
@@ -227,6 +234,14 @@ def _backward(
     state: Sequence[Tensor],
     both: bool,
 ) -> tuple[Tensor, Tensor | None]:
+    """The gradients of the weights and, if `both`, of the features, by a direct call.
+
+    Example:
+        >>> shape, features, weight = ChainShape(2, (1, 2), (2, 1)), torch.ones(3, 2, 2), torch.ones(8)
+        >>> left, right, _, *state = evaluate(features, weight, shape, "torch", 1)
+        >>> adjoint_of([left, right], features, weight, shape, "torch", state, False)[0].shape
+        torch.Size([8])
+    """
     left, right = gradients
     if _runs_native(engine, weight):
         found: tuple[Tensor, Tensor | None] = _native().backward(
@@ -292,7 +307,7 @@ def _differentiate(
         of_both = _differentiable_backward(incoming, features, weight, exponent, shape, wanted)
         return of_both[0], of_both[1], None, None, None
     if plain(*incoming, features, weight):
-        of_weight, of_features = _backward(incoming, features, weight, shape, ctx.engine, state, both)
+        of_weight, of_features = adjoint_of(incoming, features, weight, shape, ctx.engine, state, both)
         return of_features, of_weight, None, None, None
     found = torch.ops.tnml.chain_backward(incoming, features, weight, shape.key, ctx.engine, state, both)
     return found[1] if both else None, found[0], None, None, None
@@ -305,7 +320,7 @@ class _Eager(torch.autograd.Function):
     def forward(
         ctx: Any, features: Tensor, weight: Tensor, shape: ChainShape, engine: str, keep: int
     ) -> tuple[Tensor, ...]:
-        found = _forward(features, weight, shape, engine, keep)
+        found = evaluate(features, weight, shape, engine, keep)
         _keep_for_backward(ctx, (features, weight, shape, engine, keep), found, 3)
         return found[:3]
 

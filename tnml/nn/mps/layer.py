@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from tnml.contraction import ENGINES, ChainShape, chain_flat
+from tnml.contraction import ENGINES, ChainShape, labelled_chain
 from tnml.errors import InputError, choose
 from tnml.features import FeatureMap, feature_map
 from tnml.mps import MatrixProductState
@@ -126,9 +126,7 @@ class MPSLayer(TensorNetworkLayer):
         label: Tensor = self.label
         if self.training and self.bond_dropout.p > 0:
             weight, label = self._dropped()
-        left, right, exponent = chain_flat(features, weight, self.chain_shape, self.engine)
-        both = (left @ label.reshape(label.shape[0], -1)).view(-1, self.out_features, label.shape[2])
-        return torch.bmm(both, right.unsqueeze(-1)).squeeze(-1), exponent.sum(0)
+        return labelled_chain(features, weight, label, self.chain_shape, self.engine)
 
     def _dropped(self) -> tuple[Tensor, Tensor]:
         """Weights and label core with dropped bond indices set to 0, survivors scaled at the label core."""

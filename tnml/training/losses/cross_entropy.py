@@ -1,13 +1,15 @@
 """Cross-entropy."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import cross_entropy, nll_loss, one_hot
 
 from tnml.checks import probability
+from tnml.contraction.transforms import differentiable_gradients, plain, transformed
+from tnml.torch_private import smoothed_cross_entropy_adjoint
 from tnml.training.losses.base import Loss
 
 
@@ -44,6 +46,9 @@ class CrossEntropy(Loss):
     def mean(self, outputs: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
         """The mean, by one call of torch where there are neither weights nor leading axes."""
         if weight is None and outputs.dim() == 2:
+            if self.smoothing and not y.is_floating_point() and plain(outputs, y):
+                found: Tensor = _Smoothed.apply(outputs, y, self.smoothing)
+                return found
             return cross_entropy(outputs, y, label_smoothing=self.smoothing)
         return super().mean(outputs, y, weight)
 
@@ -94,6 +99,29 @@ class CrossEntropy(Loss):
             gradient -= self.smoothing / logs.shape[-1]
         ones = gradient.new_full((), self.smoothing - 1.0).expand(labels.shape)
         return gradient.scatter_add_(-1, labels, ones)
+
+
+class _Smoothed(torch.autograd.Function):
+    """`cross_entropy` with smoothed labels as one function of autograd: its numbers, without its graph."""
+
+    @staticmethod
+    def forward(ctx: Any, outputs: Tensor, y: Tensor, smoothing: float) -> Tensor:
+        logs, classes = outputs.log_softmax(1), outputs.shape[1]
+        count = torch.full((), len(y), dtype=logs.dtype, device=logs.device)
+        ctx.save_for_backward(outputs, logs, y, count)
+        ctx.smoothing = smoothing
+        spread = -logs.sum(1)
+        return (1 - smoothing) * nll_loss(logs, y) + spread.sum() / count * (smoothing / classes)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        outputs, logs, y, count = ctx.saved_tensors
+        if torch.is_grad_enabled() or transformed(gradient):
+            (found,) = differentiable_gradients(
+                lambda free: cross_entropy(free, y, label_smoothing=ctx.smoothing), [outputs], [True], gradient
+            )
+            return found, None, None
+        return smoothed_cross_entropy_adjoint(gradient, logs, y, ctx.smoothing, count), None, None
 
 
 def _softmax(outputs: Tensor) -> Tensor:
