@@ -30,6 +30,7 @@ HEIGHT = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 LAZY = {
     "tnml.contraction.chain.operator": {"tnml.contraction.chain.native"},
     "tnml.contraction.chain.replicas": {"tnml.contraction.chain.native_replicas"},
+    "tnml.contraction.chain.workers": {"tnml.contraction.chain.driver"},
     "tnml.data.catalogue": {"sklearn.datasets"},
     "tnml.data.download": {"pooch"},
     "tnml.data.table_files": {"pyarrow"},

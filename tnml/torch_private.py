@@ -12,6 +12,7 @@ from torch import Tensor, nn
 _OPTIMIZER = vars(sys.modules[torch.optim.Optimizer.__module__])  # torch.optim hides the module's name
 _HOOKS_OF_ALL = _OPTIMIZER["_global_optimizer_pre_hooks"], _OPTIMIZER["_global_optimizer_post_hooks"]
 
+
 def function_transform_at_work() -> bool:
     """Whether a transformation of torch.func (vmap, grad, jvp, ...) surrounds the call.
 
@@ -126,7 +127,7 @@ def fused_adam_(optimizer: torch.optim.Adam) -> bool:
 def smoothed_cross_entropy_adjoint(
     gradient: Tensor, logs: Tensor, y: Tensor, smoothing: float, count: Tensor
 ) -> Tensor:
-    """The gradient of `cross_entropy(outputs, y, label_smoothing=smoothing)`, as autograd takes it, to the bit.
+    """The gradient of `cross_entropy(outputs, y, label_smoothing=smoothing)`, to the last bit.
 
     Args:
         gradient: `[]`, of the loss.

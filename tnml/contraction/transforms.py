@@ -12,7 +12,6 @@ from tnml.torch_private import (
     function_transform_at_work,
 )
 
-
 _PLAIN = (Tensor, torch.nn.Parameter)  # subclasses may mean something else
 
 
@@ -32,7 +31,7 @@ def transformed(*tensors: Tensor) -> bool:
 
 
 def plain(*tensors: Tensor) -> bool:
-    """Whether the call is an ordinary one: nothing compiles, traces, watches or casts, and tensors hold numbers.
+    """Whether the call is an ordinary one: nothing compiles, traces, watches or casts; tensors hold numbers.
 
     Then an operator may be evaluated by a direct call, without its entry in torch's registry.
 

@@ -1,3 +1,4 @@
+# ruff: noqa: F403, F405 (the slots are as many as a page has lines)
 """Loops of the native engine over halves, sites and tiles; compiled once by numba, run by every thread.
 
 Layouts (V = lanes of a vector register, v = lane vector, e = physical index):
@@ -20,14 +21,7 @@ from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]
 
 from tnml.contraction.chain.machine_code import call, call_for_int, integer, load, store
 from tnml.contraction.chain.reference import RESCALE_EVERY
-from tnml.contraction.chain.slots import (
-    ACCUMULATORS, ADJOINTS, BARRIER, BATCH, CHUNK, COUNT, D, EXPANDS, EXPONENTS, FACTORS, FACTORS_STRIDE,
-    FEATURE_GRADIENT, FEATURES, FEATURES_B, FEATURES_D, FEATURES_N, FIRST, GRADIENT, GRADIENT_VECTORS,
-    GRADIENTS, IN_OFFSET, J, K, KEEP, LANES, LEFT, MAX_VECTORS, N_COLUMNS, N_SLOTS, OUT_OFFSET, PACKED,
-    PARTITION, PULLBACK, RESCALE, RIGHT, ROWS, ROWS_LEFT, SAVED, SCRATCH, SCRATCH_STRIDE, SITE, STRIDE,
-    STRIDE_E, STRIDE_J, STRIDE_K, TABLE, TEAM_SIZE, THREAD, THREAD_NUMBER, THREADS, TILE_COLUMNS, TILES,
-    VECTORS, W_OFFSET, WEIGHT, WIDEST, WORKER,
-)  # fmt: skip
+from tnml.contraction.chain.slots import *
 
 
 @njit

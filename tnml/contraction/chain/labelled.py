@@ -78,8 +78,10 @@ class _Labelled(torch.autograd.Function):
 
     @staticmethod
     def backward(
-        ctx: Any, gradient: Tensor, _: Tensor
+        ctx: Any, gradient: Tensor | None, _: None
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        if gradient is None:
+            return None, None, None, None, None
         features, weight, label, left, right, exponent, both, *state = ctx.saved_tensors
         if torch.is_grad_enabled() or transformed(gradient):
             wanted = ctx.needs_input_grad[:3]
@@ -100,7 +102,7 @@ class _Labelled(torch.autograd.Function):
 
 
 def _by_columns(matrix: Tensor) -> bool:
-    """Whether autograd takes the product for its gradient by the columns of a matrix, as their memory lies."""
+    """Whether autograd takes a matrix column by column in the product that gives its gradient."""
     return matrix.stride() == (1, matrix.shape[0])
 
 

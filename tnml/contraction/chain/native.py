@@ -23,7 +23,7 @@ from tnml.contraction.chain.shape import ChainShape
 from tnml.contraction.chain.workers import Worker, worker
 
 CHUNK = 16  # rows between two barriers
-ALONE = 2e5  # operations of a pass that one thread has done before a second one is awake
+ALONE = 5e4  # operations of a pass that one thread has done before a second one is awake
 FORWARD, BACKWARD = worker("forward_worker"), worker("backward_worker")
 Vector = ctypes.c_int64 * slots.N_SLOTS
 

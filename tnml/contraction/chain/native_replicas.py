@@ -50,7 +50,9 @@ class NativeReplicas:
             scratch = POOL.take(self._threads * stride // 4 + 64)
             rows = np.tile(np.frombuffer(plan.start, dtype=np.int64), (count, 1))
             strides = self.features.stride()[1:]
-            for slot, step in zip((slots.FEATURES_B, slots.FEATURES_N, slots.FEATURES_D), strides, strict=True):
+            for slot, step in zip(
+                (slots.FEATURES_B, slots.FEATURES_N, slots.FEATURES_D), strides, strict=True
+            ):
                 rows[:, slot] = 4 * step
             replica = np.arange(count, dtype=np.int64)
             part = ((replica + 1) * self._threads - 1) // count  # as `replicas_worker` shares them out

@@ -1,7 +1,7 @@
 """Object code of the native engine: loaded into the process, and kept on disk between processes.
 
-What LLVM compiles in milliseconds a kernel, and numba in seconds for all workers, is the same in every process on
-one machine. Kept as object code it is there in a fraction of a millisecond, and numba need not be imported.
+LLVM compiles a kernel in milliseconds, numba all workers in seconds, and every process on a machine gets the
+same. Kept as object code it is there in a fraction of a millisecond, and numba need not be imported.
 """
 
 import functools
@@ -84,7 +84,9 @@ class ObjectStore:
         key = hashlib.sha256()
         for source in sources:
             key.update(Path(source).read_bytes())
-        settings = [f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith("NUMBA_") and k not in _IDLE]
+        settings = [
+            f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith("NUMBA_") and k not in _IDLE
+        ]
         versions = [_version(name) for name in ("llvmlite", *packages)]
         processor = [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
         key.update("\n".join([*settings, *versions, *processor, sysconfig.get_platform()]).encode())

@@ -1,4 +1,4 @@
-"""The parameter vector that every worker of the native engine reads: its slots, and the columns of its tables.
+"""The parameter vector that every worker of the native engine reads: its slots, and its tables' columns.
 
 Apart from `driver`, so that the engine can be started without numba where the machine code is on disk.
 """

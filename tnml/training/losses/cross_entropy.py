@@ -114,11 +114,14 @@ class _Smoothed(torch.autograd.Function):
         return (1 - smoothing) * nll_loss(logs, y) + spread.sum() / count * (smoothing / classes)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None]:
         outputs, logs, y, count = ctx.saved_tensors
         if torch.is_grad_enabled() or transformed(gradient):
             (found,) = differentiable_gradients(
-                lambda free: cross_entropy(free, y, label_smoothing=ctx.smoothing), [outputs], [True], gradient
+                lambda free: cross_entropy(free, y, label_smoothing=ctx.smoothing),
+                [outputs],
+                [True],
+                gradient,
             )
             return found, None, None
         return smoothed_cross_entropy_adjoint(gradient, logs, y, ctx.smoothing, count), None, None
