@@ -79,7 +79,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def loading(turns: int) -> dict[str, Any]:
-    """Seconds from the first chain asked for to its gradient, in fresh processes; the first is not counted."""
+    """Seconds from the first chain to its gradient, in fresh processes; the first does not count."""
     times = []
     for _ in range(turns + 1):
         done = subprocess.run(

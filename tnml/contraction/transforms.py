@@ -39,7 +39,9 @@ def plain(*tensors: Tensor) -> bool:
         >>> plain(torch.ones(1)), plain(torch.ones(1, device="meta"))
         (True, False)
     """
-    if torch.compiler.is_compiling() or dispatch_mode_at_work() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or dispatch_mode_at_work():
+        return False
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return False
     if not all(type(t) in _PLAIN and (t.is_cpu or t.is_cuda) for t in tensors):
         return False

@@ -96,7 +96,7 @@ class Stepper:
                 loss, metrics = self._loss(part)
             mean = loss.mean() if loss.dim() else loss
             share = mean if count == total else mean * (count / total)
-            share.backward()  # type: ignore[no-untyped-call]  # no precision of `open_fabric` scales gradients
+            share.backward()  # no precision of `open_fabric` scales gradients
             measured = {"loss": mean.detach(), **metrics}
         self._group.sum_gradients(self.parameters)
         return measured

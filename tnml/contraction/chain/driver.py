@@ -1,4 +1,4 @@
-# ruff: noqa: F403, F405 (the slots are as many as a page has lines)
+# ruff: noqa: F403, F405 (every slot, by its name)
 """Loops of the native engine over halves, sites and tiles; compiled once by numba, run by every thread.
 
 Layouts (V = lanes of a vector register, v = lane vector, e = physical index):

@@ -49,8 +49,8 @@ def labelled_chain(
         and plain(features, weight, label)
         and not (weight.is_complex() or transformed(features, weight, label))
     ):
-        value, exponent = _Labelled.apply(features, weight, label, shape, engine)
-        return value, exponent
+        found = _Labelled.apply(features, weight, label, shape, engine)  # type: ignore[no-untyped-call]
+        return found[0], found[1]
     left, right, exponent = chain_flat(features, weight, shape, engine)
     return _value(left, right, label), exponent.sum(0)
 
@@ -86,7 +86,7 @@ class _Labelled(torch.autograd.Function):
         if torch.is_grad_enabled() or transformed(gradient):
             wanted = ctx.needs_input_grad[:3]
             found = _differentiable(gradient, (features, weight, label), exponent, ctx.shape, wanted)
-            return *found, None, None
+            return found[0], found[1], found[2], None, None
         column = gradient.unsqueeze(-1)
         of_right = both.mT.bmm(column).squeeze(-1)
         of_both = column.bmm(right.unsqueeze(-1).mT).view(left.shape[0], -1)

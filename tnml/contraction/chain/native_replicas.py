@@ -48,7 +48,7 @@ class NativeReplicas:
             plan = native.plan(shape, batch, keep, 1, backward, False)
             stride = plan.start[slots.SCRATCH_STRIDE]
             scratch = POOL.take(self._threads * stride // 4 + 64)
-            rows = np.tile(np.frombuffer(plan.start, dtype=np.int64), (count, 1))
+            rows = np.tile(np.array(list(plan.start), dtype=np.int64), (count, 1))
             strides = self.features.stride()[1:]
             for slot, step in zip(
                 (slots.FEATURES_B, slots.FEATURES_N, slots.FEATURES_D), strides, strict=True

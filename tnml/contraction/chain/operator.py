@@ -121,7 +121,8 @@ def chain_flat(features: Tensor, weight: Tensor, shape: ChainShape, engine: str 
     if not plain(features, weight):
         left, right, exponent, *_ = torch.ops.tnml.chain(features, weight, shape.key, engine, keep)
     elif keep:
-        left, right, exponent = _Eager.apply(features, weight, shape, engine, keep)
+        found = _Eager.apply(features, weight, shape, engine, keep)  # type: ignore[no-untyped-call]
+        left, right, exponent = found
     else:
         left, right, exponent, *_ = evaluate(features, weight, shape, engine, keep)
     return ChainValue(left, right, exponent)
@@ -159,7 +160,7 @@ def _runs_native(engine: str, weight: Tensor) -> bool:
 def native_engine() -> ModuleType | None:
     """The compiled native engine; None, after one warning, where numba cannot be used.
 
-    The first call after installation compiles for a few seconds and says so; numba keeps the result on disk.
+    The first call after installation compiles for a few seconds and says so; the result is kept on disk.
 
     Example:
         >>> module = native_engine()

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 
-from tnml.contraction.chain import reference, slots
 from tnml.contraction.chain.objects import ObjectStore, load_object, optimise, target_machine
 
 _SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -45,7 +44,7 @@ def worker(name: str) -> Worker:
 @functools.cache
 def _store() -> ObjectStore:
     folder = Path(__file__).parent
-    sources = [folder / "driver.py", folder / "machine_code.py", slots.__file__, reference.__file__]
+    sources = [folder / f"{name}.py" for name in ("driver", "machine_code", "slots", "reference")]
     return ObjectStore("workers", sources, ["numba"])
 
 

@@ -47,7 +47,7 @@ class CrossEntropy(Loss):
         """The mean, by one call of torch where there are neither weights nor leading axes."""
         if weight is None and outputs.dim() == 2:
             if self.smoothing and not y.is_floating_point() and plain(outputs, y):
-                found: Tensor = _Smoothed.apply(outputs, y, self.smoothing)
+                found: Tensor = _Smoothed.apply(outputs, y, self.smoothing)  # type: ignore[no-untyped-call]
                 return found
             return cross_entropy(outputs, y, label_smoothing=self.smoothing)
         return super().mean(outputs, y, weight)
