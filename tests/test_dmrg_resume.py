@@ -133,6 +133,23 @@ def test_more_sweeps_and_other_memory_when_resumed(tmp_path):
     assert_same_result(found, expected)
 
 
+def test_a_run_that_ends_by_itself_does_so_when_resumed(tmp_path):
+    """Also with another tolerance: what has been done is the same, and only the end moves."""
+    options = {"max_bond": 3, "device": "cpu", "sweeps": 9}
+    free = sweep_classifier(start_layer(), *data(), SweepOptions(**options))
+    ending = SweepOptions(tolerance=0.1, **options)
+    whole = sweep_classifier(start_layer(), *data(), ending)
+    bonds = len(whole.bonds)
+    assert bonds < len(free.bonds)
+    with pytest.raises(TrainingInterrupted):
+        sweep_classifier(start_layer(), *data(), ending, run_dir=tmp_path, on_bond=StopAt(bonds - 3))
+    for _ in range(2):  # the second time it is over
+        again = sweep_classifier(start_layer(), *data(), ending, run_dir=tmp_path, resume=True)
+        assert_same_result(again, whole)
+    found = sweep_classifier(start_layer(), *data(), SweepOptions(**options), run_dir=tmp_path, resume=True)
+    assert_same_result(found, free)
+
+
 def test_the_files_hold_what_the_result_holds(tmp_path):
     result = train("everything", tmp_path)
     for name, rows in (("metrics.csv", result.history), ("bonds.csv", result.bonds)):

@@ -1,5 +1,7 @@
 """Training by sweeps as a whole: losses fall, records are complete, and a teacher is found again."""
 
+import itertools
+
 import numpy as np
 import oracles
 import pytest
@@ -175,6 +177,27 @@ def test_a_schedule_of_the_proximal_term():
     assert result.history[0]["loss"] == pytest.approx(start, rel=1e-4)
     assert result.history[1]["loss"] < 0.95 * start
     assert result.history[2]["loss"] < result.history[1]["loss"]
+
+
+@pytest.mark.parametrize("schedule", [0.3, (1.0, 0.3, 0.1)], ids=str)
+def test_sweeps_end_where_the_loss_no_longer_falls(schedule):
+    """After the first sweep, with the last value of every schedule, that gains less than the tolerance."""
+    every = [row["loss"] for row in train(sweeps=12, proximal=schedule).history]
+    gains = [1 - after / before for before, after in itertools.pairwise(every)]
+    first = 0 if schedule == 0.3 else 1
+    last = next(i for i, gain in enumerate(gains) if i >= first and gain < 0.08) + 2
+    assert 2 < last < 12  # else this test would show nothing
+    found = [row["loss"] for row in train(sweeps=12, proximal=schedule, tolerance=0.08).history]
+    assert found == every[:last]
+    assert len(train(sweeps=last - 1, proximal=schedule, tolerance=0.08).history) == last - 1
+
+
+def test_a_schedule_is_waited_for():
+    """The first sweeps may gain nothing, as here, where they hold the layer where it is."""
+    result = train(sweeps=6, proximal=(1e9, 1e9, 1e9, 0.1), tolerance=0.05)
+    losses = [row["loss"] for row in result.history]
+    assert losses[2] > 0.99 * losses[0]
+    assert losses[3] < 0.95 * losses[0]
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 40}, {"max_shift": 1}, {"noise": 0.1}], ids=str)

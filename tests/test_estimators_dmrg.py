@@ -43,6 +43,49 @@ def test_digits() -> None:
     assert model.history_[-1]["loss"] < model.history_[0]["loss"]
 
 
+def thresholds(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two features, of which one decides: a single bond, and a convex problem."""
+    X = np.random.RandomState(seed).rand(1000, 2)
+    return X, X[:, 0] > 0.5
+
+
+def quantiles(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Twenty classes by the first of ten features, which no sweep separates at once."""
+    X = np.random.RandomState(seed).randn(1200, 10)
+    return X, np.searchsorted(np.quantile(X[:, 0], np.linspace(0, 1, 21)[1:-1]), X[:, 0])
+
+
+def parity(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The parity of four bits: a chain of bond dimension 2 that no single feature shows anything of."""
+    X = np.random.RandomState(seed).randint(0, 2, (500, 4)).astype(float)
+    return X, X.sum(axis=1) % 2
+
+
+@pytest.mark.parametrize(
+    ("data", "least"),
+    [(thresholds, 0.98), pytest.param(quantiles, 0.4, marks=pytest.mark.slow), (parity, 1.0)],
+)
+def test_easy_data_are_learnt_to_the_end(data: Any, least: float) -> None:
+    X, y = data(0)
+    half = len(X) // 2
+    model = MPSClassifier(solver="dmrg", random_state=0).fit(X[:half], y[:half])
+    assert model.score(X[half:], y[half:]) >= least
+    held = MPSClassifier(solver="dmrg", random_state=0, sweeps=3, proximal=100.0).fit(X[:half], y[:half])
+    assert held.history_[-1]["loss"] > 1.5 * model.history_[-1]["loss"], "the parameter does nothing"
+
+
+def test_sweeps_go_on_while_the_loss_falls() -> None:
+    X, y = thresholds(0)
+    model = MPSClassifier(solver="dmrg", random_state=0).fit(X, y)
+    losses = [row["loss"] for row in model.history_]
+    assert model.n_iter_ == len(losses) >= 4
+    assert losses[-2] / losses[-1] < 1.1  # it has settled
+    more = MPSClassifier(solver="dmrg", random_state=0, sweeps=len(losses) + 2).fit(X, y)
+    assert more.n_iter_ == len(losses) + 2, "a number is taken at its word"
+    assert [row["loss"] for row in more.history_][: len(losses)] == losses
+    assert model.partial_fit(X, y).n_iter_ == len(losses) + 1
+
+
 def test_regression_learns_products() -> None:
     X, y = product()
     model = MPSRegressor(solver="dmrg", random_state=0).fit(X[:400], y[:400])
@@ -104,13 +147,14 @@ def test_grid_search_and_pipeline() -> None:
 
 def test_clone_pickle_and_file(tmp_path: Path) -> None:
     X, y = blobs()
-    model = MPSClassifier(**QUICK | {"max_error": 0.01}).fit(X, y)
+    model = MPSClassifier(**QUICK | {"max_error": 0.01, "proximal": (2, np.float32(0.5))}).fit(X, y)
     assert not hasattr(clone(model), "layer_")
     assert clone(model).get_params() == model.get_params()
     model.save(tmp_path / "model.safetensors")
     for again in (pickle.loads(pickle.dumps(model)), tnml.load(tmp_path / "model.safetensors")):
         assert np.array_equal(again.predict_proba(X), model.predict_proba(X))
         assert (again.solver, again.sweeps, again.max_error) == ("dmrg", 2, 0.01)
+        assert list(again.proximal) == [2.0, 0.5]
         assert again.n_iter_ == 2
     regressor = MPSRegressor(**QUICK).fit(X, y)
     regressor.save(tmp_path / "regressor.safetensors")
@@ -124,7 +168,7 @@ def test_a_file_without_solver_is_one_of_gradients(tmp_path: Path) -> None:
     X, y = blobs()
     MPSClassifier(bond_dim=2, epochs=1, random_state=0).fit(X, y).save(tmp_path / "new.safetensors")
     tensors, metadata = read_model(tmp_path / "new.safetensors")
-    for name in ("solver", "sweeps", "max_error", "ridge"):
+    for name in ("solver", "sweeps", "max_error", "ridge", "proximal"):
         del metadata["parameters"][name]
     write_model(tmp_path / "old.safetensors", tensors, metadata)
     assert tnml.load(tmp_path / "old.safetensors").solver == "gradient"
@@ -191,6 +235,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "optimizer": ({"solver": "dmrg", "optimizer": "sgd"}, r"does not use optimizer='sgd'; .*\('adam'\)"),
     "label_site": ({"solver": "dmrg", "label_site": 2}, r"does not use label_site=2"),
     "sweeps, gradient": ({"sweeps": 3}, r"'gradient' does not use sweeps=3; .* set epochs"),
+    "proximal, gradient": ({"proximal": 0.5}, r"does not use proximal=0\.5; .*\(None\) or set lr"),
+    "a schedule, gradient": ({"proximal": np.array([2.0, 1.0])}, r"does not use proximal=\[2\.0, 1\.0\]"),
+    "proximal": ({"solver": "dmrg", "proximal": -1.0}, r"proximal must be .* at least 0, got -1\.0"),
+    "no proximal": ({"solver": "dmrg", "proximal": []}, r"proximal must be a number or at least one number"),
     "ridge, gradient": ({"ridge": 0.5}, r"does not use ridge=0\.5; .* set weight_decay"),
     "sweeps": ({"solver": "dmrg", "sweeps": 0}, r"sweeps must be .* at least 1, got 0"),
     "bond_dim": ({"solver": "dmrg", "bond_dim": 0}, r"bond_dim must be .* at least 1, got 0"),

@@ -2,9 +2,9 @@
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Real
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from tnml.errors import InputError, choose
 
@@ -44,6 +44,23 @@ def is_whole(value: object, least: int = 0, most: int | None = None) -> TypeGuar
     """
     found = _index(value)
     return found is not None and found >= least and (most is None or found <= most)
+
+
+def entries(value: object) -> list[Any] | None:
+    """The entries of a list, a tuple, a range, or an array or tensor with one axis; None for all else.
+
+    Texts and single numbers have none.
+
+    Example:
+        >>> import numpy as np
+        >>> entries((2, 3)), entries(np.array([2, 3])), entries("23"), entries(2)
+        ([2, 3], [2, 3], None, None)
+    """
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return list(value)
+    if getattr(value, "ndim", None) != 1 or _index(value) is not None:
+        return None
+    return list(value.tolist())  # type: ignore[attr-defined]  # whatever has axes has this, too
 
 
 def number(
@@ -97,13 +114,15 @@ def number(
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a real number, of Python or NumPy, not a boolean; NaN and infinities are numbers.
+    """Whether a value is a real number, of Python, NumPy or torch, no boolean; NaN and infinities are.
 
     Example:
         >>> import numpy as np
         >>> is_number(np.float32(0.5)), is_number(1), is_number("1"), is_number(True)
         (True, True, False, False)
     """
+    if not isinstance(value, Real) and getattr(value, "ndim", None) == 0:  # an array or tensor of one number
+        value = value.item()  # type: ignore[attr-defined]
     return isinstance(value, Real) and not isinstance(value, bool)
 
 

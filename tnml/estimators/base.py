@@ -280,9 +280,9 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         """Whether a chain of that many sites is trained by sweeps; one site has no bond."""
         return self.solver == "dmrg" and n_sites > 1
 
-    def _sweeps_for(self, bond_dim: int, samples: float) -> dict[str, Any]:
+    def _sweeps_for(self, bond_dim: int, samples: float, *, one_pass: bool) -> dict[str, Any]:
         """Options of the sweeps, up to a bond dimension on that many samples, or on that sum of weights."""
-        del bond_dim, samples
+        del bond_dim, samples, one_pass
         return dict(self._usual_sweeps)
 
     def _run(
@@ -307,7 +307,7 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         result: TrainResult | SweepResult
         if swept:
             total = samples if weight is None else float(weight.sum())
-            told |= self._sweeps_for(chosen["bond_dim"], total)
+            told |= self._sweeps_for(chosen["bond_dim"], total, one_pass=one_pass)
             steps = sweep_options(chosen, samples, one_pass=one_pass, **told)
             result = type(self)._swept(self._swept_layer(), self._scaled(X), targets, steps, **given)
         else:

@@ -91,12 +91,19 @@ class Parameters:
         monitor: the column of `history_` that `patience` watches; callbacks may add columns.
         monitor_mode: "min" where lower is better, "max" where higher is; "auto" takes "max" for names with
             "accuracy" in them.
-        sweeps: over all bonds and back, `solver="dmrg"` only; None is 5.
+        sweeps: over all bonds and back, `solver="dmrg"` only; None is 5 for real targets, and for labels as
+            many as lower the loss by 2 % each, at most 20.
         max_error: `solver="dmrg"` only: at each bond singular values are dropped while they make up less
             than this share of the norm, so that bonds are as large as the data want, up to `bond_dim`;
-            None is 0.01 for labels and 0.003 for real targets.
+            one number, or one for each sweep, the last one for all that follow. None is 0.003 for real
+            targets, and for labels 0.01; with fewer than 30 features and at least 5 sweeps 0.1, or 0.05 where
+            there are more than 12 features and 4 classes.
+        proximal: `solver="dmrg"` only: holds back the steps at the bonds, see `tnml.training.SweepOptions`;
+            one number, or one for each sweep, the last one for all that follow. None is 1 for real targets,
+            and for labels 3, with fewer than 30 features and at least 5 sweeps 3, 1, 0.3 and then 0.1: a
+            sweep over few bonds makes few steps.
         ridge: `solver="dmrg"` only: weight of the mean square output in the loss, which keeps a model of
-            few samples small.
+            few samples small; of more than two outputs for labels the mean, times two.
         dtype: "float32" or "float64".
         engine: of the contraction, see `tnml.nn.MPSLayer`.
         device: "cpu", "cuda", "cuda:1", or "auto" for CUDA where there is one.
@@ -135,7 +142,8 @@ class Parameters:
     monitor: str = "val_loss"
     monitor_mode: str = "auto"
     sweeps: int | None = None
-    max_error: float | None = None
+    max_error: float | Sequence[float] | None = None
+    proximal: float | Sequence[float] | None = None
     ridge: float = 1e-3
     dtype: str = "float32"
     engine: str = "auto"

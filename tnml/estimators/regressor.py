@@ -43,7 +43,7 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
     _task = REGRESSION
     _trained = staticmethod(train_regressor)
     _swept = staticmethod(sweep_regressor)
-    _usual_sweeps: ClassVar[Mapping[str, Any]] = {"proximal": 1.0, "max_error": 0.003}
+    _usual_sweeps: ClassVar[Mapping[str, Any]] = {"sweeps": 5, "proximal": 1.0, "max_error": 0.003}
 
     def __sklearn_tags__(self) -> Any:
         """scikit-learn's description of what this takes: several targets at once, too."""
@@ -178,11 +178,12 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
         standard = (targets - self.y_mean_) / self.y_scale_
         return self._run(X, standard, weight, callbacks, one_pass=one_pass)
 
-    def _sweeps_for(self, bond_dim: int, samples: float) -> dict[str, Any]:
+    def _sweeps_for(self, bond_dim: int, samples: float, *, one_pass: bool) -> dict[str, Any]:
         """With the damping, by the weights that the two sites of a bond can have."""
         d, sites = self.layer_.features.dim, self.layer_.n_sites
         weights = min(float(d) ** sites, float(d * bond_dim) ** 2)
-        return {**super()._sweeps_for(bond_dim, samples), "damping": damping(weights, samples)}
+        usual = super()._sweeps_for(bond_dim, samples, one_pass=one_pass)
+        return {**usual, "damping": damping(weights, samples)}
 
     def predict(self, X: Any) -> npt.NDArray[np.float64]:
         """The targets of samples `X [b, n]`: `[b]` or `[b, c]`, as they came to `fit`."""

@@ -28,10 +28,9 @@ _OWN: Mapping[str, Mapping[str, str | None]] = {
         "monitor": None,
         "monitor_mode": None,
     },
-    "dmrg": {"sweeps": "epochs", "max_error": "bond_dim", "ridge": "weight_decay"},
+    "dmrg": {"sweeps": "epochs", "max_error": "bond_dim", "ridge": "weight_decay", "proximal": "lr"},
 }
 _LEAST_EPOCHS, _MOST_EPOCHS, _LEAST_STEPS = 10, 200, 1000
-_SWEEPS = 5
 _MOST_SAMPLES = 10_000  # of one half sweep; the next one draws others
 _LEAST_DAMPING, _MOST_DAMPING = 0.1, 10.0
 
@@ -184,22 +183,21 @@ def sweep_options(parameters: Mapping[str, Any], samples: int, *, one_pass: bool
         parameters: of the estimator, by name, as Python numbers.
         samples: to train on.
         one_pass: whether there is to be one sweep only.
-        own: further options, which take precedence over these; `max_error` only where the estimator has none.
+        own: further options, which take precedence over these; `sweeps`, `tolerance`, `max_error` and
+            `proximal` only where the estimator has none.
 
     Raises:
         InputError: an option is out of range.
 
     Example:
-        >>> parameters = {"bond_dim": 8, "sweeps": None, "batch_size": None, "max_error": 0.01}
-        >>> parameters |= {"ridge": 0.0, "validation_fraction": 0.0, "device": "cpu"}
-        >>> sweep_options(parameters, 50_000, one_pass=True, seed=3).batch_size
+        >>> from tnml.estimators.parameters import Parameters
+        >>> sweep_options(vars(Parameters()), 50_000, one_pass=True, sweeps=5).batch_size
         10000
     """
     given = dict(parameters)
-    sweeps, batch = given["sweeps"], given["batch_size"]
+    batch = given["batch_size"]
     chosen = {
         "label": "travels",  # from bond dimension 1 it finds much better models than a label that stays
-        "sweeps": whole("sweeps", _SWEEPS if sweeps is None else sweeps, 1),
         "max_bond": whole("bond_dim", given["bond_dim"], 1),
         "ridge": given["ridge"],
         "batch_size": min(samples, _MOST_SAMPLES) if batch is None else whole("batch_size", batch, 1),
@@ -207,8 +205,9 @@ def sweep_options(parameters: Mapping[str, Any], samples: int, *, one_pass: bool
         "device": given["device"],
         **own,
     }
-    if given["max_error"] is not None:
-        chosen["max_error"] = given["max_error"]
+    if given["sweeps"] is not None:
+        chosen |= {"sweeps": whole("sweeps", given["sweeps"], 1), "tolerance": None}
+    chosen |= {name: given[name] for name in ("max_error", "proximal") if given[name] is not None}
     return SweepOptions(**chosen | ({"sweeps": 1} if one_pass else {}))
 
 

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from tnml.checks import whole
+from tnml.checks import entries, whole
 from tnml.errors import InputError
 from tnml.estimators.columns import Columns, from_json, is_by_column
 from tnml.estimators.parameters import Parameters
@@ -157,7 +157,7 @@ def stored_array(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...
 
 
 def plain(value: Any) -> Any:
-    """A Python number where numpy's was given, as by a search over `np.arange`; mappings as dictionaries.
+    """Python's numbers where numpy's were given, as by a search over `np.arange`; mappings as dictionaries.
 
     Example:
         >>> plain(np.int64(3)), plain({"name": "huber", "delta": np.float64(0.5)})
@@ -165,7 +165,7 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         return {plain(key): plain(entry) for key, entry in value.items()}
-    return value.item() if isinstance(value, np.generic) else value
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def _for_json(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,9 +179,10 @@ def _for_json(parameters: Mapping[str, Any]) -> dict[str, Any]:
         kept["features"] = [[key, _spec(value)] for key, value in kept["features"].items()]
     if not isinstance(kept["order"], str):
         kept["order"] = [int(site) for site in kept["order"]]
-    for name in ("image_shape", "feature_range"):
-        if kept[name] is not None and not isinstance(kept[name], str):
-            kept[name] = [plain(number) for number in kept[name]]
+    for name in ("image_shape", "feature_range", "max_error", "proximal"):
+        listed = entries(kept[name])
+        if listed is not None:
+            kept[name] = [plain(number) for number in listed]
     if isinstance(kept.get("class_weight"), Mapping):  # as pairs: a label need not be text
         kept["class_weight"] = [list(pair) for pair in kept["class_weight"].items()]
     return kept

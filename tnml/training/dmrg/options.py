@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tnml.checks import is_whole, keep_number, keep_whole, number, whole
+from tnml.checks import entries, is_whole, keep_number, keep_whole, number, whole
 from tnml.errors import InputError, choose
 from tnml.loop.options import check_device
 from tnml.training.losses import Loss, SquaredError, loss_of
@@ -17,8 +17,10 @@ SOLVERS = ("newton-cg", "cg", "lbfgs", "als")
 METRICS = ("data", "frobenius")
 LABELS = ("stays", "travels")
 
+SCHEDULED = ("max_bond", "max_error", "proximal")  # one value, or one for each sweep
+
 # These may change when a run is resumed.
-FREE = frozenset({"sweeps", "device", "memory_gb", "checkpoint_seconds"})
+FREE = frozenset({"sweeps", "tolerance", "device", "memory_gb", "checkpoint_seconds"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,9 @@ class SweepOptions:
     every bond and on any data; under "frobenius" it is the sum of squares of B between isometries.
 
     Args:
-        sweeps: how many.
+        sweeps: how many, at most.
+        tolerance: ends the run before that, after a sweep whose loss is less than this share below that of
+            the sweep before, provided that all schedules have reached their last value; None never does.
         sites: 2 lets bonds grow and shrink; 1 keeps them (they can only shrink) and is cheaper.
         label: "stays" keeps the label core where the layer has it: away from it local tensors have no label
             leg, are ten times smaller for ten classes, and splitting them loses little. "travels" lets the
@@ -44,7 +48,8 @@ class SweepOptions:
             its core would keep the bonds beside it from growing.
         max_bond: largest bond dimension; or one number for each sweep, the last one for all that follow.
         max_error: at each bond singular values are dropped while the root of their summed squares stays
-            below this share of the norm, by `metric`.
+            below this share of the norm, by `metric`; or one number for each sweep, the last one for all that
+            follow. A large one leaves out what few samples say, but in the first sweeps what is small yet.
         metric: what truncation, damping and |B| are measured by: "data", the second moments of what the
             samples (a subset beyond about 20,000 vectors) look like on both sides, or "frobenius".
         damping: under "data", share of the mean square of the local features that is added to every
@@ -84,10 +89,11 @@ class SweepOptions:
     """
 
     sweeps: int = 5
+    tolerance: float | None = None
     sites: int = 2
     label: str = "stays"
     max_bond: int | Sequence[int] = 20
-    max_error: float = 3e-3
+    max_error: float | Sequence[float] = 3e-3
     metric: str = "data"
     damping: float = 0.1
     solver: str = "newton-cg"
@@ -117,8 +123,10 @@ class SweepOptions:
             raise InputError(f"sites must be 1 or 2, got {self.sites!r}")
         keep_whole(self, "sites")
         keep_number(self, "ridge", "noise", "damping", least=0.0)
-        keep_number(self, "max_error", "label_smoothing", "validation", least=0.0, below=1.0)
+        keep_number(self, "label_smoothing", "validation", least=0.0, below=1.0)
         keep_number(self, "memory_gb", above=0.0)
+        if self.tolerance is not None:
+            keep_number(self, "tolerance", least=0.0, below=1.0)
         self._keep_schedules()
         if self.batch_size is not None:
             keep_whole(self, "batch_size", least=1)
@@ -131,18 +139,20 @@ class SweepOptions:
         """Checks the options that may change from sweep to sweep, and keeps them as Python's own numbers."""
         bonds = tuple(whole(name, value, 1) for name, value in self._schedule("max_bond"))
         pulls = tuple(number(name, value, least=0.0) for name, value in self._schedule("proximal"))
-        for name, values in (("max_bond", bonds), ("proximal", pulls)):
-            several = isinstance(getattr(self, name), Sequence)
+        cuts = tuple(number(name, value, least=0.0, below=1.0) for name, value in self._schedule("max_error"))
+        for name, values in (("max_bond", bonds), ("proximal", pulls), ("max_error", cuts)):
+            several = entries(getattr(self, name)) is not None
             object.__setattr__(self, name, values if several else values[0])
 
     def _schedule(self, name: str) -> list[tuple[str, Any]]:
         """Every value of an option that may change from sweep to sweep, with the name an error calls it."""
         value = getattr(self, name)
-        if not isinstance(value, Sequence) or isinstance(value, str):
+        listed = entries(value)
+        if listed is None:
             return [(name, value)]
-        if not value:
+        if not listed:
             raise InputError(f"{name} must be a number or at least one number, got {value!r}")
-        return [(f"every entry of {name}", entry) for entry in value]
+        return [(f"every entry of {name}", entry) for entry in listed]
 
     def _check_together(self) -> None:
         if self.label_smoothing and self.loss not in (None, "cross-entropy"):
@@ -182,9 +192,22 @@ class SweepOptions:
         return loss
 
     def of_sweep(self, name: str, sweep: int) -> Any:
-        """The value of `max_bond` or `proximal` in sweep `sweep`, counted from 0."""
+        """The value of `max_bond`, `max_error` or `proximal` in sweep `sweep`, counted from 0."""
         values = self._schedule(name)
         return values[min(sweep, len(values) - 1)][1]
+
+    def is_settled(self, losses: Sequence[float]) -> bool:
+        """Whether a run ends early, after sweeps with these losses; see `tolerance`.
+
+        Example:
+            >>> options = SweepOptions(tolerance=0.1, proximal=(1.0, 0.1))
+            >>> options.is_settled([1.0, 0.5]), options.is_settled([1.0, 0.95]), options.is_settled([1.0])
+            (False, True, False)
+        """
+        scheduled = max(len(self._schedule(name)) for name in SCHEDULED)
+        if self.tolerance is None or len(losses) < max(2, scheduled):
+            return False
+        return bool(losses[-1] > (1 - self.tolerance) * losses[-2])
 
     @property
     def starting_bond(self) -> int:

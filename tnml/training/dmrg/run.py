@@ -93,7 +93,7 @@ class _Run:
             with torch.no_grad(), self._request, self._told():
                 given.layer.to(self.device)
                 self._begin()
-                while self.sweep < self.options.sweeps or self.index:  # what was begun is finished
+                while self.index or not self._is_over():  # what was begun is finished
                     self._run_sweep()
                 put_into(given.layer, self.sweeper.chain)
         except TrainingInterrupted:
@@ -154,6 +154,11 @@ class _Run:
             features.insert(self._label_site, None)
         weight = None if weight is None else weight.to(self.device, stacked.dtype)
         return SweepBatch(features, targets.to(self.device), weight)
+
+    def _is_over(self) -> bool:
+        """Whether no further sweep begins."""
+        losses = [row["loss"] for row in self.history]
+        return self.sweep >= self.options.sweeps or self.options.is_settled(losses)
 
     def _run_sweep(self) -> None:
         count = 2 * self.sweeper.steps_per_half

@@ -114,8 +114,8 @@ class Sweeper:
         options, total = self.options, 0.0
         for right, count in ((True, self.steps_per_half), (False, self.steps_per_half)):
             for _ in range(count):
-                limit = options.of_sweep("max_bond", 0)
-                total += self._pass_on(right=right, max_bond=limit, max_error=options.max_error)
+                limit, error = options.of_sweep("max_bond", 0), options.of_sweep("max_error", 0)
+                total += self._pass_on(right=right, max_bond=limit, max_error=error)
         return math.sqrt(total)
 
     def _pass_on(self, *, right: bool, max_bond: int, max_error: float) -> float:
@@ -168,7 +168,7 @@ class Sweeper:
             label_right=window.label_right,
             center_right=right,
             max_bond=self._limit(sweep, right),
-            max_error=options.max_error,
+            max_error=options.of_sweep("max_error", sweep),
             noise=options.noise if sweep < options.sweeps - 1 else 0.0,
             generator=generator(options.seed, sweep, index, SweepStream.NOISE),
         )
