@@ -1,9 +1,7 @@
 """Every plan for a tensor-train matrix against the dense matrix in double precision; the choice of plans."""
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tnml.contraction import PLANS, Plan, TTShape, tt_linear, tt_matrix, tt_plans
-from tnml.contraction.tt import costs, plans, rates
+from tnml.contraction.tt import costs, plans
 from tnml.contraction.tt.rates import TYPICAL, Rates
 from tnml.errors import InputError
 
@@ -224,44 +222,6 @@ def test_planning_a_huge_matrix_is_quick() -> None:
     found = plans.list_plans(shape, 4, 4, True, TYPICAL)
     assert found[0].memory < 1e9
     assert len(found) < 1000
-
-
-def test_rates_are_kept_and_damage_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rates, "cache_folder", lambda: tmp_path / "new")
-    measured = iter([TYPICAL, TYPICAL._replace(flops=1.0), TYPICAL._replace(flops=2.0)])
-    monkeypatch.setattr(rates, "measure_rates", lambda device, dtype: next(measured))
-    device, path = torch.device("cpu"), tmp_path / "new" / "rates.json"
-    try:
-        rates._look_up.cache_clear()
-        assert rates.rates_of(device, torch.float32) == TYPICAL
-        (name,) = json.loads(path.read_text(encoding="utf-8"))
-        assert "threads" in name
-        rates._look_up.cache_clear()
-        assert rates.rates_of(device, torch.float32) == TYPICAL  # from the file
-        for damage in ("{", "[]", json.dumps({name: [1, 2]}), json.dumps({name: "x"})):
-            path.write_text(damage, encoding="utf-8")
-            rates._look_up.cache_clear()
-            if damage == "{":
-                assert rates.rates_of(device, torch.float32).flops == 1.0
-                assert json.loads(path.read_text(encoding="utf-8"))[name][0] == 1.0
-                measured = iter([TYPICAL] * 3)
-            else:
-                assert rates.rates_of(device, torch.float32) == TYPICAL
-    finally:
-        rates._look_up.cache_clear()
-
-
-def test_rates_that_cannot_be_written_hold_for_the_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("", encoding="utf-8")
-    monkeypatch.setattr(rates, "cache_folder", lambda: tmp_path / "file" / "folder")
-    monkeypatch.setattr(rates, "measure_rates", lambda device, dtype: TYPICAL)
-    try:
-        rates._look_up.cache_clear()
-        assert rates.rates_of(torch.device("cpu"), torch.float32) == TYPICAL
-    finally:
-        rates._look_up.cache_clear()
 
 
 def test_rates_grow_with_the_work() -> None:

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +15,13 @@ from tnml.contraction.tt.core_by_core import Walk, step_matrices, walk_plainly, 
 from tnml.contraction.tt.costs import NETWORKS, Plan
 from tnml.contraction.tt.matrix import multiply_cores
 from tnml.contraction.tt.network import contract_in_order
-from tnml.contraction.tt.plans import choose_plan
+from tnml.contraction.tt.plans import checked_plan, choose_plan
 from tnml.contraction.tt.rates import rates_of
 from tnml.contraction.tt.shape import TTShape
 from tnml.contraction.tt.slices import Slices, halves, whole_matrix
+from tnml.contraction.tt.trials import kept_plan
 from tnml.errors import InputError
+from tnml.torch_private import dispatch_mode_at_work
 
 COMPILED_BATCH = (
     1024  # torch.compile takes the plan for this number of samples, whatever their number turns out to be
@@ -32,17 +34,20 @@ def tt_linear(
     bias: Num[Tensor, " o"] | None = None,
     *,
     out_features: int | None = None,
-    plan: str = "auto",
+    plan: str | Plan = "auto",
     shape: TTShape | None = None,
 ) -> Num[Tensor, "b o"]:
     """`x W^T + bias` for a tensor-train matrix W, by the plan that costs least.
+
+    "auto" estimates all plans and times the best few, once for each shape on a machine; see `kept_plan`.
 
     Args:
         x: inputs; where there are fewer than W has columns, the missing ones at the end count as zeros.
         cores: `(l, o, i, r)`, outer ranks 1.
         bias: added to the outputs.
         out_features: how many outputs are wanted, the first ones; None: all.
-        plan: "auto", or one of "dense", "slices", "left", "right", "middle" and "path"; see `tt_plans`.
+        plan: "auto"; one of "dense", "slices", "left", "right", "middle" and "path"; or one that `tt_plans`
+            made for a matrix of as many cores.
         shape: that of the cores, where it is known already.
 
     Raises:
@@ -66,14 +71,6 @@ def tt_linear(
     _check(x, cores, bias, shape, wanted)
     gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *cores))
     compiling = torch.compiler.is_compiling()
-    samples, threads = (COMPILED_BATCH, 1) if compiling else (_rounded(batch), torch.get_num_threads())
-    settings = plan, x.device, x.dtype, gradient, threads
-    found = _plan(shape.ins, shape.outs, shape.ranks, samples, *settings)
-    if found.name == "dense":
-        weight = multiply_cores(cores).view(shape.out_size, shape.in_size)
-        if weight.shape != (wanted, given):
-            weight = weight[:wanted, :given]
-        return functional.linear(x, weight, bias)
     by_hand = not (
         compiling
         or x.is_meta
@@ -81,6 +78,18 @@ def tt_linear(
         or x.dtype.is_complex
         or transformed(x, *cores)
     )
+    if isinstance(plan, Plan):
+        checked_plan(plan, shape.n_cores)
+        found = plan
+    else:
+        samples, threads = (COMPILED_BATCH, 1) if compiling else (_rounded(batch), torch.get_num_threads())
+        settings = plan, x.device, x.dtype, gradient, threads, by_hand
+        found = _plan(shape.ins, shape.outs, shape.ranks, samples, *settings)
+    if found.name == "dense":
+        weight = multiply_cores(cores).view(shape.out_size, shape.in_size)
+        if weight.shape != (wanted, given):
+            weight = weight[:wanted, :given]
+        return functional.linear(x, weight, bias)
     if given < shape.in_size:
         x = functional.pad(x, (0, shape.in_size - given))
     y = _product(x, list(cores), shape, found, by_hand)
@@ -101,8 +110,15 @@ def _plan(*question: Any) -> Plan:
     return _kept_plan(*question)
 
 
+def _kept_plan(*question: Any) -> Plan:
+    """The plan, searched for once; what is seen while nothing is computed is not remembered."""
+    if dispatch_mode_at_work():
+        return _found_plan.__wrapped__(*question)
+    return _found_plan(*question)
+
+
 @functools.lru_cache(maxsize=4096)
-def _kept_plan(
+def _found_plan(
     ins: tuple[int, ...],
     outs: tuple[int, ...],
     ranks: tuple[int, ...],
@@ -112,10 +128,42 @@ def _kept_plan(
     dtype: torch.dtype,
     gradient: bool,
     threads: int,
+    by_hand: bool,
 ) -> Plan:
-    """The plan, searched for once."""
-    rates = rates_of(device, dtype)
-    return choose_plan(TTShape(ins, outs, ranks), batch, name, dtype.itemsize, gradient, rates)
+    """The plan: one by name by its estimate, the best one by a trial."""
+    shape = TTShape(ins, outs, ranks)
+    measurable = device.type in ("cpu", "cuda") and dtype in (torch.float32, torch.float64)
+    if name != "auto" or not measurable or dispatch_mode_at_work():
+        return choose_plan(shape, batch, name, dtype.itemsize, gradient, rates_of(device, dtype))
+    captured = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    attempt = _trial(shape, batch, dtype, device, gradient) if by_hand and not captured else None
+    return kept_plan(shape, batch, dtype, device, gradient, threads, attempt)
+
+
+def _trial(
+    shape: TTShape, batch: int, dtype: torch.dtype, device: torch.device, gradient: bool
+) -> Callable[[Plan], object]:
+    """A function that computes such a product by a plan, and its gradients where they are wanted."""
+    sizes = zip(shape.ranks, shape.outs, shape.ins, shape.ranks[1:], strict=False)
+    settings: dict[str, Any] = {"dtype": dtype, "device": device, "requires_grad": gradient}
+    operands: list[Tensor] = []
+
+    def attempt(plan: Plan) -> None:
+        # The caller's hooks (checkpointing of activations counts what is kept) are none of its business.
+        hooks = torch.autograd.graph.saved_tensors_hooks(_itself, _itself)
+        with torch.inference_mode(False), torch.set_grad_enabled(gradient), hooks:
+            if not operands:  # made when first needed; small, for products of many must not overflow
+                operands.append(torch.full((batch, shape.in_size), 0.5, **settings))
+                operands.extend(torch.full(size, 0.1, **settings) for size in sizes)
+            y = tt_linear(operands[0], operands[1:], plan=plan, shape=shape)
+            if gradient:
+                torch.autograd.grad(y, operands, torch.ones_like(y))
+
+    return attempt
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _product(x: Tensor, cores: list[Tensor], shape: TTShape, plan: Plan, by_hand: bool) -> Tensor:

@@ -10,7 +10,7 @@ from tnml.checks import whole
 from tnml.contraction.tt.costs import NETWORKS, Bill, Plan, dense_cost, network_cost, slices_cost, walk_cost
 from tnml.contraction.tt.rates import Rates, rates_of
 from tnml.contraction.tt.shape import TTShape
-from tnml.errors import choose
+from tnml.errors import InputError, choose
 
 PLANS = ("auto", "dense", "slices", "left", "right", *NETWORKS)
 CACHED = (2**21, 2**20, 2**19)  # bytes of an intermediate that may stay in a CPU's cache
@@ -81,11 +81,57 @@ def choose_plan(shape: TTShape, batch: int, name: str, itemsize: int, gradient: 
     if name != "auto":
         named = [plan for plan in plans if plan.name == name]
         return named[0] if named else next(plan for plan in plans if plan.name == "dense")
+    return fitting_plans(shape, batch, itemsize, gradient, rates)[0]
+
+
+@functools.lru_cache(maxsize=4096)
+def fitting_plans(
+    shape: TTShape, batch: int, itemsize: int, gradient: bool, rates: Rates
+) -> tuple[Plan, ...]:
+    """The plans that take little more memory than the dense layer, the quickest by estimate first.
+
+    Where there are none it is the most frugal of all.
+
+    Example:
+        >>> rates = Rates(1e11, 4.0, 1e10, 0.0, 1e-8, 1e-6)
+        >>> fitting_plans(TTShape((16, 16), (16, 16), (1, 16, 1)), 5000, 4, True, rates)[0].name
+        'dense'
+    """
+    plans = list_plans(shape, batch, itemsize, gradient, rates)
     weights = shape.in_size * shape.out_size
     dense = (1 + gradient) * weights + batch * (shape.in_size + shape.out_size)
     here = shape.n_weights * (1 + gradient) + batch * (shape.in_size + shape.out_size)
     room = (ROOM * dense - here) * itemsize
-    return next((plan for plan in plans if plan.memory <= room), min(plans, key=lambda plan: plan.memory))
+    fitting = tuple(plan for plan in plans if plan.memory <= room)
+    return fitting or (min(plans, key=lambda plan: plan.memory),)
+
+
+def checked_plan(plan: str | Plan, n_cores: int | None = None) -> str | Plan:
+    """`plan` if it is the name of one, or one that `tt_plans` made for a matrix of as many cores.
+
+    Args:
+        plan: see `tnml.contraction.tt_linear`.
+        n_cores: of the matrix; None where it is not known yet.
+
+    Raises:
+        InputError: it is not.
+
+    Example:
+        >>> checked_plan("dense"), checked_plan(Plan("left", (1, 2), 100, True, 0, 0, 0.0), 3).name
+        ('dense', 'left')
+    """
+    if not isinstance(plan, Plan):
+        return choose("plan", plan, dict.fromkeys(PLANS, plan))
+    runs = {"dense": 1, "slices": 2}.get(plan.name)
+    cores = len(plan.order) if plan.name in NETWORKS else sum(plan.groups)
+    if plan.name not in PLANS[1:] or plan.chunk < 1 or runs not in (None, len(plan.groups)):
+        raise InputError(f"expected a plan as `tt_plans` makes them, got {plan!r}")
+    if n_cores is not None and cores != n_cores:
+        raise InputError(
+            f"the plan {plan.name!r} is one for {cores} cores, the matrix has {n_cores}; take one of "
+            "tt_plans(shape, batch) with the shape of this matrix"
+        )
+    return plan
 
 
 def tt_plans(
@@ -97,6 +143,8 @@ def tt_plans(
     gradient: bool = True,
 ) -> list[Plan]:
     """The plans for a product with a tensor-train matrix, the quickest by estimate first; `print` shows them.
+
+    Each can be given as `plan` to `tt_linear`, `TTLinear` and `TNN`, for this and any other batch.
 
     Args:
         shape: factors and ranks of the matrix.

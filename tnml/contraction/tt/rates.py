@@ -1,21 +1,22 @@
 """How fast a device multiplies matrices and moves bytes: what the cost of a plan is made of."""
 
 import functools
-import json
-import os
-import platform
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from tnml.errors import InputError
-from tnml.files import cache_folder, write_text
+from tnml.contraction.tt.kept import keep, machine, recall
 from tnml.torch_private import dispatch_mode_at_work
 
+T = TypeVar("T")
 ROUNDS, SECONDS = 15, 0.4
+QUIET = 0.8  # share of the time that a thread has to get for a measurement to count as undisturbed
+AGREEMENT = 1.15  # times that differ by less than this factor are the same
+MOST_RUNS = 6  # measurements, after which their best is taken as it is
+_LARGE, _LARGE_GPU = 640, 4096
 FRESH = 2**23 + 2**10  # numbers: more memory than allocators keep for the next request
 
 
@@ -66,24 +67,33 @@ TYPICAL = Rates(flops=2e11, thin=10.0, bandwidth=5e10, fresh=3e-10, matrix=3e-8,
 """Of a laptop's two cores: for devices that are not measured."""
 
 
-def measure_rates(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Rates:
-    """The rates of a device, measured now, in well under a second.
+class Measurement(NamedTuple):
+    """The shortest times of some pieces of work, and whether they can be trusted.
 
-    The measurements take turns and the fastest of each counts, since other work can only slow one down. On a
-    CPU the remaining influence of such work is bounded: rates whose ratios no CPU has are cut.
+    Attributes:
+        seconds: of each piece.
+        quiet: whether the processor was this process's own meanwhile; of a GPU that is not known.
+    """
+
+    seconds: dict[str, float]
+    quiet: bool
+
+
+def measure(device: torch.device, dtype: torch.dtype) -> Measurement:
+    """Times that tell a device's rates, taken now, in well under a second.
+
+    The measurements take turns and the fastest of each counts, since other work can only slow one down.
 
     Args:
         device: whose rates.
         dtype: of the numbers.
 
     Example:
-        >>> rates = measure_rates()
-        >>> 1e8 < rates.flops < 1e16 and rates.call < 1e-2
-        True
+        >>> sorted(measure(torch.device("cpu"), torch.float32).seconds)
+        ['call', 'copy', 'fresh', 'large', 'small', 'thin']
     """
-    device = torch.device(device)
     cpu = device.type == "cpu"
-    large = 640 if cpu else 4096
+    large = _LARGE if cpu else _LARGE_GPU
 
     def ones(*sizes: int) -> Tensor:
         return torch.ones(sizes, dtype=dtype, device=device)
@@ -93,17 +103,31 @@ def measure_rates(device: torch.device | str = "cpu", dtype: torch.dtype = torch
     wide, narrow, thinner = ones(64, 64).expand(512, 64, 64), ones(512, 64, 16), ones(512, 64, 16)
     small, few, fewer = ones(8, 8).expand(4096, 8, 8), ones(4096, 8, 8), ones(4096, 8, 8)
     rows = ones(256, FRESH // 2**12, 16)
-    seconds = _fastest(
-        {
-            "large": lambda: torch.mm(square, square, out=result),
-            "call": lambda: [torch.mm(tiny, tiny, out=one).view(16) for _ in range(20)],
-            "copy": lambda: target.copy_(source),
-            "thin": lambda: torch.bmm(wide, narrow, out=thinner),
-            "small": lambda: torch.bmm(small, few, out=fewer),
-            "fresh": lambda: rows.transpose(0, 1).contiguous() if cpu else None,
-        },
-        device,
-    )
+    works: dict[str, Callable[[], object]] = {
+        "large": lambda: torch.mm(square, square, out=result),
+        "call": lambda: [torch.mm(tiny, tiny, out=one).view(16) for _ in range(20)],
+        "copy": lambda: target.copy_(source),
+        "thin": lambda: torch.bmm(wide, narrow, out=thinner),
+        "small": lambda: torch.bmm(small, few, out=fewer),
+        "fresh": lambda: rows.transpose(0, 1).contiguous() if cpu else None,
+    }
+    own, wall = time.thread_time(), time.perf_counter()
+    seconds = fastest(works, device)
+    share = (time.thread_time() - own) / (time.perf_counter() - wall)
+    return Measurement(seconds, not cpu or share > QUIET)
+
+
+def rates_from(seconds: Mapping[str, float], device: torch.device, dtype: torch.dtype) -> Rates:
+    """The rates behind the times of `measure`; on a CPU ratios that none has are cut.
+
+    Example:
+        >>> cpu = torch.device("cpu")
+        >>> rates = rates_from(measure(cpu, torch.float32).seconds, cpu, torch.float32)
+        >>> 1e8 < rates.flops < 1e16 and rates.call < 1e-2
+        True
+    """
+    cpu = device.type == "cpu"
+    large = _LARGE if cpu else _LARGE_GPU
     call = 2 * seconds["call"] / 20
     flops = 2 * large**3 / seconds["large"]
     bandwidth = 2 * 2**21 * dtype.itemsize / max(seconds["copy"] - call, 1e-9)
@@ -114,15 +138,31 @@ def measure_rates(device: torch.device | str = "cpu", dtype: torch.dtype = torch
     thin = max(thin, 0.0)
     matrix = (seconds["small"] - call) / 4096 - 2 * 512 * (1 + thin / 8) / flops
     matrix = min(max(matrix, 0.0), 1e-7)
-    fresh = seconds["fresh"] / (rows.numel() * dtype.itemsize) if cpu else 0.0
+    fresh = seconds["fresh"] / (256 * (FRESH // 2**12) * 16 * dtype.itemsize) if cpu else 0.0
     return Rates(flops, thin, bandwidth, fresh, matrix, call)
 
 
-def _fastest(works: dict[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
-    """The shortest time of each piece of work, over several rounds of all of them."""
+def fastest(
+    works: Mapping[T, Callable[[], object]],
+    device: torch.device,
+    rounds: int = ROUNDS,
+    limit: float = SECONDS,
+) -> dict[T, float]:
+    """The shortest time of each piece of work, over several rounds of all of them.
+
+    Args:
+        works: what to time.
+        device: where it runs.
+        rounds: how many at most; at least three, or fewer where these are.
+        limit: seconds after which no further round begins.
+
+    Example:
+        >>> fastest({"nothing": lambda: None}, torch.device("cpu"))["nothing"] < 1.0
+        True
+    """
     best = dict.fromkeys(works, float("inf"))
-    end = time.perf_counter() + SECONDS
-    for number in range(ROUNDS):
+    end = time.perf_counter() + limit
+    for number in range(rounds):
         if number > 2 and time.perf_counter() > end:
             break
         for name, work in works.items():
@@ -135,9 +175,11 @@ def _fastest(works: dict[str, Callable[[], object]], device: torch.device) -> di
 
 
 def rates_of(device: torch.device, dtype: torch.dtype) -> Rates:
-    """The rates of a device as first measured: kept in the user's cache folder, so that plans stay the same.
+    """The rates of a device, kept in the user's cache folder.
 
-    Where that folder cannot be written they hold for this process only.
+    A measurement on a busy machine is too slow, never too fast. So each process measures again and the
+    shortest times count, until two measurements on a quiet machine agree, or six were made; after a
+    month it begins again. Where the folder cannot be written the rates hold for this process only.
 
     Example:
         >>> rates_of(torch.device("cpu"), torch.float32) is rates_of(torch.device("cpu"), torch.float32)
@@ -151,23 +193,19 @@ def rates_of(device: torch.device, dtype: torch.dtype) -> Rates:
 
 @functools.cache
 def _look_up(device: torch.device, dtype: torch.dtype, threads: int) -> Rates:
-    """The rates for that many threads: known, stored, or measured now."""
-    if device.type == "cuda":
-        where = torch.cuda.get_device_name(device)
-    else:
-        where = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {os.cpu_count()} cores"
-    name = f"{where}, {threads} threads, {dtype}, torch {torch.__version__}"
-    path = cache_folder() / "rates.json"
-    stored: dict[str, list[float]] = {}
+    """The rates for that many threads: kept, or measured now."""
+    question = f"rates of {machine(device, threads)}, {dtype}"
+    before = recall(question) or {}
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return Rates(*map(float, stored[name]))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        rates = measure_rates(device, dtype)  # none yet, or damaged
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        known = stored if isinstance(stored, dict) else {}
-        write_text(path, json.dumps({**known, name: list(rates)}, indent=1))
-    except (OSError, InputError):
-        pass
-    return rates
+        seconds = {name: float(value) for name, value in before["seconds"].items()}
+        if before["runs"] >= MOST_RUNS or before["agreed"] >= 2:
+            return rates_from(seconds, device, dtype)
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
+        before, seconds = {}, {}  # none yet, or damaged
+    found = measure(device, dtype)
+    best = {name: min(value, seconds.get(name, value)) for name, value in found.seconds.items()}
+    agreed = int(found.quiet and found.seconds["large"] < AGREEMENT * best["large"])
+    if seconds and seconds["large"] < AGREEMENT * best["large"]:
+        agreed += before["agreed"]
+    keep(question, {"seconds": best, "runs": before.get("runs", 0) + 1, "agreed": agreed})
+    return rates_from(best, device, dtype)

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Num
 from torch import Tensor, nn
 
-from tnml.contraction import PLANS, TTShape, tt_linear
-from tnml.errors import InputError, choose
+from tnml.contraction import Plan, TTShape, tt_linear
+from tnml.contraction.tt.plans import checked_plan
+from tnml.errors import InputError
 from tnml.nn.tt.convert import TTFit, cores_of_matrix, truncated_cores
 from tnml.nn.tt.factors import factors_text, matrix_shape
 from tnml.nn.tt.module import TTModule
@@ -33,7 +34,7 @@ class TTLinear(TTModule):
         out_factors: the same for the outputs.
         bias: whether a bias is added.
         std: standard deviation of the starting weights W; None takes that of `torch.nn.Linear`.
-        plan: how the product is computed: "auto" or a name that `tnml.contraction.tt_linear` knows.
+        plan: how the product is computed: "auto", or a name or plan that `tnml.contraction.tt_linear` knows.
         device: where the parameters live.
         dtype: their dtype.
 
@@ -65,13 +66,13 @@ class TTLinear(TTModule):
         out_factors: Sequence[int] | None = None,
         bias: bool = True,
         std: float | None = None,
-        plan: str = "auto",
+        plan: str | Plan = "auto",
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         shape = matrix_shape(in_features, out_features, rank, n_cores, in_factors, out_factors)
         super().__init__(shape, out_features, in_features, std, device, dtype)
-        self.plan = choose("plan", plan, dict.fromkeys(PLANS, plan))
+        self.plan = checked_plan(plan, shape.n_cores)
         self.bias = nn.Parameter(torch.empty(self._rows, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
 
@@ -122,7 +123,7 @@ class TTLinear(TTModule):
         n_cores: int | None = None,
         in_factors: Sequence[int] | None = None,
         out_factors: Sequence[int] | None = None,
-        plan: str = "auto",
+        plan: str | Plan = "auto",
     ) -> TTFit[Self]:
         """The layer nearest to a dense one by TT-SVD, and the relative error |W - W'| / |W| it makes.
 
@@ -206,7 +207,7 @@ class TTLinear(TTModule):
         bias: nn.Parameter | None,
         in_features: int,
         out_features: int,
-        plan: str,
+        plan: str | Plan,
     ) -> Self:
         """A layer of these cores; `bias` is copied. No random number is drawn."""
         shape = TTShape.of_cores(cores)
@@ -219,7 +220,7 @@ class TTLinear(TTModule):
     def extra_repr(self) -> str:
         """How the sizes factor, and the ranks."""
         shape = self.shape
-        plan = "" if self.plan == "auto" else f", plan={self.plan!r}"
+        plan = "" if self.plan == "auto" else f", plan={getattr(self.plan, 'name', self.plan)!r}"
         return (
             f"{factors_text(self.in_features, shape.ins)}, {factors_text(self.out_features, shape.outs)}, "
             f"ranks={shape.ranks}, bias={self.bias is not None}{plan}"

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tnml.checks import is_number, is_whole, probability
-from tnml.contraction import PLANS
+from tnml.checks import entries, is_number, is_whole, probability
+from tnml.contraction import Plan
+from tnml.contraction.tt.plans import checked_plan
 from tnml.errors import InputError, choose
 from tnml.nn.tt.factors import checked_n_cores, checked_rank
 from tnml.nn.tt.linear import TTLinear
@@ -216,7 +217,7 @@ class TNN(nn.Module):
         first: str = "tt",
         last: str = "dense",
         n_cores: int | None = 2,
-        plan: str = "auto",
+        plan: str | Plan = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -225,7 +226,7 @@ class TNN(nn.Module):
         self.rank = None if rank is None else checked_rank(rank)
         n_cores, kinds = checked_n_cores(n_cores), {"tt": True, "dense": False}
         first_tt, last_tt = (choose("kind of layer", kind, kinds) for kind in (first, last))
-        choose("plan", plan, dict.fromkeys(PLANS))
+        checked_plan(plan)
         share = probability("dropout", dropout)
         self.activation, starting, self._smooth = _activation(activation, alpha)
         self.norm = None if norm is None else choose("norm", norm, {name: name for name in _NORMS})
@@ -313,8 +314,7 @@ class TNN(nn.Module):
 
 
 def _checked_widths(widths: Sequence[int]) -> tuple[int, ...]:
-    given = widths.tolist() if isinstance(widths, np.ndarray) else widths
-    checked = tuple(given) if isinstance(given, Iterable) else ()
+    checked = tuple(entries(widths) or (widths if isinstance(widths, Iterable) else ()))
     if len(checked) < 2 or not all(is_whole(width, 1) for width in checked):
         raise InputError(
             f"widths are at least two positive integers, (in, hidden, .., hidden, out); got {widths!r}"
