@@ -149,6 +149,54 @@ def test_dense_tensors_come_back(n, dtype):
     assert zero.log_norm().item() == -math.inf
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_state_divided_summed_and_counted(dtype):
+    one, other = (MatrixProductState.random(4, 3, dtype=dtype, seed=seed) for seed in (1, 2))
+    x, y = oracles.of(one), oracles.of(other)
+    numbers = [2, -0.5, np.float64(4.0), np.int64(3), torch.tensor(2.0), 1e-200, 1e200]
+    for number in [*numbers, *([1 + 2j, torch.tensor(2j)] if dtype == "complex128" else [])]:
+        divided = one / number
+        assert divided.log_scale.isfinite()
+        np.testing.assert_allclose(oracles.of(divided * number), x, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(oracles.of(one / 2), x / 2, rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(oracles.of(sum([one, other, one])), 2 * x + y, rtol=1e-13, atol=1e-14)
+    assert sum([one]) is one
+    assert len(one) == 4
+    assert one
+
+
+def test_gradients_flow_to_a_divisor():
+    divisor = torch.tensor(2.0, requires_grad=True)
+    (MatrixProductState.random(3, 2) / divisor).norm().backward()
+    norm = MatrixProductState.random(3, 2).norm()
+    assert divisor.grad.item() == pytest.approx(-norm.item() / 4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (lambda s: s / 0, "cannot be divided by zero"),
+        (lambda s: s / torch.tensor(0.0), "cannot be divided by zero"),
+        (lambda s: s / np.inf, "divided by a finite number, got inf"),
+        (lambda s: s / 1j, "cannot be divided by a complex number"),
+        (lambda s: s / s, "divided by a number, got MatrixProductState"),
+        (lambda s: s / torch.ones(2), "divided by a number, got Tensor"),
+        (lambda s: s + 1, "expected a MatrixProductState, got int"),
+    ],
+)
+def test_what_a_state_cannot_be_divided_by(wrong, text):
+    with pytest.raises(InputError, match=text):
+        wrong(MatrixProductState.random(3, 2))
+
+
+@pytest.mark.parametrize("other", [1, False, "a", None])
+def test_nothing_but_the_zero_of_sum_can_be_added_to(other):
+    with pytest.raises(TypeError):
+        other + MatrixProductState.random(3, 2)
+    with pytest.raises(TypeError):
+        2 / MatrixProductState.random(3, 2)
+
+
 def test_random_states_are_reproducible_and_of_norm_one():
     for kind in ("gaussian", "isometric"):
         a, b, c = (MatrixProductState.random(6, 4, kind=kind, seed=s) for s in (3, 3, 4))
@@ -284,7 +332,7 @@ BAD = {
     "no state": (lambda: STATE.hadamard(torch.ones(2)), "expected a MatrixProductState, got Tensor"),
     "factor": (lambda: STATE * STATE, "multiplied by a number, got MatrixProductState"),
     "infinite factor": (lambda: STATE * math.inf, "a finite number, got inf"),
-    "complex factor": (lambda: STATE * 1j, "times a complex number"),
+    "complex factor": (lambda: STATE * 1j, "multiplied by a complex number"),
     "to real": (lambda: STATE.to("complex64").to("float32"), "a complex state cannot become"),
     "large": (lambda: MatrixProductState.random(40, 1).to_dense(), r"1\.1e\+12 entries"),
     "zero": ((STATE * 0).normalized, "the state is zero"),

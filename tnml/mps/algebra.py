@@ -3,12 +3,13 @@
 import math
 import numbers
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from tnml.checks import whole
+from tnml.checks import entries, whole
 from tnml.errors import InputError, choose
 from tnml.mps.linalg import qr_positive, rescaled
 from tnml.randomness import seeded
@@ -107,20 +108,50 @@ def scale(cores: Sequence[Tensor], factor: complex | Tensor) -> tuple[Cores, flo
         >>> scale([torch.ones(1, 1, 1)], -math.exp(200))
         ([tensor([[[-1.]]])], 200.0)
     """
+    factor = _checked_factor(cores, factor, "multiplied")
+    if isinstance(factor, Tensor):
+        return [cores[0] * factor.to(cores[0]), *cores[1:]], 0.0
+    size = abs(factor)
+    return [cores[0] * (factor / size if size else 0.0), *cores[1:]], math.log(size) if size else 0.0
+
+
+def divide(cores: Sequence[Tensor], divisor: complex | Tensor) -> tuple[Cores, float]:
+    """A chain divided by a number, and what goes into the log scale; see `scale`.
+
+    Raises:
+        InputError: as `scale`, and the number is zero.
+
+    Example:
+        >>> divide([torch.ones(1, 1, 1)], -math.exp(200))
+        ([tensor([[[-1.]]])], -200.0)
+    """
+    divisor = _checked_factor(cores, divisor, "divided")
+    if not divisor:
+        raise InputError("a state cannot be divided by zero")
+    if isinstance(divisor, Tensor):
+        return [cores[0] / divisor.to(cores[0]), *cores[1:]], 0.0
+    size = abs(divisor)
+    return [cores[0] / (divisor / size), *cores[1:]], -math.log(size)
+
+
+def _checked_factor(cores: Sequence[Tensor], factor: Any, what: str) -> Any:
+    """`factor`, if a chain can be multiplied or divided by it."""
+    if not isinstance(factor, Tensor) and getattr(factor, "ndim", None) == 0:
+        factor = factor.item()  # of NumPy
     if not isinstance(factor, numbers.Number | Tensor) or (isinstance(factor, Tensor) and factor.dim()):
         raise InputError(
-            f"a state can be multiplied by a number, got {type(factor).__name__}; the entrywise product of "
+            f"a state can be {what} by a number, got {type(factor).__name__}; the entrywise product of "
             "two states is `hadamard`"
         )
     is_complex = factor.is_complex() if isinstance(factor, Tensor) else not isinstance(factor, numbers.Real)
     if is_complex and not cores[0].is_complex():
-        raise InputError(f"a state of {cores[0].dtype} times a complex number; use .to('complex128') first")
-    if isinstance(factor, Tensor):
-        return [cores[0] * factor.to(cores[0]), *cores[1:]], 0.0
-    size = abs(factor)
-    if not math.isfinite(size):
-        raise InputError(f"a state can be multiplied by a finite number, got {factor}")
-    return [cores[0] * (factor / size if size else 0.0), *cores[1:]], math.log(size) if size else 0.0
+        raise InputError(
+            f"a state of {cores[0].dtype} cannot be {what} by a complex number; use .to('complex128') first"
+        )
+    size: Any = 0.0 if isinstance(factor, Tensor) else factor
+    if not math.isfinite(abs(size)):
+        raise InputError(f"a state can be {what} by a finite number, got {factor}")
+    return factor
 
 
 def hadamard(first: Sequence[Tensor], second: Sequence[Tensor]) -> tuple[Cores, Tensor]:
@@ -222,8 +253,8 @@ def random_cores(
         [(1, 2, 2), (2, 3, 1)]
     """
     n_sites, bond_dim = whole("n_sites", n_sites, 1), whole("bond_dim", bond_dim, 1)
-    given = list(physical) if isinstance(physical, list | tuple) else [physical] * n_sites
-    dims = [whole("physical", dim, 1) for dim in given]
+    given = entries(physical)
+    dims = [whole("physical", dim, 1) for dim in ([physical] * n_sites if given is None else given)]
     if len(dims) != n_sites:
         raise InputError(f"physical must name the dimension of {n_sites} sites, got {len(dims)}")
     choose("kind", kind, dict.fromkeys(("gaussian", "isometric")))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tnml.checks import is_number, whole
+from tnml.checks import entries, is_number, whole
 from tnml.errors import InputError, choose
 from tnml.shapes import check_cores
 
@@ -94,9 +94,10 @@ def checked_limits(max_bond: object, n_bonds: int) -> list[int | None]:
     """
     if max_bond is None:
         return [None] * n_bonds
-    if not isinstance(max_bond, list | tuple):
+    given = entries(max_bond)
+    if given is None:
         return [whole("max_bond", max_bond, 1)] * n_bonds
-    limits: list[int | None] = [whole("every entry of max_bond", limit, 1) for limit in max_bond]
+    limits: list[int | None] = [whole("every entry of max_bond", limit, 1) for limit in given]
     if len(limits) != n_bonds:
         raise InputError(f"max_bond must name {n_bonds} inner bonds (sites - 1), got {len(limits)}")
     return limits
@@ -132,3 +133,14 @@ def check_nonzero(witness: Tensor) -> None:
         raise InputError(
             "the state is zero, so it has no Schmidt values, probabilities or expectation values"
         )
+
+
+def shortened(numbers: Sequence[int]) -> str:
+    """Many numbers as text: the first few, and the last.
+
+    Example:
+        >>> shortened([1, 2, 1]), shortened(range(20))
+        ('[1, 2, 1]', '[0, 1, 2, 3, 4, .., 19]')
+    """
+    told = list(map(str, numbers))
+    return f"[{', '.join(told if len(told) <= 12 else [*told[:5], '..', told[-1]])}]"

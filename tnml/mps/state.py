@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
+from tnml.checks import is_whole
 from tnml.errors import InputError
 from tnml.mps import algebra, canonical
-from tnml.mps.checks import check_state_cores, checked_dtype, checked_log_scale, checked_site
+from tnml.mps.checks import check_state_cores, checked_dtype, checked_log_scale, checked_site, shortened
 from tnml.mps.measure import MeasuredState
 
 
@@ -78,11 +79,14 @@ class MatrixProductState(MeasuredState):
         """The device of the cores."""
         return self._cores[0].device
 
+    def __len__(self) -> int:
+        return self.n_sites
+
     def __repr__(self) -> str:
         label = "" if self.label_site is None else f", label_site={self.label_site}"
         return (
-            f"MatrixProductState(n_sites={self.n_sites}, physical_dims={_short(self.physical_dims)}, "
-            f"bond_dims={_short(self.bond_dims)}, dtype={str(self.dtype).removeprefix('torch.')}{label})"
+            f"MatrixProductState(n_sites={self.n_sites}, physical_dims={shortened(self.physical_dims)}, "
+            f"bond_dims={shortened(self.bond_dims)}, dtype={str(self.dtype).removeprefix('torch.')}{label})"
         )
 
     # makers
@@ -230,6 +234,11 @@ class MatrixProductState(MeasuredState):
         cores, log = algebra.add(self._cores, self.log_scale, other._cores, other.log_scale)
         return self._with(cores, log)
 
+    def __radd__(self, other: object) -> "MatrixProductState":
+        if is_whole(other, 0, 0):  # where sum() begins
+            return self
+        return NotImplemented
+
     def __sub__(self, other: "MatrixProductState") -> "MatrixProductState":
         return self + (-other)
 
@@ -238,6 +247,10 @@ class MatrixProductState(MeasuredState):
         return self._with(cores, self.log_scale + log)
 
     __rmul__ = __mul__
+
+    def __truediv__(self, divisor: complex | Tensor) -> "MatrixProductState":
+        cores, log = algebra.divide(self._cores, divisor)
+        return self._with(cores, self.log_scale + log)
 
     def __neg__(self) -> "MatrixProductState":
         return self * -1.0
@@ -405,9 +418,3 @@ class Truncation(NamedTuple):
     state: MatrixProductState
     error: float
     discarded: list[float]
-
-
-def _short(numbers_: list[int]) -> str:
-    return (
-        str(numbers_) if len(numbers_) <= 12 else f"[{', '.join(map(str, numbers_[:5]))}, .., {numbers_[-1]}]"
-    )
