@@ -188,7 +188,7 @@ ASKING = {
     ("checks.py", "is_number"),
     ("checks.py", "whole"),
     ("features/named.py", "_build_rbf"),  # for a switch
-    ("mps/algebra.py", "scale"),  # real or complex
+    ("mps/algebra.py", "_checked_factor"),  # real or complex
     ("study/plain_values.py", "plain"),  # the type decides what is written
     ("pde/checks.py", "check_dim"),
     ("pde/checks.py", "check_positive"),

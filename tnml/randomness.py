@@ -101,7 +101,7 @@ def step_seed(seed: int, epoch: int, step: int = 0, stream: int = 0) -> int:
     """
     state = 0
     for word in (seed, epoch, step, stream):
-        state = (state + word + 0x9E3779B97F4A7C15) & _MASK
+        state = (state + int(word) + 0x9E3779B97F4A7C15) & _MASK
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
         state ^= state >> 31

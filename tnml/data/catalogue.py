@@ -139,7 +139,7 @@ def _read(
 ) -> Dataset:
     """Resolves what `name` refers to and reads it."""
     if name == "digits" or (isinstance(name, str) and name in SHIPPED):
-        if scale != "auto":
+        if not isinstance(scale, str) or scale != "auto":
             raise InputError(f"{name} is already in [0, 1]; leave scale at 'auto', got {scale!r}")
         return _digits(split) if name == "digits" else _shipped(name, split, cache, download)
     path = Path(name).expanduser()

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from tnml.checks import entries
 from tnml.errors import InputError, choose
 
 Scale: TypeAlias = str | tuple[int | float, int | float]  # "auto", "minmax" or (low, high)
@@ -128,7 +129,8 @@ def from_arrays(
         raise InputError(
             f"{name}: x has {len(values)} samples but y has {len(labels)}; give one label for each row of x"
         )
-    shape = image_shape
+    listed = entries(image_shape)
+    shape = image_shape = image_shape if listed is None else cast(tuple[int, int], tuple(map(int, listed)))
     if values.ndim == 3:
         shape = (int(values.shape[1]), int(values.shape[2]))
         if image_shape not in (None, shape):
@@ -157,7 +159,7 @@ def from_parts(parts: Mapping[str, Part], split: str, *, name: str, scale: Scale
             f"{name} has no {split} part, only {', '.join(parts)}; choose that as the split, or add the part"
         )
     read = {part: parts[part]() for part in wanted}
-    if scale == "minmax" and "train" in parts:
+    if isinstance(scale, str) and scale == "minmax" and "train" in parts:
         train = read["train"] if "train" in read else parts["train"]()
         scale = _range(_values(train[0], name), name)
         read = {
@@ -254,6 +256,8 @@ def _range(values: npt.NDArray[Any], name: str) -> tuple[float, float]:
 
 def _scaled(values: npt.NDArray[Any], scale: Scale, name: str) -> tuple[npt.NDArray[np.float32], str]:
     """`values` as a new float32 array in [0, 1], and how it was made."""
+    listed = entries(scale)
+    scale = scale if listed is None else (listed[0], listed[-1])
     if isinstance(scale, str):
         choose("scale", scale, dict.fromkeys(("auto", "minmax")))
     if scale == "auto" and values.dtype == np.uint8:

@@ -98,7 +98,7 @@ def _read(source: Path, split: str, scale: Scale) -> dict[str, npt.NDArray[Any]]
         with archive:
             wanted = _keys(source, list(archive.files))
             if "x" not in wanted and split != "all":
-                needed = {split, "train"} if scale == "minmax" else {split}
+                needed = {split, "train"} if isinstance(scale, str) and scale == "minmax" else {split}
                 wanted = [key for key in wanted if key[2:] in needed] or wanted
             return {key: _member(archive, key, source) for key in wanted}
 

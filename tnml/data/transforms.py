@@ -1,6 +1,5 @@
 """Pooling, resizing and random shifts of flattened grey images."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from tnml.checks import is_whole, whole
+from tnml.checks import entries, is_whole, whole
 from tnml.errors import InputError
 
 Pixels = npt.NDArray[np.float32]
@@ -34,6 +33,7 @@ def pool_images(x: Pixels, shape: tuple[int, int], factor: int) -> Pixels:
         array([[0.5]], dtype=float32)
     """
     height, width = _sides(x, shape)
+    factor = int(factor) if is_whole(factor) else factor
     if factor < 1 or height % factor or width % factor:
         raise InputError(f"pool must divide {height} and {width}, got {factor}; use resize for other sizes")
     pooled = np.empty((len(x), height // factor, width // factor), np.float32)
@@ -170,7 +170,7 @@ def _sides(x: Pixels | Tensor, shape: tuple[int, int]) -> tuple[int, int]:
 
 def _pair(value: Any, what: str) -> tuple[int, int]:
     """Two positive whole numbers, whatever a caller without a type checker gave."""
-    sides = list(value) if isinstance(value, Sequence) else []
+    sides = entries(value) or []
     if len(sides) != 2 or not all(is_whole(side, 1) for side in sides):
         raise InputError(f"{what} must be (height, width), whole numbers of at least 1, got {value!r}")
     return int(sides[0]), int(sides[1])

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
+from tnml.checks import whole
 from tnml.diagnostics.isolation import device_beside, undisturbed
 from tnml.errors import InputError
 
@@ -42,6 +43,7 @@ def memorised(
         >>> memorised(nn.Identity(), x, labels, torch.tensor([True, False, True]))
         0.5
     """
+    batch_size = whole("batch_size", batch_size, 1)
     if noisy_labels.dim() != 1 or noisy_labels.dtype != torch.int64:
         raise InputError(
             f"expected noisy labels as an int64 tensor [b], got {noisy_labels.dtype} "

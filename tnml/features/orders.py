@@ -25,7 +25,7 @@ from jaxtyping import Float64, Int64
 from numpy import ndarray
 from torch import Tensor
 
-from tnml.checks import is_whole, whole
+from tnml.checks import entries, is_whole, whole
 from tnml.errors import InputError, choose
 
 Permutation = Sequence[int] | npt.NDArray[np.integer[Any]] | Tensor
@@ -146,9 +146,10 @@ def _checked_shape(shape: Any, n_sites: int) -> tuple[int, int]:
     if shape is None:
         side = math.isqrt(n_sites)
         return (side, side) if side * side == n_sites else (1, n_sites)
-    if not isinstance(shape, Sequence) or len(shape) != 2 or not all(is_whole(side, 1) for side in shape):
+    sides = entries(shape) or []
+    if len(sides) != 2 or not all(is_whole(side, 1) for side in sides):
         raise InputError(f"the image shape must be two positive integers (rows, columns), got {shape!r}")
-    rows, columns = map(int, shape)
+    rows, columns = map(int, sides)
     if rows * columns != n_sites:
         raise InputError(
             f"an image of {rows} x {columns} has {rows * columns} pixels, but there are {n_sites} sites; "

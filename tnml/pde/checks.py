@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from tnml.checks import number
+from tnml.checks import is_number, number
 from tnml.errors import InputError
 
 
@@ -24,7 +24,7 @@ def as_number(name: str, value: object, *, above: float | None = None) -> float:
         (1, 0.5)
     """
     found = number(name, value, above=above)
-    return value if isinstance(value, int | float) else found
+    return value if type(value) in (int, float) else found  # type: ignore[return-value]
 
 
 def starting_point(x0: Tensor | Sequence[float] | float, dim: int) -> Tensor:
@@ -63,7 +63,7 @@ def check_constant(what: str, value: object, dim: int, *, matrix: bool = True) -
         if tuple(value.shape) not in shapes:
             wanted = " or ".join(str(list(shape)) for shape in shapes[1:])
             raise InputError(f"{what} must be a number or a tensor {wanted}, got {list(value.shape)}")
-    elif not (value is None or callable(value) or isinstance(value, int | float)):
+    elif not (value is None or callable(value) or is_number(value)):
         raise InputError(f"{what} must be a function, a number or a tensor, got {type(value).__name__}")
 
 

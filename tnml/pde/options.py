@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from tnml.checks import keep_number, keep_whole, one_of
+from tnml.checks import keep_number, keep_whole, one_of, whole
 from tnml.errors import InputError
 from tnml.loop.options import AVERAGES, SCHEDULES, check_device
 from tnml.nn import TNN
@@ -167,7 +167,7 @@ class SolveOptions:
             >>> loop.epochs, steps
             (20, 3)
         """
-        total = iterations or self.iterations
+        total = self.iterations if iterations is None else whole("iterations", iterations, 1)
         epochs = min(self.reports, total)
         loop = LoopOptions(
             epochs=epochs,

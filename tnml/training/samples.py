@@ -228,7 +228,7 @@ def shape_of_images(shape: tuple[int, int] | None, x: Tensor, max_shift: int) ->
     if x.dim() != 2:
         raise InputError(f"max_shift moves images [n, height * width], got x of shape {list(x.shape)}")
     side = round(x.shape[1] ** 0.5)
-    height, width = shape or (side, side)
+    height, width = (side, side) if shape is None else (int(length) for length in shape)
     if height * width != x.shape[1]:
         raise InputError(
             f"images of {x.shape[1]} values are not {height} x {width}; give image_shape=(height, width)"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tnml.checks import entries, whole
 from tnml.errors import InputError
 
 
@@ -40,6 +41,10 @@ class ChainShape:
     right: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        for name in ("left", "right"):
+            bonds = tuple(whole(f"every bond of {name}", bond) for bond in entries(getattr(self, name)) or ())
+            object.__setattr__(self, name, bonds)
+        object.__setattr__(self, "physical", whole("physical", self.physical))
         if self.physical < 1 or not self.left or not self.right or min(self.left + self.right) < 1:
             raise InputError(f"bonds and physical dimension must be positive, got {self}")
         if self.left[0] != 1 or self.right[-1] != 1:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tnml.checks import whole
+from tnml.checks import entries, whole
 from tnml.contraction import ChainShape
 from tnml.errors import InputError
 from tnml.shapes import growing_bonds
@@ -41,8 +41,9 @@ def chain_shape_of(
     """
     label = n_sites // 2 if label_site is None else label_site
     label = whole("label_site (the sites left of the label core)", label, 0, n_sites)
-    if isinstance(bond_dim, Sequence) and not isinstance(bond_dim, str):
-        bonds = [whole("every entry of bond_dim", bond, 1) for bond in bond_dim]
+    listed = entries(bond_dim)
+    if listed is not None:
+        bonds = [whole("every entry of bond_dim", bond, 1) for bond in listed]
         if len(bonds) != n_sites + 2:
             raise InputError(f"expected {n_sites + 2} bonds (n_sites + 2) in bond_dim, got {len(bonds)}")
         return ChainShape(physical, tuple(bonds[: label + 1]), tuple(bonds[label + 1 :]))

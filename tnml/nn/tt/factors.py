@@ -4,9 +4,7 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from tnml.checks import is_whole, whole
+from tnml.checks import entries, is_whole, whole
 from tnml.contraction import TTShape
 from tnml.errors import InputError
 
@@ -126,14 +124,13 @@ def checked_rank(rank: int | Sequence[int]) -> int | tuple[int, ...]:
         InputError: one is not a positive integer.
 
     Example:
-        >>> checked_rank(np.int64(3)), checked_rank([2, 4])
+        >>> checked_rank(3), checked_rank([2, 4])
         (3, (2, 4))
     """
-    if isinstance(rank, np.ndarray):
-        rank = rank.tolist()
-    if not isinstance(rank, Sequence) or isinstance(rank, str):
+    listed = entries(rank)
+    if listed is None:
         return whole("rank", rank, 1)
-    return tuple(whole("every rank", one, 1) for one in rank)
+    return tuple(whole("every rank", one, 1) for one in listed)
 
 
 def checked_n_cores(n_cores: int | None) -> int | None:
@@ -175,8 +172,7 @@ def _factorings(size: int, count: int, smallest: int) -> Iterator[tuple[int, ...
 def _checked_factors(what: str, size: int, given: Sequence[int] | None) -> tuple[int, ...] | None:
     if given is None:
         return None
-    listed = given.tolist() if isinstance(given, np.ndarray) else given
-    factors = tuple(listed) if isinstance(listed, Sequence) else ()
+    factors = tuple(entries(given) or ())
     if not 1 <= len(factors) <= MOST_CORES or not all(is_whole(factor, 1) for factor in factors):
         raise InputError(f"{what} must be 1 to {MOST_CORES} integers of at least 1, got {given!r}")
     factors = tuple(int(factor) for factor in factors)

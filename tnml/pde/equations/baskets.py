@@ -31,7 +31,8 @@ def basket_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     dim = whole("dim", given["dim"], 1)
     limits = dict.fromkeys(("spot", "strike", "volatility", "horizon"), 0.0)
-    options = {name: as_number(name, value, above=limits.get(name)) for name, value in given.items()}
+    numbers = {name: value for name, value in given.items() if name != "dim"}
+    options = {"dim": dim} | {n: as_number(n, value, above=limits.get(n)) for n, value in numbers.items()}
     correlation, least = options["correlation"], -1 / (dim - 1) if dim > 1 else -1.0
     if not least < correlation < 1:
         raise InputError(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tnml.checks import whole
+from tnml.randomness import seeded
 
 _CHUNK = 2**22  # normal numbers made at once: 32 MB
 
@@ -87,7 +88,7 @@ def controlled_mean(
 def _normal_chunks(shape: tuple[int, ...], samples: int, seed: int) -> Iterator[Tensor]:
     """Standard normal noise `[m, *shape]` of half the samples: with both signs it makes all of them."""
     pairs = whole("samples", samples, 4) // 2
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     chunk = max(1, _CHUNK // math.prod(shape))
     for first in range(0, pairs, chunk):
         yield torch.randn(min(chunk, pairs - first), *shape, dtype=torch.float64, generator=generator)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tnml.checks import one_of
+from tnml.checks import number, one_of
 from tnml.errors import InputError
 from tnml.pde.derivatives import Function, value_and_gradient
 from tnml.pde.problem import Problem
@@ -104,6 +104,7 @@ def euler_maruyama(
         (torch.Size([4, 6, 2]), True)
     """
     m, n, d = dw.shape
+    t0 = number("t0", t0)
     if d != problem.dim:
         raise InputError(
             f"the increments have {d} dimensions, the problem {problem.name!r} has {problem.dim}"

@@ -129,6 +129,7 @@ def worth_it(layer: MPSLayer, replicas: int, batch_size: int) -> bool:
         >>> worth_it(MPSLayer(32, 1, bond_dim=16), 16, 64), worth_it(MPSLayer(784, 10, bond_dim=64), 4, 1000)
         (True, False)
     """
+    replicas, batch_size = whole("replicas", replicas, 1), whole("batch_size", batch_size, 1)
     return replicas > 1 and 3 * layer.weight.numel() * batch_size < _WORTH
 
 
