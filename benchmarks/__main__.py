@@ -21,6 +21,7 @@ NAMES = {
     "replicas": "equal layers trained together against one by one: equal losses, steps per second",
     "small": "fits of small tables by the short ways of a step and by the long ones, equal bits, two peers",
     "streams": "training on a file that does not fit in memory: peak memory, time of a step",
+    "tables": "the estimators on 83 tables of labels and numbers, beside scikit-learn's: scores, ranks, time",
     "tnn": "networks of tensor-train layers on Fashion-MNIST against dense ones, and the effect of depth",
     "tt_compress": "what `tnml.nn.compress` costs a trained MLP, compared with truncated SVD",
     "tt_linear": "the tensor-train layer against the dense one and two other libraries: time, memory",

@@ -1,0 +1,142 @@
+"""Tables: tnml's estimators with their defaults beside scikit-learn's, on 43 sets of labels, 40 of numbers.
+
+The sets come from two wheels of PyPI (`tables_files.py`), what is compared stands in `tables_methods.py`. All
+run on one thread and see the same rows. Scores are accuracy and R2 on rows not trained on: of labels the mean
+of the ten folds that come with the sets (the first three with `--quick`), of real targets of three random
+splits. At most 4,000 rows are trained on. Whatever is chosen about tnml is chosen on the half of the sets
+called "choosing" (`tables_data.py`) and judged on the other one; both are printed.
+
+Fits are written to a journal as they end, and an interrupted run goes on from there.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.machine import header
+from benchmarks.tables_data import (
+    FOLDS,
+    HALVES,
+    QUICK_FOLDS,
+    SPLITS,
+    TTML_SPLITS,
+    TableSet,
+    classification_sets,
+    regression_sets,
+    small_sets,
+    ttml_sets,
+)
+from benchmarks.tables_files import COMMON, KEEL, NotAvailableError
+from benchmarks.tables_methods import BESIDE, PEERS, Maker, configurations, of_tnml
+from benchmarks.tables_run import Journal, one_thread, run
+from benchmarks.tables_show import show
+from benchmarks.tables_summary import bars, by_set, summaries
+from tnml.files import cache_folder
+
+__all__ = ["add_arguments", "measure", "show"]
+PARTS = {"classification": classification_sets, "regression": regression_sets, "ttml": ttml_sets}
+COUNTS = {"classification": FOLDS, "regression": SPLITS, "ttml": TTML_SPLITS}
+QUICK = {"classification": QUICK_FOLDS, "regression": SPLITS, "ttml": 3}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="three folds of labels and of TTML's protocol")
+    parser.add_argument("--half", choices=HALVES, default=None, help="only the sets for choosing, or judged")
+    parser.add_argument("--sets", default=None, help="names, comma-separated (default: all)")
+    parser.add_argument("--only", default=None, help="methods by name, comma-separated (default: all)")
+    parser.add_argument("--folds", type=int, default=None, help="splits of each set")
+    parser.add_argument(
+        "--also",
+        action="append",
+        metavar="NAME=JSON",
+        help="one more tnml, with these parameters; repeatable",
+    )
+    parser.add_argument("--cache", type=Path, default=None, help="folder of the wheels and the journal")
+
+
+def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """The result: the mean of each set and method, summaries and bars. Ctrl-C keeps what is done."""
+    parts = options.parts.split(",")
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise SystemExit(f"unknown part {unknown[0]!r}; choose from: {', '.join(PARTS)}")
+    result = header("tables", options.smoke)
+    tables, skipped = sets_of(parts, options)
+    for reason in skipped:
+        console.print(f"skipped: {reason}")
+    if not tables:
+        console.print("there is nothing to measure" if skipped else "no set has that name")
+        raise SystemExit(0 if skipped else 2)
+    counts = {part: options.folds or (QUICK if options.quick else COUNTS)[part] for part in PARTS}
+    if options.smoke:
+        counts = dict.fromkeys(PARTS, 2)
+    result |= {
+        "skipped": skipped,
+        "licences": {wheel.name: wheel.licence for wheel in (KEEL, COMMON)},
+        "splits": counts,
+        "configurations": configurations(options.also),
+    }
+    journal = Journal(None if options.smoke else cache_folder(options.cache) / "tables.jsonl")
+    rows: list[dict[str, Any]] = []
+    with one_thread(), console.status("starting") as status:
+        warm_up(tables)
+        try:
+            for table in tables:
+                methods = methods_of(table.task, options)
+                rows += run(table, counts[table.task], methods, journal, status.update)
+        except KeyboardInterrupt:
+            result["errors"].append("interrupted: run it again to go on from here")
+    result["machine"]["threads"] = 1
+    result["cells"] = by_set(rows)
+    result["errors"] += [
+        f"{cell['set']}, {cell['method']}: {cell['errors'][0]}"
+        for cell in result["cells"]
+        if "errors" in cell
+    ]
+    result["summary"] = summaries(result["cells"])
+    whole = not (options.smoke or options.half or options.sets or result["errors"])
+    result["bars"] = bars(result["summary"], result["cells"], complete=whole)
+    return result
+
+
+def sets_of(parts: list[str], options: argparse.Namespace) -> tuple[list[TableSet], list[str]]:
+    """The sets that were asked for, and why some are missing."""
+    skipped: list[str] = []
+    tables: list[TableSet] = []
+    if options.smoke:
+        tables = [table for table in small_sets() if table.task in parts]
+    for part in [] if options.smoke else parts:
+        try:
+            tables += PARTS[part](options.cache)
+        except NotAvailableError as error:
+            skipped.append(f"{part}: {error}")
+    names = options.sets.split(",") if options.sets else None
+    return [
+        table
+        for table in tables
+        if options.half in (None, table.half) and (names is None or table.name in names)
+    ], skipped
+
+
+def methods_of(task: str, options: argparse.Namespace) -> dict[str, tuple[Maker, Any]]:
+    """What is fitted on a set, by name, with the parameters of tnml's."""
+    few = {"epochs": 2} if options.smoke else {}
+    found: dict[str, tuple[Maker, Any]] = {
+        name: (of_tnml(task, {**given, **few}), given) for name, given in configurations(options.also).items()
+    }
+    peers = {**PEERS[task], **(BESIDE if task == "regression" else {})}
+    found |= {name: (maker, None) for name, maker in peers.items()}
+    if options.only is None:
+        return found
+    wanted = options.only.split(",")
+    return {name: entry for name, entry in found.items() if name in wanted}
+
+
+def warm_up(tables: list[TableSet]) -> None:
+    """One fit of each kind that is not timed: imports, and the native engine's compile."""
+    for task in dict.fromkeys(table.task for table in tables):
+        for make in (of_tnml(task, {"epochs": 1}), *PEERS[task].values()):
+            make((), 40).fit([[i / 40, i % 3] for i in range(40)], [i % 2 for i in range(40)])
