@@ -87,7 +87,7 @@ def test_words_become_codes_and_gaps_nan() -> None:
     np.testing.assert_array_equal(found.y, [0, 1, 0])
     assert found.words == (0,)
     with pytest.raises(ValueError, match="expected"):
-        table_of(rows, Source("here", (3, 3), target=2, order=("low", "high")))
+        table_of(rows, Source("here", (3, 4), target=2, order=("low", "high")))
     with pytest.raises(ValueError, match="not a number"):
         table_of(rows, Source("here", (3, 3), target=0))
 
