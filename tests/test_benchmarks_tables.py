@@ -21,6 +21,7 @@ def console() -> Console:
     return Console(file=io.StringIO(), width=200)
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path: Path) -> None:
     out = tmp_path / "tables.json"
     only = ["--only", "tnml,boosting,SVM,linear,conformal boosting"]
