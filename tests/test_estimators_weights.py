@@ -144,7 +144,7 @@ def test_meta_estimators_hand_in_weights() -> None:
     rng = np.random.RandomState(0)
     X = rng.rand(60, 3)
     y = (X[:, 0] > 0.5).astype(int)
-    quick: dict[str, Any] = {"bond_dim": 2, "epochs": 20, "lr": 0.02, "random_state": 0}
+    quick: dict[str, Any] = {"bond_dim": 2, "epochs": 60, "lr": 0.05, "random_state": 0}
     assert AdaBoostClassifier(MPSClassifier(**quick), n_estimators=2).fit(X, y).predict(X).shape == (60,)
     assert BaggingRegressor(MPSRegressor(**quick), n_estimators=2).fit(X, y).predict(X).shape == (60,)
     with sklearn.config_context(enable_metadata_routing=True):

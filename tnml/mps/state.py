@@ -375,7 +375,8 @@ class MatrixProductState(MeasuredState):
             ([1, 1, 1], 0.7071)
         """
         cores, log, lost = canonical.truncate(self._cores, max_bond, max_error)
-        return Truncation(self._with(cores, self.log_scale + log), sum(lost) ** 0.5, lost)
+        share = min(sum(lost), 1.0)  # rounding may add up to more
+        return Truncation(self._with(cores, self.log_scale + log), share**0.5, lost)
 
     def _with(self, cores: Sequence[Tensor], log_scale: Tensor) -> "MatrixProductState":
         return MatrixProductState(cores, log_scale=log_scale, label_site=self.label_site)
