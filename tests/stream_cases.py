@@ -70,5 +70,12 @@ def network():
     return nn.Sequential(nn.Dropout(0.2), nn.Linear(SITES, 5), nn.Tanh(), nn.Linear(5, 3))
 
 
+class Pixels(nn.Module):
+    """Takes bytes to [0, 1], so that the network takes raw images."""
+
+    def forward(self, x):
+        return x / 255
+
+
 def chain():
-    return MPSLayer(SITES, 3, bond_dim=3, noise=0.1, site_dropout=0.1, seed=1)
+    return nn.Sequential(Pixels(), MPSLayer(SITES, 3, bond_dim=3, noise=0.1, site_dropout=0.1, seed=1))

@@ -10,6 +10,8 @@ import oracles
 import pytest
 import torch
 from chain_cases import SHAPES, instance
+from children import wait_until
+from numba.core.event import trigger_event
 
 from tnml.contraction import ChainShape, chain_flat
 from tnml.contraction.chain.reference import reference_chain
@@ -227,3 +229,23 @@ def test_without_numba_one_warning_and_the_torch_engine(monkeypatch, generator):
         assert torch.equal(again, expected)
     finally:
         chain_module.native_engine.cache_clear()
+
+
+def test_the_note_of_compiling_comes_with_compiling_alone(monkeypatch, caplog):
+    """Reading numba's cache may be slow where other processes work, too, and is no reason for a note."""
+    monkeypatch.setattr(chain_module, "ANNOUNCE_AFTER", 0.0)
+    with chain_module._note_of_compiling(), trigger_event("numba:compiler_lock"):
+        assert not any(isinstance(thread, threading.Timer) for thread in threading.enumerate())
+    assert not caplog.messages
+    with chain_module._note_of_compiling(), trigger_event("numba:compile"), trigger_event("numba:compile"):
+        wait_until(lambda: caplog.messages)
+    assert caplog.messages == ["tnml: compiling the native engine, once, about 10 seconds"]
+
+
+@pytest.mark.slow
+def test_no_note_where_the_cache_is_read():
+    program = "from importlib import import_module; o = import_module('tnml.contraction.chain.operator')"
+    program += "; o.ANNOUNCE_AFTER = 0.0; assert o.native_engine()"
+    for _ in range(2):  # the first may have to compile
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

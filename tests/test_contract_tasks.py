@@ -14,7 +14,7 @@ from tnml.training.tasks import TASKS
 class TestClassification(TaskContract):
     name = "classification"
     bad_targets: ClassVar = {
-        "real": (np.ones(8), "y must be whole numbers, got torch.float64; tnml.MPSClass"),
+        "real": (np.full(8, 0.5), "y must be whole numbers, got torch.float64; tnml.MPSClass"),
         "too large": (np.full(8, 2), r"y must lie in 0..1, the layer's outputs, got 2..2"),
         "too few": (np.zeros(7, int), r"y must have shape \[8\] as x has, got \[7\]"),
         "text": (np.array(["a"] * 8), "y must hold numbers"),

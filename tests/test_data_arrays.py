@@ -120,7 +120,7 @@ BAD_ARRAYS: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     "complex": ([[1j]], [0], {}, "must hold real numbers, got dtype complex128"),
     "fewer labels": (X, [0, 1], {}, "x has 3 samples but y has 2"),
     "more labels": (X, [0, 1, 2, 3], {}, "x has 3 samples but y has 4"),
-    "column of labels": (X, [[0], [1], [2]], {}, r"y\.ravel"),
+    "columns of labels": (X, [[0, 1], [1, 1], [2, 0]], {}, r"y\.ravel"),
     "scalar label": (X, np.array(3), {}, r"shape \[n\], got \[\]"),
     "label objects": (X, np.array([object()] * 3), {}, "y must hold numbers or text"),
     "mixed labels": (X, np.array([1, "a", None], dtype=object), {}, "y must hold numbers or text"),
@@ -173,8 +173,10 @@ def test_npz_with_train_and_test(tmp_path: Path) -> None:
 
 def test_npz_minmax_uses_the_train_range(four: Path) -> None:
     assert np.array_equal(from_npz(four, scale="minmax").x, X)
-    assert from_npz(four, "test", scale="minmax").x.tolist() == [[0.0, 1.0]], "clipped to the train range"
-    assert len(from_npz(four, "all", scale="minmax")) == 4
+    with pytest.warns(UserWarning, match=r"in the test part 100\.0 % of the values"):
+        assert from_npz(four, "test", scale="minmax").x.tolist() == [[0.0, 1.0]], "clipped to the train range"
+    with pytest.warns(UserWarning, match="cut off"):
+        assert len(from_npz(four, "all", scale="minmax")) == 4
     with pytest.raises(InputError, match="values from 2 to 10"):
         from_npz(four)
 

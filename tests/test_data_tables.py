@@ -109,7 +109,8 @@ def test_another_table_by_names_and_the_same_range(frame: pd.DataFrame, tmp_path
     assert np.array_equal(first.x, other.x)
     wide = from_table(tmp_path / "a.csv", "all", target="price", columns=["area"], scale=(0, 240))
     np.testing.assert_allclose(wide.x[:, 0], frame["area"] / 240, rtol=1e-6)
-    cut = from_table(tmp_path / "a.csv", "all", target="price", columns=["area"], scale=(0, 60))
+    with pytest.warns(UserWarning, match="cut off"):
+        cut = from_table(tmp_path / "a.csv", "all", target="price", columns=["area"], scale=(0, 60))
     np.testing.assert_allclose(cut.x[:, 0], np.minimum(frame["area"] / 60, 1), rtol=1e-6)
 
 

@@ -119,7 +119,7 @@ def test_scaling(kind: Any) -> None:
     """Pixels of 0..255 train like pixels of 0..1 where the range is said; values beyond are cut off."""
     X, y = np.random.RandomState(0).randint(0, 256, (40, 6)).astype(float), np.arange(40) % 2
     unit = kind(**QUICK).fit(X / 255, y)
-    pixels = kind(feature_range=(0, 255), **QUICK).fit(X, y)
+    pixels = kind(feature_range=(0, 255), clip="silent", **QUICK).fit(X, y)
     assert np.array_equal(unit.feature_range_, [[0.0] * 6, [1.0] * 6])
     np.testing.assert_allclose(pixels.predict(X), unit.predict(X / 255), rtol=1e-5)
     assert np.array_equal(pixels.predict(X[:1] * 0 - 1e9), pixels.predict(X[:1] * 0))
@@ -133,7 +133,9 @@ def test_scaling(kind: Any) -> None:
 def test_small_and_degenerate_data() -> None:
     one = MPSClassifier(random_state=0).fit([[0.0], [1.0]], [0, 1])
     assert one.predict([[0.1], [0.9]]).tolist() == [0, 1]
-    constant = MPSClassifier(random_state=0).fit([[5.0, 0.0], [5.0, 1.0], [5.0, 0.1]], [0, 1, 0])
+    constant = MPSClassifier(random_state=0, clip="silent").fit(
+        [[5.0, 0.0], [5.0, 1.0], [5.0, 0.1]], [0, 1, 0]
+    )
     assert constant.predict([[5.0, 0.0], [9.0, 1.0]]).tolist() == [0, 1]
     wide = MPSClassifier(batch_size=1000, random_state=0).fit([[0.0, 3.0], [1.0, 2.0]], ["a", "b"])
     assert wide.predict([[0.0, 3.0]]).tolist() == ["a"]

@@ -28,7 +28,7 @@ HEIGHT = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # The imports that wait inside a function: optional packages and slow ones, at the door of their room.
 LAZY = {
-    "tnml.contraction.chain.operator": {"tnml.contraction.chain.native"},
+    "tnml.contraction.chain.operator": {"numba.core.event", "tnml.contraction.chain.native"},
     "tnml.contraction.chain.replicas": {"tnml.contraction.chain.native_replicas"},
     "tnml.contraction.chain.workers": {"tnml.contraction.chain.driver"},
     "tnml.data.catalogue": {"sklearn.datasets"},

@@ -245,7 +245,7 @@ BAD_DATA = {
     "one-hot": (lambda x, y: (x, np.eye(3, dtype=int)[y]), "y must have shape"),
     "negative": (lambda x, y: (x, y - 1), r"0\.\.2, the layer's outputs, got -1\.\.1"),
     "too many": (lambda x, y: (x, y + 1), r"got 1\.\.3"),
-    "float labels": (lambda x, y: (x, y.astype(float)), "MPSClassifier takes any labels"),
+    "float labels": (lambda x, y: (x, y + 0.5), "MPSClassifier takes any labels"),
     "words": (lambda x, y: (x, y.astype(str)), "y must hold numbers.*MPSClassifier takes any labels"),
     "ragged": (lambda x, y: ([[1.0, 2.0], [3.0]], y), "x must be an array of numbers"),
     "unsigned": (lambda x, y: (x, (y - 1).astype(np.uint64)), r"0\.\.2, the layer's outputs"),

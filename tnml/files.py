@@ -25,6 +25,18 @@ COMPLEX_KEY = "tnml.complex"  # names of complex tensors, kept as pairs of real 
 CHECKSUM_KEY = "tnml.crc32"  # of all tensors as they are in the file
 
 
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """A path that a user gave, with a leading "~" as the user's folder, as a shell reads it.
+
+    Every public function that takes a path begins with it. A "~name" without such a user stays as it is.
+
+    Example:
+        >>> user_path("~/m.safetensors") == Path.home() / "m.safetensors", user_path("a~b").name
+        (True, 'a~b')
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib's raises where there is no such user)
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path`; when the block succeeds it is flushed to disk and renamed to `path`.
@@ -43,7 +55,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         ...     (Path(folder) / "a.txt").read_text()
         'whole'
     """
-    final = Path(path)
+    final = user_path(path)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = final.parent / f".{final.name}.{secrets.token_hex(8)}.tmp"
@@ -100,7 +112,7 @@ def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
         'mine'
     """
     if cache is not None:
-        return Path(cache).expanduser()
+        return user_path(cache)
     import pooch  # loaded when used: keeps `import tnml` quick
 
     return Path(pooch.os_cache("tnml"))
@@ -183,7 +195,7 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[st
         Traceback (most recent call last):
         tnml.errors.InputError: no model file at nowhere.safetensors; check the path
     """
-    source = Path(path)
+    source = user_path(path)
     if not source.is_file():
         raise InputError(f"no model file at {source}; check the path")
     try:

@@ -3,9 +3,11 @@
 import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, TextIO
 
 from tnml.cli.console import complain, say
 from tnml.errors import InputError, choose
@@ -98,4 +100,28 @@ def _run(words: list[str]) -> int:
     if name in READERS:  # its options are read, and their help shown, before the heavy libraries load
         asked = import_module(f"tnml.cli.{READERS[name]}").read_request(asked)
     command: Callable[[Any], int] = import_module(f"tnml.cli.{name}").run
-    return command(asked)
+    with _notes():
+        return command(asked)
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Lets warnings for users come as one line each, without the place in the code."""
+    shown = warnings.showwarning
+
+    def note(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if category is UserWarning:
+            complain(str(message), title="note")
+        else:
+            shown(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = note
+        yield

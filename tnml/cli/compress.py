@@ -20,6 +20,7 @@ from tnml.cli.reading import data_for
 from tnml.cli.saved import SavedModel, n_parameters, open_model
 from tnml.data import Dataset
 from tnml.errors import InputError, choose
+from tnml.files import user_path
 from tnml.training import ProgressReporter
 from tnml.training.fine_tune import fine_tuning
 from tnml.training.options import TrainOptions
@@ -156,7 +157,7 @@ def _out(model: SavedModel, asked: str | None) -> Path:
     """Where the smaller model goes; never over the larger one."""
     out = model.path.with_name(f"{model.path.stem}-compressed{model.path.suffix}")
     if asked is not None:
-        out = Path(asked)
+        out = user_path(asked)
     if out.is_dir():
         raise InputError(f"--out {out} is a folder; name a file in it, as {out / 'small.safetensors'}")
     if out.exists() and out.samefile(model.path):

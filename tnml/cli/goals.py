@@ -31,6 +31,7 @@ from tnml.training.tasks import CLASSIFICATION, REGRESSION, Task
 
 Estimator = MPSClassifier | MPSRegressor
 MOST = 12  # classes in one line
+_MEMBERS = 10  # of a class, on average, where floats are taken for labels
 
 
 class Goal(Protocol):
@@ -111,12 +112,14 @@ class Labels:
         Raises:
             InputError: the targets are no labels, or there is only one class.
         """
-        if train.y.dtype.kind not in "biuU":
+        classes = np.unique(train.y)
+        if _may_be_labels(train.y, classes):
+            classes = classes.astype(np.int64)
+        elif train.y.dtype.kind not in "biuU":
             raise InputError(
                 f"{train.name}: expected class labels (whole numbers, booleans or text), got y of "
                 f"{train.y.dtype}; for real targets choose --task regression, or tnml.MPSRegressor in Python"
             )
-        classes = np.unique(train.y)
         if len(classes) < 2:
             raise InputError(
                 f"{train.name}: expected two classes or more, got only {classes[0]}; add samples of another"
@@ -263,6 +266,13 @@ class Reals:
         """R2 and RMSE in the units of the target, of which the training knows nothing."""
         del result
         return self.measured(self.estimator(layer), test)
+
+
+def _may_be_labels(y: npt.NDArray[Any], values: npt.NDArray[Any]) -> bool:
+    """Whether floats are labels without doubt: whole numbers, of which each is there ten times on average."""
+    return (
+        y.dtype.kind == "f" and _MEMBERS * len(values) <= len(y) and bool((values == np.rint(values)).all())
+    )
 
 
 GOALS: Mapping[str, type[Labels] | type[Reals]] = {goal.task.name: goal for goal in (Labels, Reals)}

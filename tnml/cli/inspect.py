@@ -20,7 +20,7 @@ from tnml.cli.reading import data_for, pair
 from tnml.cli.saved import SavedModel, n_parameters, open_model
 from tnml.diagnostics import Schmidt, schmidt
 from tnml.estimators import MPSClassifier
-from tnml.files import read_model
+from tnml.files import read_model, user_path
 from tnml.loop.loop import METRICS
 from tnml.nn import TensorNetworkLayer
 from tnml.nn.layer import Chain
@@ -72,7 +72,7 @@ def run(words: Sequence[str]) -> int:
     cuts = schmidt(model.layer)
     entropies: list[float] = cuts.entropies.tolist()
     say(facts([*_contents(model), *_entanglement(model, entropies)]))
-    if (last := _last_row(Path(asked.model) / METRICS)) is not None:
+    if (last := _last_row(user_path(asked.model) / METRICS)) is not None:
         say(f"\n{last}")
     if asked.data is None:
         generator = seeded(asked.seed)

@@ -24,8 +24,8 @@ class DataOptions:
     Args:
         pool: mean over pool x pool blocks of pixels: 2 takes 28 x 28 to 14 x 14.
         resize: [height, width] to interpolate to, after pooling.
-        scale: "auto" (bytes are divided by 255, all else must lie in 0..1; of a table every column is scaled
-            by its range in the training part), or the range [low, high] of the values in your files.
+        scale: "auto" (bytes up to 255 are pixels, all else must lie in 0..1; columns of a table are scaled
+            by their range in the training part), or the range [low, high] of the values in your files.
         drop: columns of a table to leave out, id or [id, name].
         download: whether a missing set may be downloaded.
 

@@ -16,7 +16,7 @@ from tnml.cli.parsing import MAX_SEED, new_parser, parse
 from tnml.cli.pde_request import PdeRequest, read_request
 from tnml.cli.runs import MODEL, OPTIONS, RUNS, discard_unused, next_free, remove_leftovers
 from tnml.errors import InputError
-from tnml.files import write_text
+from tnml.files import user_path, write_text
 from tnml.pde import Check, Problem, Solution, SolveOptions, solve
 from tnml.pde.equations.table import PROBLEMS, problem
 from tnml.pde.losses.deep_bsde import hidden_widths
@@ -220,7 +220,7 @@ def _model_parser(action: str, description: str) -> ArgumentParser:
 
 def _opened(path: str) -> Solution:
     """The solution in a model file, or in the folder of a run."""
-    place = Path(path)
+    place = user_path(path)
     if place.is_dir():
         place = place / MODEL
         if not place.exists():

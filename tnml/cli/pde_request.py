@@ -13,6 +13,7 @@ from tnml.cli.parsing import MAX_SEED, checked, new_parser, parse, plain
 from tnml.cli.run_options import add_run_options, hide_files_of_groups, run_folders
 from tnml.cli.runs import OPTIONS
 from tnml.errors import InputError, choose
+from tnml.files import user_path
 from tnml.pde import SolveOptions, preset
 from tnml.pde.equations.table import PROBLEMS
 
@@ -75,9 +76,9 @@ def read_request(words: Sequence[str]) -> PdeRequest:
     if config is not None and resume is not None:
         raise InputError("--resume takes the options of the run; leave --config out")
     stored: dict[str, Any] = {}
-    source = config if resume is None else str(Path(resume) / OPTIONS)
+    source = config if resume is None else str(user_path(resume) / OPTIONS)
     if source is not None:
-        stored = _stored(Path(source))
+        stored = _stored(user_path(source))
     place = _place_of_name(words)
     typed = None if place is None else words[place]
     if place is not None:  # to the front, where it is read whatever follows

@@ -8,7 +8,7 @@ from tnml.cli.console import complain, say
 from tnml.cli.options import RunOptions
 from tnml.cli.saved import SavedModel
 from tnml.data import Dataset, available, fetch, load
-from tnml.data.dataset import Scale
+from tnml.data.dataset import PIXELS, Scale
 from tnml.data.shipped import SHIPPED
 from tnml.data.tables import Table, is_table, read_table, shortened
 from tnml.errors import InputError
@@ -224,6 +224,8 @@ def scaling_advice(option: str = "--scale") -> Iterator[None]:
 def chosen_scale(model: SavedModel, asked: Scale | None) -> Scale:
     """The scaling asked for, or that of the model's training data."""
     stored = asked if asked is not None else model.data.get("scale", "auto")
+    if stored == "auto" and f"; {PIXELS}" in model.data.get("provenance", ""):
+        return "pixels"
     return stored if isinstance(stored, str) else (float(stored[0]), float(stored[1]))
 
 

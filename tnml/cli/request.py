@@ -25,6 +25,7 @@ from tnml.cli.runs import OPTIONS
 from tnml.data.shipped import SHIPPED
 from tnml.diagnostics.callbacks import CALLBACKS
 from tnml.errors import InputError, choose
+from tnml.files import user_path
 from tnml.training import SweepOptions, TrainOptions
 from tnml.training.presets import preset
 from tnml.training.tasks import Task
@@ -79,9 +80,9 @@ def read_request(words: Sequence[str]) -> Request:
     first = parse(parser, [word for word in words if word not in ("-h", "--help")])
     stored: dict[str, Any] = {}
     if first.resume is not None:
-        stored |= _resumed(parser, Path(first.resume))
+        stored |= _resumed(parser, user_path(first.resume))
     if first.config is not None:
-        stored |= _stored(parser, Path(first.config), "config file")
+        stored |= _stored(parser, user_path(first.config), "config file")
     resumed = first.resume is not None
     solver = _settled("solver", first.solver, stored, "gradient", resumed=resumed)
     task = _settled("task", first.task, stored, "classification", resumed=resumed)
@@ -265,6 +266,6 @@ def _stored(parser: ArgumentParser, path: Path, what: str) -> dict[str, Any]:
 
 def _located(dataset: str) -> str:
     """The whole path of a folder or file, so that a run can be resumed from anywhere; names as they are."""
-    path = Path(dataset).expanduser()
+    path = user_path(dataset)
     is_path = path.exists() and dataset not in ("digits", *SHIPPED)
     return str(path.resolve()) if is_path else dataset

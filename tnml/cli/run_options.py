@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from tnml.errors import InputError
+from tnml.files import user_path
 
 
 def add_run_options(parser: ArgumentParser) -> None:
@@ -48,7 +49,7 @@ def run_folders(found: Mapping[str, Any]) -> tuple[Path | None, Path | None]:
         >>> run_folders({"out": None, "resume": "runs/digits-001"})[0] is None
         True
     """
-    out, resume = (None if found[name] is None else Path(found[name]) for name in ("out", "resume"))
+    out, resume = (None if found[name] is None else user_path(found[name]) for name in ("out", "resume"))
     if out is not None and resume is not None:
         raise InputError("--resume continues in the folder of the run; leave out --out")
     return out, resume

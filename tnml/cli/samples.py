@@ -18,6 +18,7 @@ from tnml.data.idx import read_idx
 from tnml.data.npz import DAMAGE
 from tnml.data.tables import is_table, read_table
 from tnml.errors import InputError
+from tnml.files import user_path
 
 
 def read_samples(
@@ -35,7 +36,7 @@ def read_samples(
     Raises:
         InputError: the file is missing, damaged or of another kind, or its samples do not fit the model.
     """
-    source = Path(path)
+    source = user_path(path)
     if not source.is_file():
         raise InputError(f"no file at {source}; give samples as .npz, .npy, .csv, .parquet or an IDX file")
     if model.names is not None and _has_names(source):

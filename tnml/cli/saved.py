@@ -12,11 +12,13 @@ import numpy.typing as npt
 from jaxtyping import Float32
 from numpy import ndarray
 
+from tnml.cli.console import complain
 from tnml.cli.goals import Estimator, Goal, Labels, Reals
 from tnml.cli.runs import MODEL
-from tnml.data.scaling import to_unit
+from tnml.data.scaling import clipping, to_unit
 from tnml.errors import InputError
 from tnml.estimators import MPSClassifier, MPSRegressor
+from tnml.files import user_path
 from tnml.models import load as load_model
 from tnml.nn import TensorNetworkLayer
 from tnml.pde import Solution
@@ -102,7 +104,12 @@ class SavedModel:
     def in_unit(self, values: npt.NDArray[Any]) -> Float32[ndarray, "b n"]:
         """Raw values `[b, n]` as the network takes them."""
         x = values.astype(np.float64)
-        return x.astype(np.float32) if self.limits is None else to_unit(x, self.limits)
+        if self.limits is None:
+            return x.astype(np.float32)
+        told = clipping(x, self.limits)
+        if told is not None:
+            complain(told, title="note")
+        return to_unit(x, self.limits)
 
 
 def open_model(path: str | os.PathLike[str]) -> SavedModel:
@@ -116,7 +123,7 @@ def open_model(path: str | os.PathLike[str]) -> SavedModel:
         Traceback (most recent call last):
         tnml.errors.InputError: no model file at nowhere.safetensors; check the path
     """
-    place = Path(path)
+    place = user_path(path)
     if place.is_dir():
         place = place / MODEL
         if not place.exists():

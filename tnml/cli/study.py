@@ -12,6 +12,7 @@ from tnml.checks import whole
 from tnml.cli.actions import Action, act
 from tnml.cli.console import complain, facts, say
 from tnml.cli.parsing import new_parser, parse
+from tnml.files import user_path
 from tnml.study import STUDIES, StudyProgress, Table, default_folder, find_study, read_table, run_id
 from tnml.study import run as run_study
 from tnml.study.grid import Study
@@ -80,7 +81,7 @@ def _run(words: Sequence[str]) -> int:
         study = study.smoked()
     if asked.seeds is not None:
         study = study.seeded(whole("--seeds", asked.seeds, 1, MOST))
-    folder = default_folder(study, smoke=asked.smoke) if asked.folder is None else Path(asked.folder)
+    folder = default_folder(study, smoke=asked.smoke) if asked.folder is None else user_path(asked.folder)
     return _go(study, folder, asked)
 
 
@@ -89,7 +90,7 @@ def _resume(words: Sequence[str]) -> int:
     parser = _folder_parser("resume", "Goes on with a study that was stopped; failed runs are tried again.")
     _add_workers(parser)
     asked = parse(parser, words)
-    return _go(Store(asked.folder).study(), Path(asked.folder), asked)
+    return _go(Store(asked.folder).study(), user_path(asked.folder), asked)
 
 
 def _add_workers(parser: ArgumentParser) -> None:
@@ -194,7 +195,7 @@ def _table(words: Sequence[str]) -> int:
     """Makes the table anew; also while the study runs."""
     asked = parse(_folder_parser("table", "Writes table.csv and table.parquet of the finished runs."), words)
     table = read_table(Store(asked.folder))
-    for path in table.write(Path(asked.folder)):
+    for path in table.write(user_path(asked.folder)):
         say(f"table: {path} ({len(table.rows)} runs)")
     return 0
 
@@ -203,7 +204,7 @@ def _report(words: Sequence[str]) -> int:
     """Makes the page about the study; also while it runs."""
     asked = parse(_folder_parser("report", "Writes one HTML page about the finished runs."), words)
     Store(asked.folder).study()  # complains where there is none
-    say(f"report: {report.study_page(Path(asked.folder))}")
+    say(f"report: {report.study_page(user_path(asked.folder))}")
     return 0
 
 

@@ -17,7 +17,7 @@ from tnml.data.splits import held_out_quarter
 from tnml.data.tables import is_table, read_table
 from tnml.data.transforms import pool_images, resize_images
 from tnml.errors import InputError, choose
-from tnml.files import cache_folder
+from tnml.files import cache_folder, user_path
 
 SPLITS = {"train": ("train",), "test": ("test",), "all": ("train", "test")}
 DIGITS_ORIGIN = "optical digits: Alpaydin, Kaynak, UCI Machine Learning Repository (1998), by scikit-learn"
@@ -142,7 +142,7 @@ def _read(
         if not isinstance(scale, str) or scale != "auto":
             raise InputError(f"{name} is already in [0, 1]; leave scale at 'auto', got {scale!r}")
         return _digits(split) if name == "digits" else _shipped(name, split, cache, download)
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_dir():
         return idx.from_idx(path, split, scale=scale)
     if path.suffix == ".npz":
@@ -190,7 +190,7 @@ def _shipped(name: str, split: str, cache: str | os.PathLike[str] | None, downlo
         if pair is None:
             raise InputError(f"{place} holds no {part} part of {name}; remove the folder and fetch it again")
         parts[part] = _original(name, part, *pair)
-    return from_parts(parts, split, name=name, scale="auto", provenance=shipped.origin)
+    return from_parts(parts, split, name=name, scale="pixels", provenance=shipped.origin)
 
 
 def _original(name: str, part: str, images: Path, labels: Path) -> Part:

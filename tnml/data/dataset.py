@@ -1,5 +1,6 @@
 """The record every data set becomes, and how arrays are checked, scaled to [0, 1] and put into it."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
@@ -9,10 +10,16 @@ import numpy.typing as npt
 from torch import Tensor
 
 from tnml.checks import entries
+from tnml.data.scaling import clipping
 from tnml.errors import InputError, choose
 
-Scale: TypeAlias = str | tuple[int | float, int | float]  # "auto", "minmax" or (low, high)
+Scale: TypeAlias = str | tuple[int | float, int | float]  # "auto", "pixels", "minmax" or (low, high)
 Part: TypeAlias = Callable[[], tuple[npt.NDArray[Any], npt.NDArray[Any]]]
+
+PIXELS = "pixels / 255"
+"""What the provenance says where bytes were divided by 255."""
+
+_BRIGHT = 128  # bytes that reach it are taken for pixels of 0 to 255, others are not
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -104,14 +111,16 @@ def from_arrays(
     """A `Dataset` holding a checked, scaled copy of your arrays.
 
     Args:
-        x: `[n, sites]`, or images `[n, height, width]`, which are flattened and keep their shape.
-        y: `[n]` labels (whole numbers, text, booleans) or real targets.
+        x: `[n, sites]`, or images `[n, height, width]`, which are flattened and keep their shape; a single
+            channel, as in `[n, 1, height, width]` or `[n, height, width, 1]`, is left out.
+        y: `[n]` or `[n, 1]` labels (whole numbers, text, booleans) or real targets.
         name: what errors and records call it.
         image_shape: (height, width) of a row of `x`; not needed for images.
         split: recorded as it is.
-        scale: "auto" divides uint8 pixels by 255 and keeps every other value, which must then lie in
-            [0, 1]; "minmax" maps the smallest and largest value of the whole array to 0 and 1;
-            a pair (low, high) maps that range to [0, 1] and refuses values outside.
+        scale: "auto" divides bytes (uint8) that reach 128 by 255, for they are pixels, and keeps every other
+            value, which must then lie in [0, 1]; "pixels" divides bytes by 255 in any case, but refuses those
+            that are nothing but 0 and 1; "minmax" maps the smallest and largest value of the whole array
+            to 0 and 1; a pair (low, high) maps that range to [0, 1] and refuses values outside.
         provenance: where the arrays come from; the scaling is added to it.
 
     Raises:
@@ -143,7 +152,8 @@ def from_arrays(
 def from_parts(parts: Mapping[str, Part], split: str, *, name: str, scale: Scale, provenance: str) -> Dataset:
     """One split of a set that comes in a train and a test part; "all" joins the parts that exist.
 
-    With `scale="minmax"` the range is that of the train part, and test values outside it are clipped.
+    With `scale="minmax"` the range is that of the train part, and test values outside it are clipped, with a
+    warning where they are many. With "auto" the train part says whether bytes are pixels.
 
     Raises:
         InputError: the part asked for is missing, or the parts do not fit each other.
@@ -159,13 +169,14 @@ def from_parts(parts: Mapping[str, Part], split: str, *, name: str, scale: Scale
             f"{name} has no {split} part, only {', '.join(parts)}; choose that as the split, or add the part"
         )
     read = {part: parts[part]() for part in wanted}
-    if isinstance(scale, str) and scale == "minmax" and "train" in parts:
-        train = read["train"] if "train" in read else parts["train"]()
-        scale = _range(_values(train[0], name), name)
-        read = {
-            part: (x if part == "train" else np.clip(_values(x, name), *scale), y)
-            for part, (x, y) in read.items()
-        }
+    if isinstance(scale, str) and scale in ("minmax", "auto") and "train" in parts and "test" in read:
+        x, y = read["test"]
+        train = _values((read["train"] if "train" in read else parts["train"]())[0], name)
+        if scale == "minmax":
+            scale = _range(train, name)
+            read["test"] = _clipped(_values(x, name), scale, name), y
+        elif train.dtype == np.uint8 and _array(x, name).dtype == np.uint8:
+            scale = "pixels" if train.max() >= _BRIGHT else (0, 1)
     made = [
         from_arrays(x, y, name, split=split, scale=scale, provenance=provenance) for x, y in read.values()
     ]
@@ -209,6 +220,8 @@ def _values(x: Any, name: str) -> npt.NDArray[Any]:
         raise InputError(
             f"{name}: x must hold real numbers, got dtype {values.dtype}; convert it, e.g. x.astype(float)"
         )
+    if values.ndim == 4 and (values.shape[1] == 1) != (values.shape[3] == 1):  # both: which is the channel?
+        values = values.squeeze(1 if values.shape[1] == 1 else 3)
     if values.ndim not in (2, 3):
         raise InputError(
             f"{name}: x must be [n, sites] or images [n, height, width], got shape {list(values.shape)}; "
@@ -236,6 +249,8 @@ def _labels(y: Any, name: str) -> npt.NDArray[Any]:
         raise InputError(
             f"{name}: y must hold numbers or text, got dtype {labels.dtype}; convert it, e.g. y.astype(str)"
         )
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
     if labels.ndim != 1:
         raise InputError(
             f"{name}: y must be one label for each sample, shape [n], got {list(labels.shape)}; try y.ravel()"
@@ -245,6 +260,31 @@ def _labels(y: Any, name: str) -> npt.NDArray[Any]:
         raise InputError(f"{name}: y holds {bad} NaN or infinite values; remove those samples")
     whole = labels.dtype.kind in "iu" and np.can_cast(labels.dtype, np.int64)
     return labels.astype(np.int64 if whole else labels.dtype)
+
+
+def _clipped(values: npt.NDArray[Any], ends: tuple[float, float], name: str) -> npt.NDArray[Any]:
+    """The values, those beyond both ends cut off; many of them are worth a warning."""
+    told = clipping(values.reshape(-1, 1), np.array(ends, np.float64)[:, None])
+    if told is not None:
+        warnings.warn(f"{name}: in the test part {told}", UserWarning, stacklevel=4)
+    return np.clip(values, *ends)
+
+
+def _are_pixels(values: npt.NDArray[Any], scale: Scale, name: str) -> bool:
+    """Whether values are bytes to be divided by 255.
+
+    Raises:
+        InputError: they have to be by `scale`, but are 0 and 1 only.
+    """
+    if values.dtype != np.uint8 or scale not in ("auto", "pixels"):
+        return False
+    most = values.max()
+    if scale == "pixels" and most == 1:
+        raise InputError(
+            f"{name}: x holds only 0 and 1, and pixels up to 255 are expected, as in training; pass "
+            "scale=(low, high), the range that becomes [0, 1]"
+        )
+    return bool(most >= _BRIGHT) or scale == "pixels"
 
 
 def _range(values: npt.NDArray[Any], name: str) -> tuple[float, float]:
@@ -259,11 +299,11 @@ def _scaled(values: npt.NDArray[Any], scale: Scale, name: str) -> tuple[npt.NDAr
     listed = entries(scale)
     scale = scale if listed is None else (listed[0], listed[-1])
     if isinstance(scale, str):
-        choose("scale", scale, dict.fromkeys(("auto", "minmax")))
-    if scale == "auto" and values.dtype == np.uint8:
+        choose("scale", scale, dict.fromkeys(("auto", "pixels", "minmax")))
+    if _are_pixels(values, scale, name):
         pixels = values.astype(np.float32)
         pixels /= 255
-        return pixels, "pixels / 255"
+        return pixels, PIXELS
     if isinstance(scale, str):
         low, high = _range(values, name) if scale == "minmax" else (0.0, 1.0)
     else:
@@ -278,8 +318,9 @@ def _scaled(values: npt.NDArray[Any], scale: Scale, name: str) -> tuple[npt.NDAr
             f"{name}: x must lie in [{low:g}, {high:g}], got values from {least:g} to {most:g}; "
             "scale it first, or pass scale='minmax' or scale=(low, high)"
         )
-    if scale == "auto":
+    if scale in ("auto", "pixels"):
         return values.astype(np.float32), ""
     # float64 keeps whole numbers exact; the clip removes a final rounding above 1
     scaled = np.clip((values.astype(np.float64) - low) / (high - low), 0.0, 1.0)
-    return scaled.astype(np.float32), f"values {low:g}..{high:g} scaled to 0..1"
+    note = f"values {low:g}..{high:g} scaled to 0..1" if (low, high) != (0, 1) else ""
+    return scaled.astype(np.float32), note

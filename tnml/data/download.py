@@ -9,7 +9,7 @@ from pathlib import Path
 from tnml.data import idx
 from tnml.data.shipped import MIRRORS, RemoteFile, ShippedSet, shipped_set
 from tnml.errors import InputError
-from tnml.files import atomic_path, cache_folder
+from tnml.files import atomic_path, cache_folder, user_path
 
 VARIABLE = "TNML_DATA"
 TIMEOUT_SECONDS = 30  # without a byte from a mirror, before the next one is tried
@@ -56,7 +56,7 @@ def own_folder(name: str) -> Path | None:
         True
     """
     root = os.environ.get(VARIABLE)
-    return Path(root).expanduser() / name if root else None
+    return user_path(root) / name if root else None
 
 
 def fetch(

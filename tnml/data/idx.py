@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from tnml.data.dataset import Dataset, Part, Scale, from_parts
 from tnml.errors import InputError
+from tnml.files import user_path
 
 DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 PREFIXES = {"train": ("train",), "test": ("t10k", "test")}
@@ -41,7 +42,7 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
         ...     read_idx(Path(folder) / "a")
         array([7, 8, 9], dtype=uint8)
     """
-    source = Path(path)
+    source = user_path(path)
     if not source.is_file():
         raise InputError(f"no IDX file at {source}; check the path")
     try:
@@ -150,7 +151,7 @@ def from_idx(folder: str | os.PathLike[str], split: str = "train", *, scale: Sca
         folder: holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and, for the test part, the
             same with `t10k-` or `test-`; names and variants as in `find_part`.
         split: "train", "test" or "all" (the parts there are, joined).
-        scale: as in `from_arrays`; uint8 pixels are divided by 255.
+        scale: as in `from_arrays`; with "auto" the train part says whether bytes are pixels.
 
     Raises:
         InputError: no such folder or files, or damaged ones.
@@ -160,7 +161,7 @@ def from_idx(folder: str | os.PathLike[str], split: str = "train", *, scale: Sca
         Traceback (most recent call last):
         tnml.errors.InputError: no folder at nowhere; give a folder with IDX files
     """
-    place = Path(folder)
+    place = user_path(folder)
     if not place.is_dir():
         raise InputError(f"no folder at {place}; give a folder with IDX files")
     found = {part: pair for part in PREFIXES if (pair := find_part(place, part))}

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tnml.data.dataset import Dataset, Part, Scale, from_arrays, from_parts, real_numbers
 from tnml.data.splits import held_out_quarter
 from tnml.errors import InputError, choose
+from tnml.files import user_path
 
 DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
@@ -27,7 +28,8 @@ def from_npz(
     Args:
         path: the file; write one with `numpy.savez_compressed(path, x=x, y=y)`.
         split: "train", "test" or "all".
-        scale: as in `from_arrays`; "minmax" takes the range of the train part and clips the test part to it.
+        scale: as in `from_arrays`; "minmax" takes the range of the train part and clips the test part to it,
+            and with "auto" the train part says whether bytes are pixels.
         real_targets: whether whole numbers and truth values in y are real targets, too.
 
     Raises:
@@ -42,7 +44,7 @@ def from_npz(
         Dataset('toy', split='train', 6 samples, 8 sites)
     """
     choose("split", split, dict.fromkeys(("train", "test", "all")))
-    source = Path(path)
+    source = user_path(path)
     arrays = _read(source, split, scale)
     name, provenance = source.stem, f"NumPy archive {source}"
     if real_targets:
@@ -64,6 +66,7 @@ def _quarter(
     x: npt.NDArray[Any], y: npt.NDArray[Any], split: str, *, name: str, scale: Scale, provenance: str
 ) -> Dataset:
     """One part of x and y with a fixed quarter held out."""
+    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if x.ndim == 0 or y.ndim != 1 or len(x) != len(y):
         raise InputError(
             f"{name}: x {list(x.shape)} and y {list(y.shape)} must have one label for each sample, y as [n]"
@@ -97,10 +100,16 @@ def _read(source: Path, split: str, scale: Scale) -> dict[str, npt.NDArray[Any]]
             )
         with archive:
             wanted = _keys(source, list(archive.files))
+            first = wanted
             if "x" not in wanted and split != "all":
-                needed = {split, "train"} if isinstance(scale, str) and scale == "minmax" else {split}
-                wanted = [key for key in wanted if key[2:] in needed] or wanted
-            return {key: _member(archive, key, source) for key in wanted}
+                first = [key for key in wanted if key[2:] == split] or wanted
+            found = {key: _member(archive, key, source) for key in first}
+            if isinstance(scale, str) and (
+                scale == "minmax" or (scale == "auto" and found[first[0]].dtype == np.uint8)
+            ):
+                rest = [key for key in wanted if key.endswith("_train") and key not in found]
+                found |= {key: _member(archive, key, source) for key in rest}  # it says what the range is
+            return found
 
 
 def _keys(source: Path, present: list[str]) -> list[str]:

@@ -3,10 +3,12 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, Inexact
+from jaxtyping import Float32, Float64, Inexact, Num
 from numpy import ndarray
 
 from tnml.errors import InputError
+
+_BEYOND, _MANY = 0.1, 0.01  # of the range, of all values: less is not worth a warning
 
 
 def column_range(x: Inexact[ndarray, "b n"]) -> Float64[ndarray, "2 n"]:
@@ -65,6 +67,31 @@ def limits_of(name: str, rule: Any, columns: int) -> Float64[ndarray, "2 n"]:
             f"got {rule!r:.60}"
         )
     return checked_range(*limits)
+
+
+def clipping(x: Num[ndarray, "b n"], limits: Float64[ndarray, "2 n"]) -> str | None:
+    """What is worth saying about values that `to_unit` cuts off; None where that is not much.
+
+    New samples of the same kind go a little beyond the range of the old ones. So only values count that lie
+    beyond by more than a tenth of the range, and only where they are more than 1 % of all.
+
+    Args:
+        x: samples.
+        limits: lowest and highest value of each column.
+
+    Example:
+        >>> clipping(np.array([[0.5], [1.05]]), np.array([[0.0], [1.0]])) is None
+        True
+        >>> clipping(np.array([[0.5], [10.0]]), np.array([[0.0], [1.0]]))
+        '50.0 % of the values lie outside the range that becomes 0 to 1, and are cut off'
+    """
+    low, high = limits
+    with np.errstate(over="ignore"):
+        least, most = low - _BEYOND * (high - low), high + _BEYOND * (high - low)
+    if not x.size or np.mean((x < least) | (x > most)) <= _MANY:
+        return None
+    share = 100 * np.mean((x < low) | (x > high))
+    return f"{share:.1f} % of the values lie outside the range that becomes 0 to 1, and are cut off"
 
 
 def to_unit(x: Inexact[ndarray, "b n"], limits: Float64[ndarray, "2 n"]) -> Float32[ndarray, "b n"]:

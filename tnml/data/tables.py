@@ -1,6 +1,7 @@
 """Data sets in tables with named columns, one of which is the target."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,11 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from tnml.data.dataset import Dataset, real_numbers
-from tnml.data.scaling import column_range, limits_of, to_unit
+from tnml.data.scaling import clipping, column_range, limits_of, to_unit
 from tnml.data.splits import held_out_quarter
 from tnml.data.table_files import READERS, Column, read_columns
 from tnml.errors import InputError, choose
+from tnml.files import user_path
 
 _SHOWN = 12  # names in an error message
 
@@ -27,7 +29,7 @@ def is_table(path: str | os.PathLike[str]) -> bool:
         >>> is_table("flats.csv"), is_table("images.npz")
         (True, False)
     """
-    return Path(path).suffix.lower() in READERS
+    return user_path(path).suffix.lower() in READERS
 
 
 def from_table(
@@ -55,7 +57,7 @@ def from_table(
         columns: the features by name, in this order; None takes all columns but `target` and `drop`.
         scale: what becomes 0 and 1. "auto" is the range that each column has in the training part; also a
             pair (low, high) for all columns, or the ends `[2, n]` for each, such as the `feature_range` of
-            another table. Values beyond are cut off.
+            another table. Values beyond are cut off, with a warning where they are many.
         real_targets: whether whole numbers and truth values in the target are real targets, too.
 
     Raises:
@@ -87,7 +89,7 @@ def read_table(path: str | os.PathLike[str]) -> "Table":
         Traceback (most recent call last):
         tnml.errors.InputError: no table at nowhere.csv; check the path
     """
-    source = Path(path).expanduser()
+    source = user_path(path)
     if not is_table(source):
         raise InputError(f"{source} is no table; expected a file whose name ends in {' or '.join(READERS)}")
     return Table(source=source, columns=read_columns(source))
@@ -144,6 +146,9 @@ class Table:
         train, test = held_out_quarter(y)
         limits = self._limits(scale, x[train])
         rows = {"train": train, "test": test, "all": np.arange(len(y))}[split]
+        told = clipping(x[rows], limits)
+        if told is not None:
+            warnings.warn(f"{self.source}: {told}", UserWarning, stacklevel=2)
         held_out = "a quarter" if y.dtype.kind == "f" else "a stratified quarter"
         how = "columns scaled by their range in the training part" if isinstance(scale, str) else "scaled"
         return Dataset(

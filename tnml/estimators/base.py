@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float64
 from numpy import ndarray
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from tnml.data.scaling import limits_of
 from tnml.errors import InputError, choose
@@ -21,12 +21,14 @@ from tnml.estimators.scaling import fit_range, scale
 from tnml.estimators.solvers import check_solver, checked_loss, sweep_options, train_options
 from tnml.estimators.stored import StoredEstimator, plain
 from tnml.estimators.tables import Table, checked_table, checked_targets
+from tnml.estimators.validation import look_at_range, validated
+from tnml.estimators.warm import following
 from tnml.estimators.weights import typical_rows
 from tnml.loop.options import LoopOptions
 from tnml.loop.processes import device_of
 from tnml.loop.progress import ProgressReporter
 from tnml.loop.protocols import Callback
-from tnml.loop.results import Row
+from tnml.loop.results import Row, TrainingInterrupted
 from tnml.nn import MPSLayer, TensorNetworkLayer, make_layer
 from tnml.nn.layer import DTYPES
 from tnml.nn.networks import can, check_sweeps, compressible
@@ -34,7 +36,6 @@ from tnml.training import SweepResult, TrainResult, truncate_layer
 from tnml.training.losses import Loss
 from tnml.training.tasks import Task
 
-FLOATS = [np.float64, np.float32]
 _LAYER_PARAMETERS = (  # which a network may have as options of the same name
     "bond_dim",
     "features",
@@ -46,6 +47,7 @@ _LAYER_PARAMETERS = (  # which a network may have as options of the same name
     "dtype",
     "engine",
 )
+_KEPT = (*_LAYER_PARAMETERS, "network", "image_shape", "feature_range")  # what a fitted model is made with
 _OF_THE_DATA = ("n_sites", "out_features", "shape")  # which a layer's config has, too
 BY_INFORMATION = "mutual-information"  # the order that samples decide about
 BLOCK = 256  # samples predicted at a time; always as many, so that no sample's bits depend on the others
@@ -101,10 +103,13 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         if X is None or self.layer_.n_sites == 1:
             layer, error = compressible(self.layer_).compressed(**limits)
         else:
-            some = self._scaled(self._inputs(X))
+            given = self._inputs(X)
+            self._look_at_range(given)
+            some = self._scaled(given)
             layer, error = self._truncated(some, limits)
         model = copy.copy(self)
         model.layer_, model.bond_dim = layer.eval(), max(layer.bond_dims)
+        model._made_with = model._facts_of_layer()
         model.history_ = list(self.history_)
         data = copy.deepcopy(self.data_ or {})
         data.pop("results", None)
@@ -162,6 +167,7 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
                 raise InputError(f"expected {layer.n_sites} feature names, got {len(feature_names)}")
             model.feature_names_in_ = np.array(feature_names, dtype=object)
         model.layer_, model.n_features_in_ = layer.eval(), layer.n_sites
+        model._made_with = model._facts_of_layer()
         model.history_, model.n_iter_, model.seed_ = list(history), len(history), 0
         model.data_ = None if data is None else dict(data)
         return model
@@ -171,6 +177,7 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         tags = super().__sklearn_tags__()
         if is_by_column(self.features):
             tags.input_tags.allow_nan = tags.input_tags.string = True
+        tags.input_tags.sparse = True
         return tags
 
     def _continues(self) -> bool:
@@ -222,6 +229,7 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         some = torch.from_numpy(self._scaled(X[rows])).to(layer.dtype)
         times = None if counts is None else torch.from_numpy(counts)
         self.layer_ = layer.rescale_(some, times).eval()
+        self._made_with = self._facts_of_layer()
         self.history_, self.n_iter_, self.seed_, self.data_ = [], 0, seed, None
 
     def _fit_inputs(self, X: Any, weight: Float64[ndarray, " b"] | None) -> None:
@@ -242,14 +250,14 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         if is_by_column(self._chosen()["features"]) if first else self.columns_ is not None:
             table = checked_table(self, X, reset=first)
             return table, checked_targets(self, len(table), y, **targets)
-        found: tuple[Any, Any] = validate_data(self, X, y, dtype=FLOATS, reset=first, **targets)
+        found: tuple[Any, Any] = validated(self, X, y, reset=first, **targets)
         return found
 
     def _inputs(self, X: Any) -> Any:
         """Checked samples to predict for."""
         if self.columns_ is not None:
             return checked_table(self, X, reset=False)
-        return validate_data(self, X, dtype=FLOATS, reset=False)
+        return validated(self, X, reset=False)
 
     def _order_for(self, X: Any, targets: npt.NDArray[Any], weight: Float64[ndarray, " b"] | None) -> Any:
         """The order of the sites, where the samples decide about it."""
@@ -261,6 +269,22 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         x = (X if self.columns_ is None else self.columns_.encode(X)).astype(np.float64)
         return order_of_columns(x, targets, weight, ranked=self.columns_ is not None)
 
+    def _facts_of_layer(self) -> dict[str, Any]:
+        """The parameters that a fitted model is made with, as they are now."""
+        chosen, network = self._chosen(), self.network
+        if isinstance(network, Mapping):
+            network = {name: value for name, value in network.items() if name not in _LAYER_PARAMETERS}
+            network = network["name"] if network.keys() == {"name"} else network
+        return {**{name: chosen[name] for name in _KEPT}, "network": network}
+
+    def _follow(self) -> None:
+        """Lets the fitted layer follow parameters that were changed since, before it is trained further."""
+        before, now = getattr(self, "_made_with", None), self._facts_of_layer()
+        if before is not None:  # else pickled by an earlier version
+            swept, seed = self._sweeps_on(self.layer_.n_sites), self.seed_ + self.n_iter_
+            self.layer_ = following(self.layer_, before, now, swept=swept, seed=seed)
+            self._made_with = now
+
     def _new_layer(self, sites: int, outputs: int, seed: int, order: Any) -> TensorNetworkLayer:
         """A layer as it is before training; sweeps let the bonds grow, from 1."""
         chosen = {**self._chosen(), "order": order}
@@ -271,9 +295,7 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         if self._sweeps_on(sites):
             arguments |= {"bond_dim": 1, "noise": 0.0}
         choose("dtype", chosen["dtype"], {name: name for name in ("float32", "float64")})
-        network = self.network
-        if isinstance(network, Mapping):
-            network = {name: value for name, value in network.items() if name not in _LAYER_PARAMETERS}
+        network = self._facts_of_layer()["network"]
         return make_layer(network, sites, outputs, usual=usual, **arguments)
 
     def _sweeps_on(self, n_sites: int) -> bool:
@@ -293,31 +315,37 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         callbacks: Sequence[Callback],
         *,
         one_pass: bool,
+        loss: Mapping[str, Any],
         **data: Any,
     ) -> Self:
         """This estimator after a training run, or one epoch or sweep of it, on samples that count."""
         chosen, samples, swept = self._chosen(), len(X), self._sweeps_on(X.shape[1])
-        told = {**self._loss_options(), "seed": self.seed_ + self.n_iter_}
+        told = {**loss, "seed": self.seed_ + self.n_iter_}
         given = {
             **data,
             "sample_weight": None if weight is None else weight / weight.mean(),
             "callbacks": callbacks,
             "progress": self._progress(swept=swept),
         }
-        result: TrainResult | SweepResult
-        if swept:
-            total = samples if weight is None else float(weight.sum())
-            told |= self._sweeps_for(chosen["bond_dim"], total, one_pass=one_pass)
-            steps = sweep_options(chosen, samples, one_pass=one_pass, **told)
-            result = type(self)._swept(self._swept_layer(), self._scaled(X), targets, steps, **given)
-        else:
-            sites = self.layer_.n_sites
-            told["feature_size"] = self._feature_size(X, weight)
-            options = train_options(chosen, sites, samples, one_pass=one_pass, **told)
-            result = type(self)._trained(self.layer_, self._scaled(X), targets, options, **given)
-        self.layer_.eval()
-        self.history_ += result.history
-        self.n_iter_ += len(result.history)
+        self._look_at_range(X)
+        x, rows = self._scaled(X), []
+        try:
+            if swept:
+                total = samples if weight is None else float(weight.sum())
+                told |= self._sweeps_for(chosen["bond_dim"], total, one_pass=one_pass)
+                steps = sweep_options(chosen, samples, one_pass=one_pass, **told)
+                rows = type(self)._swept(self._swept_layer(), x, targets, steps, **given).history
+            else:
+                told["feature_size"] = self._feature_size(X, weight)
+                options = train_options(chosen, self.layer_.n_sites, samples, one_pass=one_pass, **told)
+                rows = type(self)._trained(self.layer_, x, targets, options, **given).history
+        except TrainingInterrupted as stop:  # a stopped notebook cell: what was trained can be used
+            rows = stop.history or []
+            raise
+        finally:
+            self.layer_.eval()
+            self.history_ += rows
+            self.n_iter_ += len(rows)
         return self
 
     @torch.no_grad()
@@ -340,6 +368,11 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
             return scale(X, self.feature_range_)
         return self.columns_.vectors(X, DTYPES[str(plain(self.dtype))])
 
+    def _look_at_range(self, X: Any) -> None:
+        """Says so where many values lie beyond the range that the layer takes."""
+        if self.columns_ is None:
+            look_at_range(X, self.feature_range_, self.clip)
+
     @torch.no_grad()
     def _evaluate(self, X: Any) -> Float64[ndarray, "b c"]:
         """Outputs of the layer.
@@ -349,6 +382,7 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         """
         check_is_fitted(self)
         given = self._inputs(X)
+        self._look_at_range(given)
         x = torch.from_numpy(self._scaled(given) if self.columns_ is None else self.columns_.encode(given))
         device = device_of(LoopOptions(device=self.device).device)
         layer = self.layer_.to(device).eval()

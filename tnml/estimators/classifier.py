@@ -18,7 +18,7 @@ from tnml.estimators.base import TensorNetworkEstimator
 from tnml.estimators.chunks import chunks
 from tnml.estimators.parameters import estimator
 from tnml.estimators.probabilities import nearest_probabilities
-from tnml.estimators.solvers import checked_loss, settled_loss
+from tnml.estimators.solvers import SMOOTHING, checked_loss, settled_loss, usual_smoothing
 from tnml.estimators.stored import plain
 from tnml.estimators.weights import class_weights, counted, sample_weights
 from tnml.loop.protocols import Callback
@@ -44,8 +44,10 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
 
     Args:
         label_smoothing: share of the target spread evenly over the classes; it keeps small data from being
-            learnt by heart and probabilities off 0 and 1. Of the cross-entropy only: other losses take no
-            notice of the default and refuse any other value but 0.
+            learnt by heart and probabilities off 0 and 1, but hides a rare class behind the others. None is
+            0.05, and quickly less where the rarest of c classes has less than half of an equal share 1 / c;
+            there it is times the cube of its share over that half. Of the cross-entropy only: other
+            losses take no notice of 0.05 and None, and refuse any other value but 0.
         max_shift: shift training images by up to this many pixels at random.
         class_weight: None; "balanced", which gives every class the same total weight (not in `partial_fit`,
             which does not see all samples); or a mapping from labels to weights, 1 where it has none.
@@ -63,7 +65,7 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
         array(['yes'], dtype='<U3')
     """
 
-    label_smoothing: float = 0.05
+    label_smoothing: float | None = None
     max_shift: int = 0
     class_weight: Any = None
 
@@ -215,8 +217,13 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
         if first:
             self._start(X, codes, weight, len(labels))
             self.classes_: npt.NDArray[Any] = labels
+        else:
+            self._follow()
         self._logits = loss.logits
-        return self._run(X, codes, weight, callbacks, one_pass=one_pass, image_shape=self.image_shape)
+        told = self._loss_options(usual_smoothing(codes, weight, len(labels)))
+        return self._run(
+            X, codes, weight, callbacks, one_pass=one_pass, loss=told, image_shape=self.image_shape
+        )
 
     def _labels(self, y: npt.NDArray[Any], classes: Any, *, first: bool, one_pass: bool) -> npt.NDArray[Any]:
         """All labels there are or will be."""
@@ -246,8 +253,7 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
         many = self.layer_.n_sites > 12 and self.layer_.out_features > 4
         return {**usual, **(_MANY_CLASSES if many else _FEW_SITES)}
 
-    def _loss_options(self) -> dict[str, Any]:
-        usual = type(self)().label_smoothing
+    def _loss_options(self, usual: float = SMOOTHING) -> dict[str, Any]:
         loss, smoothing = settled_loss(plain(self.loss), plain(self.label_smoothing), usual)
         return {"loss": loss, "label_smoothing": smoothing, "max_shift": plain(self.max_shift)}
 

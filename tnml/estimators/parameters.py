@@ -70,6 +70,8 @@ class Parameters:
         feature_range: what becomes 0 and 1. "auto": 0 and 1 where all training values lie between them,
             else each feature's least and greatest training value; a pair (low, high) for all features; None
             hands values on untouched. Unless None, values beyond are cut off, also in `predict`.
+        clip: what to do, in any method, where more than 1 % of the values lie beyond `feature_range` by more
+            than a tenth of it: "warn", "silent", or "error" in place of cutting them off.
         loss: a name of `tnml.training.losses.LOSSES`, or a mapping with the name and options of that loss,
             such as {"name": "huber", "delta": 0.5}; None is "cross-entropy" for labels and "mse" for real
             targets. `solver="dmrg"` wants a convex loss with curvature.
@@ -108,7 +110,9 @@ class Parameters:
         engine: of the contraction, see `tnml.nn.MPSLayer`.
         device: "cpu", "cuda", "cuda:1", or "auto" for CUDA where there is one.
         warm_start: let `fit` continue from the last fit instead of starting a new one; it keeps the feature
-            range of the first one, and its classes or the mean and scale of its targets.
+            range of the first one, and its classes or the mean and scale of its targets. A larger `bond_dim`
+            adds bonds that change no output to begin with; `network`, `features` and whatever else the
+            model was made with cannot change, also from one `partial_fit` to the next.
         verbose: show progress.
         random_state: None, a number or a `numpy.random.RandomState`; a number makes `fit` repeatable.
 
@@ -128,6 +132,7 @@ class Parameters:
     bond_dropout: float = 0.0
     site_dropout: float = 0.0
     feature_range: str | tuple[float, float] | None = "auto"
+    clip: str = "warn"
     loss: Any = None
     epochs: int | None = None
     batch_size: int | None = None

@@ -174,9 +174,11 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
             raise InputError(
                 f"expected {len(self.y_mean_)} targets as in the first fit, got {targets.shape[1]}"
             )
+        else:
+            self._follow()
         self._flat = np.ndim(y) == 1
         standard = (targets - self.y_mean_) / self.y_scale_
-        return self._run(X, standard, weight, callbacks, one_pass=one_pass)
+        return self._run(X, standard, weight, callbacks, one_pass=one_pass, loss=self._loss_options())
 
     def _sweeps_for(self, bond_dim: int, samples: float, *, one_pass: bool) -> dict[str, Any]:
         """With the damping, by the weights that the two sites of a bond can have."""

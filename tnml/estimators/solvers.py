@@ -4,9 +4,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float64, Int64
+from numpy import ndarray
+
 from tnml.checks import whole
 from tnml.errors import InputError, choose
 from tnml.training import SweepOptions, TrainOptions
+from tnml.training.batches import batch_count
 from tnml.training.losses import Loss, loss_of
 from tnml.training.tasks import Task
 
@@ -30,6 +35,7 @@ _OWN: Mapping[str, Mapping[str, str | None]] = {
     },
     "dmrg": {"sweeps": "epochs", "max_error": "bond_dim", "ridge": "weight_decay", "proximal": "lr"},
 }
+SMOOTHING = 0.05  # of labels, where no class is rare
 _LEAST_EPOCHS, _MOST_EPOCHS, _LEAST_STEPS = 10, 200, 1000
 _MOST_SAMPLES = 10_000  # of one half sweep; the next one draws others
 _LEAST_DAMPING, _MOST_DAMPING = 0.1, 10.0
@@ -62,30 +68,60 @@ def check_solver(parameters: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
                 )
 
 
-def settled_loss(spec: Any, smoothing: float, usual: float) -> tuple[Any, float]:
+def usual_smoothing(
+    codes: Int64[ndarray, " b"], weight: Float64[ndarray, " b"] | None, classes: int
+) -> float:
+    """Label smoothing that spares rare classes: 0.05 times the cube of min(1, 2 c p), p the least share.
+
+    Smoothing gives each of c classes s / c of every sample, so the many samples of the others also speak for
+    a rare class, and the few of its own no longer stand out: of 2 % positives a fit with 0.05 finds a fifth,
+    with 0.001 four fifths, and without nearly nine tenths. Sets whose rarest class has half of an equal share
+    1 / c, or more, keep 0.05.
+
+    Args:
+        codes: of each sample the place of its label among the classes.
+        weight: of the samples; None where all count alike.
+        classes: how many there are; those that no sample has do not count.
+
+    Example:
+        >>> usual_smoothing(np.array([0, 1]), None, 2)
+        0.05
+        >>> round(usual_smoothing(np.repeat([0, 1], [90, 10]), None, 2), 9)
+        0.0032
+    """
+    totals = np.bincount(codes, weights=weight, minlength=classes)
+    rarest = totals[totals > 0].min() / totals.sum()
+    return SMOOTHING * min(1.0, 2 * classes * float(rarest)) ** 3
+
+
+def settled_loss(spec: Any, smoothing: float | None, usual: float) -> tuple[Any, float]:
     """The loss of a classifier and its label smoothing, of which only the cross-entropy has one.
 
     Args:
         spec: a name, a mapping or None, see `tnml.training.losses.LossSpec`.
-        smoothing: the parameter `label_smoothing`.
-        usual: its default, which says nothing about other losses.
+        smoothing: the parameter `label_smoothing`. 0.05 was its default and, like None, says nothing about
+            other losses.
+        usual: what None is.
 
     Raises:
         InputError: the smoothing is given twice.
 
     Example:
-        >>> settled_loss("focal", 0.05, 0.05), settled_loss(None, 0.05, 0.05)
+        >>> settled_loss("focal", None, 0.05), settled_loss(None, None, 0.05)
         (('focal', 0.0), (None, 0.05))
     """
+    told = smoothing is not None and smoothing != SMOOTHING
+    if smoothing is None:
+        smoothing = usual
     if spec is None or spec == "cross-entropy":
         return spec, smoothing
     if isinstance(spec, Mapping) and spec.get("name") == "cross-entropy":
-        if "smoothing" in spec and smoothing != usual:
+        if "smoothing" in spec and told:
             raise InputError(
                 f"label_smoothing={smoothing!r} and loss={dict(spec)!r} both give a smoothing; give one"
             )
         return {"smoothing": smoothing, **spec}, 0.0
-    return spec, 0.0 if smoothing == usual else smoothing
+    return spec, smoothing if told else 0.0
 
 
 def checked_loss(spec: Any, smoothing: float, task: Task, solver: str) -> Loss:
@@ -153,7 +189,7 @@ def train_options(
     given = dict(parameters)
     epochs, lr, batch = given["epochs"], given["lr"], given["batch_size"]
     batch = whole("batch_size", min(100, max(32, samples // 100)) if batch is None else batch, 1)
-    steps_per_epoch = math.ceil(samples / batch)
+    steps_per_epoch = batch_count(samples, batch)
     if epochs is None:
         epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS / steps_per_epoch)))
     epochs = whole("epochs", epochs, 1)

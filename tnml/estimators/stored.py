@@ -40,6 +40,7 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
     n_iter_: int
     seed_: int
     data_: dict[str, Any] | None
+    _made_with: dict[str, Any]
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the fitted model to one safetensors file; `tnml.load` reads it.
@@ -105,7 +106,12 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
                 raise InputError(f"{sites} sites and {len(names)} feature names")
             model.feature_names_in_ = np.array(names, dtype=object)
         model._adopt(tensors, metadata)
+        model._made_with = model._facts_of_layer()
         return model
+
+    @abstractmethod
+    def _facts_of_layer(self) -> dict[str, Any]:
+        """The parameters that a fitted model is made with."""
 
     @abstractmethod
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:

@@ -4,14 +4,13 @@ import os
 import pickle
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tnml.errors import InputError
-from tnml.files import atomic_path, no_space
+from tnml.files import atomic_path, no_space, user_path
 
 FORMAT = 1
 
@@ -31,10 +30,10 @@ def save(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
         TypeError: something else is in `state`.
 
     Example:
-        >>> import tempfile
+        >>> import pathlib, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save(Path(folder) / "checkpoint.pt", {"epoch": 3, "weight": torch.ones(2)})
-        ...     load(Path(folder) / "checkpoint.pt")["epoch"]
+        ...     save(pathlib.Path(folder) / "checkpoint.pt", {"epoch": 3, "weight": torch.ones(2)})
+        ...     load(pathlib.Path(folder) / "checkpoint.pt")["epoch"]
         3
     """
     plain = {"format": FORMAT, "state": plain_copy(state)}
@@ -62,7 +61,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
         Traceback (most recent call last):
         tnml.errors.InputError: no checkpoint at nowhere.pt; check the path
     """
-    source = Path(path)
+    source = user_path(path)
     if not source.is_file():
         raise InputError(f"no checkpoint at {source}; check the path")
     try:

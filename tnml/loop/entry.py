@@ -2,19 +2,19 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from tnml.errors import InputError
+from tnml.files import user_path
 from tnml.loop.interrupt import StopRequest
 from tnml.loop.launch import launch
 from tnml.loop.loop import Loop, check_folder
 from tnml.loop.options import LoopOptions
 from tnml.loop.processes import open_fabric, started_outside
 from tnml.loop.protocols import Batches, Callback, Job, LossFn, Reporter, StepView
-from tnml.loop.results import LoopResult, Row
+from tnml.loop.results import LoopResult, Row, TrainingInterrupted
 
 
 def run(
@@ -78,7 +78,7 @@ def run(
         >>> round(line.weight.item(), 2)
         3.0
     """
-    folder = None if run_dir is None else Path(run_dir)
+    folder = None if run_dir is None else user_path(run_dir)
     if options.tensorboard and folder is None:
         raise InputError("tensorboard=True needs run_dir, the folder the event files go to")
     joined = started_outside()
@@ -100,7 +100,10 @@ def run(
         callbacks=tuple(callbacks),
     )
     if options.devices > 1 and not joined:
-        result: LoopResult = launch(_joined, job, options.devices)
+        try:
+            result: LoopResult = launch(_joined, job, options.devices)
+        except TrainingInterrupted as stop:  # the weights stayed in the other processes
+            raise TrainingInterrupted(stop.run_dir) from stop
         module.load_state_dict(result.state)
         return result
     return Loop(job, open_fabric(options, joined=joined)).execute()

@@ -123,7 +123,7 @@ class Loop:
         except TrainingInterrupted:
             raise
         except KeyboardInterrupt as error:  # the second Ctrl-C: no time to save, the last checkpoint stands
-            raise TrainingInterrupted(self.job.run_dir) from error
+            raise TrainingInterrupted(self.job.run_dir, self.history) from error
         finally:
             self.job.module.train(was_training)
             self.job.module.to(self.home)
@@ -206,7 +206,7 @@ class Loop:
         if save or stop:
             self._save()
         if stop:
-            raise TrainingInterrupted(self.job.run_dir)
+            raise TrainingInterrupted(self.job.run_dir, self.history)
 
     def _save_is_due(self) -> bool:
         limit = self.options.checkpoint_seconds

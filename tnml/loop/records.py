@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tnml.errors import InputError
-from tnml.files import write_text
+from tnml.files import user_path, write_text
 from tnml.loop.results import Row
 
 
@@ -55,7 +55,7 @@ class TensorBoard:
                 "tensorboard=True needs the package tensorboard, which is not installed; "
                 "run `python -m pip install tensorboard` or leave the option out"
             ) from error
-        self._writer: Any = SummaryWriter(str(folder), purge_step=next_epoch)
+        self._writer: Any = SummaryWriter(str(user_path(folder)), purge_step=next_epoch)
 
     def write(self, row: Row) -> None:
         """Writes one epoch."""

@@ -1,6 +1,6 @@
 """How a run can end: with a result, diverged, or interrupted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,17 +46,26 @@ class TrainingInterrupted(KeyboardInterrupt):
 
     Args:
         run_dir: the folder with the checkpoint, None for a run without a folder.
+        history: the rows of all whole epochs or sweeps, where the module keeps the weights; else None.
 
     Example:
         >>> str(TrainingInterrupted("runs/a"))
         'training was interrupted; resume it from runs/a'
+        >>> print(TrainingInterrupted(history=[{"epoch": 1.0}]))
+        training was interrupted; kept are the weights and the history of 1 epoch; there is no run folder ...
     """
 
-    def __init__(self, run_dir: str | Path | None = None) -> None:
-        super().__init__(run_dir)
+    def __init__(self, run_dir: str | Path | None = None, history: Sequence[Row] | None = None) -> None:
+        super().__init__(run_dir, history)
         self.run_dir = None if run_dir is None else Path(run_dir)
+        self.history = None if history is None else [dict(row) for row in history]
 
     def __str__(self) -> str:
-        if self.run_dir is None:
-            return "training was interrupted; there is no run folder to resume from"
-        return f"training was interrupted; resume it from {self.run_dir}"
+        if self.run_dir is not None:
+            return f"training was interrupted; resume it from {self.run_dir}"
+        kept = ""
+        if self.history is not None:
+            count = len(self.history)
+            unit = "sweep" if self.history and "sweep" in self.history[0] else "epoch"
+            kept = f"kept are the weights and the history of {count} {unit}{'s' if count != 1 else ''}; "
+        return f"training was interrupted; {kept}there is no run folder to resume from"

@@ -349,6 +349,20 @@ class Compressible(Protocol):
         """A copy with smaller bonds, and its relative error: by the tensor, or by samples."""
 
 
+@runtime_checkable
+class Growable(Protocol):
+    """A layer of which a larger copy can be made.
+
+    Example:
+        >>> from tnml.nn import MPSLayer
+        >>> isinstance(MPSLayer(4, 2), Growable)
+        True
+    """
+
+    def grown(self, bond_dim: int, *, noise: float | None = None, seed: int = 0) -> TensorNetworkLayer:
+        """A copy with larger bonds and the same outputs, for further training."""
+
+
 def neutral_of(features: FeatureMap, n_sites: int, path: Tensor | None = None) -> Inexact[Tensor, "n d"]:
     """Features whose product with the path weights w is 1 at every site, w / |w|²: what a dropped site holds.
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tnml.checks import one_of
 from tnml.errors import InputError
+from tnml.files import user_path
 from tnml.loop.checkpoint import load as load_checkpoint
 from tnml.loop.loop import CHECKPOINT
 from tnml.loop.options import LoopOptions
@@ -95,7 +96,7 @@ def settle(
     chosen = loss_of(options, problem.dim) if loss is None or isinstance(loss, str) else loss
     loss_on_paths = LossOnPaths(problem, options, chosen)
     model = _checked_model(loss_on_paths, network)
-    folder = None if run_dir is None else Path(run_dir)
+    folder = None if run_dir is None else user_path(run_dir)
     identity = {**identity_of(problem, chosen, model), **options.identity()}
     stored = _stored_run(folder, identity) if resume else None
     seconds = partial(seconds_per_iteration, model, loss_on_paths, options)

@@ -7,7 +7,7 @@ from torch import nn
 
 from tnml.loop.entry import run
 from tnml.loop.protocols import Callback, Reporter
-from tnml.loop.results import LoopResult, TrainingDiverged
+from tnml.loop.results import LoopResult, TrainingDiverged, TrainingInterrupted
 from tnml.pde.losses.named import Loss
 from tnml.pde.options import SolveOptions
 from tnml.pde.path_checks import why_diverged
@@ -67,7 +67,11 @@ def solve(
         True
     """
     settled = settle(problem, network, loss=loss, options=options, run_dir=run_dir, resume=resume)
-    return solution_of(settled, train(settled, reporter=reporter, callbacks=callbacks))
+    try:
+        result = train(settled, reporter=reporter, callbacks=callbacks)
+    except TrainingInterrupted as stop:  # without the history: nobody has the model that it belongs to
+        raise TrainingInterrupted(stop.run_dir) from stop
+    return solution_of(settled, result)
 
 
 def train(

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from tnml.errors import InputError, choose
-from tnml.files import atomic_path, no_space
+from tnml.files import atomic_path, no_space, user_path
 
 FORMATS = ("png", "pdf", "svg")
 _MANY = 25  # classes; with more the numbers in the cells cannot be read
@@ -272,7 +271,7 @@ def figure_format(path: str | os.PathLike[str]) -> str:
         >>> figure_format("Bonds.PNG")
         'png'
     """
-    return choose("figure format", Path(path).suffix[1:].lower(), {name: name for name in FORMATS})
+    return choose("figure format", user_path(path).suffix[1:].lower(), {name: name for name in FORMATS})
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:

@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from tnml.errors import InputError
+from tnml.files import user_path
 from tnml.report.figures import figure_format, save_figure
 from tnml.report.study_curves import LABELS, Curve, HeatMap, curves_of, heat_maps_of, lower_edge, ticks_of
 from tnml.report.study_rows import read_study
@@ -54,7 +55,7 @@ def study_figures(
     curves = [curve for curve in curves_of(read_study(folder).runs) if "test_error" in curve.spreads]
     if not curves:
         raise InputError(f"no run at {folder} has both bond_dim and test_error: there is nothing to draw")
-    place = Path(out)
+    place = user_path(out)
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tnml.errors import InputError
-from tnml.files import write_text
+from tnml.files import user_path, write_text
 from tnml.report.study_curves import (
     COUNTED,
     ERRORS,
@@ -67,7 +67,7 @@ def study_page(folder: str | os.PathLike[str]) -> Path:
     except ImportError as error:
         raise InputError("the page needs plotly: python -m pip install 'tnml[report]'") from error
     data = json.dumps(_clean(page_data(study, folder)), ensure_ascii=False, allow_nan=False)
-    target = Path(folder) / "report.html"
+    target = user_path(folder) / "report.html"
     text = page(study.study.name, data.replace("<", "\\u003c"), get_plotlyjs())
     write_text(target, text)
     return target
@@ -94,7 +94,7 @@ def page_data(study: StoredStudy, folder: str | os.PathLike[str]) -> dict[str, A
     rows = {run.identity: run.row for run in study.runs}
     columns = _columns(study.runs)
     table = [[_single(run.row.get(name)) for name in columns] + [run.identity] for run in study.runs]
-    place = Path(folder).resolve().name
+    place = user_path(folder).resolve().name
     return {
         "title": re.sub(r"[-_]+", " ", study.study.name).capitalize(),
         "about": study.study.about,

@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from tnml.errors import choose
+from tnml.files import user_path
 from tnml.study.grid import Study, read_study_file
 
 _BONDS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
@@ -142,5 +142,5 @@ def find_study(source: Study | str | os.PathLike[str]) -> Study:
         return source
     text = os.fspath(source)
     if text not in STUDIES and (text.endswith((".yaml", ".yml", ".json")) or os.sep in text):
-        return read_study_file(Path(text))
+        return read_study_file(user_path(text))
     return choose("study", text, STUDIES)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tnml.errors import InputError
-from tnml.files import write_text
+from tnml.files import user_path, write_text
 from tnml.study.grid import Study
 from tnml.study.locks import held, holder, is_held
 from tnml.study.plain_values import plain, run_id
@@ -56,7 +56,7 @@ class Store:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+        self.folder = user_path(folder)
 
     def run_folder(self, identity: str) -> Path:
         """The folder of the run with this name.

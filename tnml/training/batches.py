@@ -15,6 +15,30 @@ from tnml.training.options import TrainOptions
 from tnml.training.samples import Part
 
 
+def batch_count(samples: int, size: int) -> int:
+    """Batches in an epoch; the last may be smaller, but a single sample left over joins the batch before it.
+
+    The variance of one sample is nothing to learn from, and batch normalisation refuses it.
+
+    Example:
+        >>> [batch_count(samples, 4) for samples in (1, 4, 5, 6, 8, 9)]
+        [1, 1, 1, 2, 2, 2]
+    """
+    full, left = divmod(samples, size)
+    return full + (left > 1 or left > full)
+
+
+def batch_slice(samples: int, size: int, step: int) -> slice:
+    """The places of a step's batch among the samples of its epoch.
+
+    Example:
+        >>> batch_slice(9, 4, 0), batch_slice(9, 4, 1)
+        (slice(0, 4, None), slice(4, 9, None))
+    """
+    last = step + 1 == batch_count(samples, size)
+    return slice(step * size, samples if last else (step + 1) * size)
+
+
 class Shuffled(ABC):
     """Batches in an order drawn for every epoch, with images shifted where the options say so.
 
@@ -35,8 +59,8 @@ class Shuffled(ABC):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in one epoch; the last may be smaller."""
-        return -(-self.samples // self._size)
+        """Batches in one epoch; see `batch_count`."""
+        return batch_count(self.samples, self._size)
 
     def __call__(self, epoch: int, step: int) -> Batch:
         """The batch of one step."""
@@ -52,7 +76,7 @@ class Shuffled(ABC):
         return batch
 
     def _chosen(self, step: int) -> Tensor:
-        return self._order[step * self._size : (step + 1) * self._size]
+        return self._order[batch_slice(self.samples, self._size, step)]
 
     @abstractmethod
     def _batch(self, chosen: Tensor, epoch: int, step: int) -> Batch:
@@ -72,8 +96,8 @@ class ArrayBatches(Shuffled):
 
     Example:
         >>> batches = ArrayBatches(torch.rand(5, 4), torch.arange(5), TrainOptions(batch_size=2))
-        >>> batches.steps_per_epoch, sorted(torch.cat([batches(0, s).y for s in range(3)]).tolist())
-        (3, [0, 1, 2, 3, 4])
+        >>> batches.steps_per_epoch, sorted(torch.cat([batches(0, s).y for s in range(2)]).tolist())
+        (2, [0, 1, 2, 3, 4])
     """
 
     def __init__(

@@ -1,12 +1,12 @@
 """Training on the batches of a PyTorch `DataLoader`, in its own order."""
 
 import inspect
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sized
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from tnml.data import random_shift
 from tnml.errors import InputError
@@ -14,7 +14,8 @@ from tnml.loop.interrupt import StopRequest
 from tnml.loop.processes import started_outside
 from tnml.loop.protocols import Batch
 from tnml.randomness import Stream, forked_rng, generator, reseed, step_seed
-from tnml.training.inputs import checked_inputs, dtype_of, outputs_of
+from tnml.training.batches import batch_count
+from tnml.training.inputs import checked_inputs, dtype_of, outputs_of, refusal
 from tnml.training.losses import Loss, measure_blocks
 from tnml.training.options import TrainOptions
 from tnml.training.rows import pair_of
@@ -30,7 +31,8 @@ class LoaderBatches:
 
     torch's default generator is seeded before each batch, and a sampler without a generator of its own draws
     from it: its order follows from the options' seed. But no loader can begin in the middle of an epoch, so
-    such a run cannot be resumed.
+    such a run cannot be resumed. A last batch of one sample joins the one before it, where the loader makes
+    its batches by `batch_size` or a `BatchSampler`.
 
     Args:
         loader: of (x, y) batches, or of x alone for a density; has a length.
@@ -54,7 +56,7 @@ class LoaderBatches:
         names: tuple[str, str] = ("x", "y"),
     ) -> None:
         self._loader, self._names = loader, names
-        self.steps_per_epoch = _length(loader)
+        self.steps_per_epoch, self._joins = _steps(loader)
         self.samples = self._seen = 0
         self._seed, self._max_shift = options.seed, options.max_shift
         self._batches = self._begin(0)
@@ -62,7 +64,7 @@ class LoaderBatches:
         dtype = dtype_of(layer, options.precision)
         x, _ = pair_of(self._first, "a DataLoader")
         inputs = checked_inputs(names[0], x, dtype)
-        self._form = Form(task, outputs_of(layer, inputs), dtype, names)
+        self._form = Form(task, outputs_of(layer, inputs), dtype, names, refusal(layer, x))
         self._shape = shape_of_images(image_shape, inputs, options.max_shift)
 
     def __call__(self, epoch: int, step: int) -> Batch:
@@ -71,10 +73,10 @@ class LoaderBatches:
             self._batches, self._seen = self._begin(epoch), 0
         raw = self._next(epoch, step) if self._first is None else self._first
         self._first = None
-        try:
-            x, y = self._form.checked(*pair_of(raw, "a DataLoader"))
-        except InputError as error:
-            raise InputError(f"{error} ({self._place(epoch, step)})") from error
+        x, y = self._checked(raw, epoch, step)
+        if self._joins and step + 1 == self.steps_per_epoch:
+            rest = self._checked(self._next(epoch, step + 1), epoch, step)
+            x, y = torch.cat([x, rest[0]]), torch.cat([y, rest[1]])
         self._seen += len(x)
         self.samples = max(self.samples, self._seen)
         if self._shape is not None:
@@ -82,6 +84,12 @@ class LoaderBatches:
                 x, self._shape, self._max_shift, generator(self._seed, epoch, step, Stream.SHIFT)
             )
         return Batch(x, y, torch.full((len(x),), -1), None, epoch, step)
+
+    def _checked(self, raw: Any, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        try:
+            return self._form.checked(*pair_of(raw, "a DataLoader"))
+        except InputError as error:
+            raise InputError(f"{error} ({self._place(epoch, step)})") from error
 
     def rewind(self) -> None:
         """Lets go of the first batch and of the workers; the next pass starts from the beginning."""
@@ -174,6 +182,19 @@ def check_loader(
             "several processes need the same batches, and a DataLoader may give each of them different ones; "
             f"{dataset}, or train with devices=1"
         )
+
+
+def _steps(loader: DataLoader[Any]) -> tuple[int, bool]:
+    """Batches of an epoch, and whether the last of them gets the single sample that is left over."""
+    length, sampler = _length(loader), loader.batch_sampler
+    if type(sampler) is not BatchSampler or sampler.drop_last:
+        return length, False
+    iterated = isinstance(loader.dataset, IterableDataset)
+    if iterated and loader.num_workers:  # each worker ends with a batch of its own
+        return length, False
+    samples = len(cast(Sized, loader.dataset if iterated else sampler.sampler))
+    joined = batch_count(samples, sampler.batch_size)
+    return joined, joined < length
 
 
 def _length(loader: DataLoader[Any]) -> int:

@@ -16,7 +16,8 @@ class TrainOptions(LoopOptions):
     """The options of supervised training: those of the loop, and how the data are used.
 
     Args:
-        batch_size: samples per step, over all processes together; the last batch of an epoch may be smaller.
+        batch_size: samples per step, over all processes together; the last batch of an epoch may be smaller,
+            but a single sample left over joins the batch before it.
         loss: a name of `tnml.training.losses.LOSSES`: "cross-entropy" or "focal" (labels), "mse" (mean
             squared error; labels become one-hot targets), "huber" or "quantile" (real targets); or a mapping
             with options, such as `{"name": "huber", "delta": 0.5}`. None is the task's own: "cross-entropy"

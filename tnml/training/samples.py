@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tnml.data import stratified_split
 from tnml.errors import InputError
 from tnml.randomness import Stream, generator
-from tnml.training.inputs import Array, checked_inputs, dtype_of, outputs_of
+from tnml.training.inputs import Array, check_whole, checked_inputs, dtype_of, outputs_of, refusal
 from tnml.training.tasks import Task
 
 
@@ -57,11 +57,11 @@ class Samples:
 
     def identity(self) -> dict[str, str | int | float]:
         """What must be the same when a run is resumed: the size, all targets and about a thousand inputs."""
-        some = self.x[:: max(1, len(self.x) // 1000)].contiguous()
-        checksum = zlib.crc32(some.numpy().tobytes(), zlib.crc32(self.y.numpy().tobytes()))
-        found: dict[str, str | int | float] = {"samples": len(self.x), "data checksum": checksum}
+        some = self.x[:: max(1, len(self.x) // 1000)]
+        found: dict[str, str | int | float] = {"samples": len(self.x)}
+        found["data checksum"] = checksum(self.y, some)
         if self.weight is not None:
-            found["weights checksum"] = zlib.crc32(self.weight.numpy().tobytes())
+            found["weights checksum"] = checksum(self.weight)
         return found
 
     def split(self, validation: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -128,12 +128,14 @@ def samples_for(
     dtype = dtype_of(layer, precision)
     inputs = checked_inputs("x", x, dtype)
     outputs = outputs_of(layer, inputs)
+    check_whole("x", x, refusal(layer, x))
     targets = task.checked("y", y, len(inputs), outputs, dtype)
     test = None
     if x_test is not None or y_test is not None:
         if x_test is None or (y_test is None and y is not None):
             raise InputError("x_test and y_test go together; give both or neither")
         tested = checked_inputs("x_test", x_test, dtype)
+        check_whole("x_test", x_test, refusal(layer, x_test))
         test = tested, task.checked("y_test", y_test, len(tested), outputs, dtype)
     weight, index = positive_weights(sample_weight, len(inputs), dtype)
     if index is not None:
@@ -199,6 +201,18 @@ def positive_weights(given: Any, rows: int, dtype: torch.dtype) -> tuple[Tensor 
     if not len(index):
         raise InputError("every sample_weight is 0, which leaves no sample to train on")
     return (weight, None) if len(index) == rows else (weight[index], index)
+
+
+def checksum(*tensors: Tensor, start: int = 0) -> int:
+    """One number from the bytes of tensors of any dtype, in this order, after those behind `start`.
+
+    Example:
+        >>> checksum(torch.ones(2)) == zlib.crc32(torch.ones(2).numpy())
+        True
+    """
+    for tensor in tensors:
+        start = zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy(), start)
+    return start
 
 
 def of_mean_one(weight: Tensor | None) -> Tensor | None:

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tnml.errors import InputError
 from tnml.training.batches import ArrayBatches, HeldOut
-from tnml.training.inputs import Array, checked_inputs, dtype_of, outputs_of
+from tnml.training.inputs import Array, check_whole, checked_inputs, dtype_of, outputs_of, refusal
 from tnml.training.loaders import LoaderBatches, check_loader
 from tnml.training.losses import Loss, measure
 from tnml.training.options import TrainOptions
@@ -112,6 +112,7 @@ def scorer_for(
         return partial(measure_stream, stream=stream, place=f"in {names[0]}", batch_size=batch_size)
     dtype = dtype_of(layer, options.precision)
     inputs = checked_inputs(names[0], cast("Array", x), dtype)
+    check_whole(names[0], x, refusal(layer, x))
     targets = task.checked(names[1], y, len(inputs), outputs_of(layer, inputs), dtype)
     return partial(_on_arrays, inputs, targets, batch_size=batch_size)
 

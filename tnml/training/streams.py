@@ -1,6 +1,5 @@
 """Training on samples that do not fit in memory: what is checked when, batches, the held-out part."""
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,11 +14,11 @@ from tnml.loop.protocols import Batch
 from tnml.loop.results import Row
 from tnml.randomness import Stream, forked_rng, reseed, step_seed
 from tnml.training.batches import Shuffled
-from tnml.training.inputs import checked_inputs, dtype_of, outputs_of
+from tnml.training.inputs import check_whole, checked_inputs, dtype_of, outputs_of, refusal
 from tnml.training.losses import Loss, measure_blocks
 from tnml.training.options import TrainOptions
 from tnml.training.rows import DatasetRows, MappedArray, MemmapRows, Rows, is_mapped
-from tnml.training.samples import of_mean_one, positive_weights, shape_of_images, split_rows
+from tnml.training.samples import checksum, of_mean_one, positive_weights, shape_of_images, split_rows
 from tnml.training.tasks import Task
 
 _BLOCK = 1000  # samples at a time outside of steps, as in `measure`
@@ -45,12 +44,14 @@ class Form:
         outputs: the layer's outputs c.
         dtype: of the inputs.
         names: what errors call inputs and targets.
+        refused: what the layer says to whole numbers, see `refusal`.
     """
 
     task: Task
     outputs: int
     dtype: torch.dtype
     names: tuple[str, str] = ("x", "y")
+    refused: str | None = None
 
     def checked(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
         """Inputs and targets as the loss takes them.
@@ -59,6 +60,7 @@ class Form:
             InputError: they are something else.
         """
         inputs = checked_inputs(self.names[0], x, self.dtype)
+        check_whole(self.names[0], x, self.refused)
         return inputs, self.task.checked(self.names[1], y, len(inputs), self.outputs, self.dtype)
 
     def first_bad(self, x: Any, y: Any) -> int | None:
@@ -149,12 +151,12 @@ class StreamedSamples:
     def identity(self) -> dict[str, str | int | float]:
         """What must be the same when a run is resumed: sizes, dtype and about a thousand samples."""
         some = self.part(torch.arange(len(self))[:: max(1, len(self) // 1000)])
-        checksum = 0
+        number = 0
         for x, y in some.blocks("while a checksum was taken"):
-            checksum = zlib.crc32(y.numpy().tobytes(), zlib.crc32(x.numpy().tobytes(), checksum))
-        found = {"samples": len(self), "data checksum": checksum, **self.rows.facts()}
+            number = checksum(x, y, start=number)
+        found = {"samples": len(self), "data checksum": number, **self.rows.facts()}
         if self.weight is not None:
-            found["weights checksum"] = zlib.crc32(self.weight.numpy().tobytes())
+            found["weights checksum"] = checksum(self.weight)
         return found
 
     def part(self, chosen: Tensor) -> "StreamedSamples":
@@ -266,8 +268,9 @@ def stream_for(
         raise InputError(f"a Dataset gives its targets itself; leave {names[1]} out")
     rows: Rows = DatasetRows(x) if file is None else MemmapRows(file, None)
     with forked_rng(_CPU):
-        first = checked_inputs(names[0], rows.rows(np.zeros(1, np.int64))[0], dtype)
-    form = Form(task, outputs_of(layer, first), dtype, names)
+        raw = rows.rows(np.zeros(1, np.int64))[0]
+    first = checked_inputs(names[0], raw, dtype)
+    form = Form(task, outputs_of(layer, first), dtype, names, refusal(layer, raw))
     if file is not None:
         rows = MemmapRows(file, _targets(y, len(file), form))
     weight, index = positive_weights(sample_weight, len(rows), dtype)

@@ -50,7 +50,7 @@ class Task:
 
 
 def labels(name: str, y: Array, rows: int, outputs: int, dtype: torch.dtype) -> Tensor:
-    """Labels `[b]`, whole numbers from 0 to `outputs` - 1, as int64.
+    """Labels `[b]`, whole numbers from 0 to `outputs` - 1, as int64; floats of whole value and `[b, 1]`, too.
 
     Raises:
         InputError: they are something else.
@@ -61,17 +61,18 @@ def labels(name: str, y: Array, rows: int, outputs: int, dtype: torch.dtype) -> 
     """
     del dtype
     found = y.detach().cpu() if isinstance(y, Tensor) else as_tensor(name, y, _ANY_LABELS)
-    if found.dtype.is_floating_point or found.dtype.is_complex:
+    if found.dtype.is_complex or (found.dtype.is_floating_point and not torch.equal(found, found.round())):
         raise InputError(f"{name} must be whole numbers, got {found.dtype}; {_ANY_LABELS}")
+    if found.shape == (rows, 1):
+        found = found[:, 0]
     if found.shape != (rows,):
         inputs = "x" + name.removeprefix("y")
         raise InputError(f"{name} must have shape [{rows}] as {inputs} has, got {list(found.shape)}")
-    if found.dtype == torch.uint64:  # which has no minimum; what does not fit is negative and refused
-        found = found.to(torch.int64)
+    found = found.to(torch.int64)  # what does not fit into it is negative then, and refused
     low, high = int(found.min()), int(found.max())
     if low < 0 or high >= outputs:
         raise InputError(f"{name} must lie in 0..{outputs - 1}, the layer's outputs, got {low}..{high}")
-    return found.to(torch.int64)
+    return found
 
 
 def real_targets(name: str, y: Array, rows: int, outputs: int, dtype: torch.dtype) -> Tensor:

@@ -12,7 +12,8 @@ import logging
 import math
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -167,11 +168,9 @@ def native_engine() -> ModuleType | None:
         >>> module is None or module.__name__
         'tnml.contraction.chain.native'
     """
-    timer = threading.Timer(ANNOUNCE_AFTER, _announce)
-    timer.daemon = True
-    timer.start()
     try:
-        return importlib.import_module("tnml.contraction.chain.native")
+        with _note_of_compiling():
+            return importlib.import_module("tnml.contraction.chain.native")
     except Exception as error:  # noqa: BLE001 (numba and LLVM fail in many ways; the torch engine is left)
         warnings.warn(
             f"the native engine is not available ({type(error).__name__}: {error}); using the torch engine, "
@@ -180,6 +179,26 @@ def native_engine() -> ModuleType | None:
             stacklevel=2,
         )
         return None
+
+
+@contextmanager
+def _note_of_compiling() -> Iterator[None]:
+    """Says that numba compiles, where that takes a while; reading its cache does not count, however slow."""
+    events: Any = importlib.import_module("numba.core.event")
+    timer = threading.Timer(ANNOUNCE_AFTER, _announce)
+    timer.daemon = True
+
+    class Compiling(events.Listener):  # type: ignore[misc]  # numba has no types
+        def on_start(self, event: object) -> None:
+            if timer.ident is None:
+                timer.start()
+
+        def on_end(self, event: object) -> None:
+            """Nothing: one function after the other is compiled."""
+
+    try:
+        with events.install_listener("numba:compile", Compiling()):  # not sent for what the cache holds
+            yield
     finally:
         timer.cancel()
 

@@ -14,6 +14,7 @@ from tnml.mps import MatrixProductState
 from tnml.nn.dropout import BondDropout, SiteDropout
 from tnml.nn.layer import DTYPES, TensorNetworkLayer
 from tnml.nn.mps.convert import moments_of, truncated, weights_of
+from tnml.nn.mps.grow import grown_shape, padded
 from tnml.nn.mps.initialise import (
     calm_,
     fit_path,
@@ -355,6 +356,23 @@ class MPSLayer(TensorNetworkLayer):
         layer.weight.data.copy_(weight)
         layer.label.data.copy_(label)
         return layer, error
+
+    @torch.no_grad()
+    def grown(self, bond_dim: int, *, noise: float | None = None, seed: int = 0) -> "MPSLayer":
+        """A copy with larger bonds, up to `bond_dim`, and the same outputs; see the class for the others.
+
+        Example:
+            >>> MPSLayer(6, 2, bond_dim=2).grown(4).bond_dims
+            [1, 2, 4, 4, 4, 4, 2, 1]
+        """
+        shape = grown_shape(self.chain_shape, bond_dim)
+        before = self.chain_shape, self.weight, self.label
+        weight, label = padded(self.features, before, shape, noise, seeded(seed))
+        layer = copy.deepcopy(self)
+        layer._adopt(shape)
+        layer.weight.data.copy_(weight)
+        layer.label.data.copy_(label)
+        return layer
 
     def extra_repr(self) -> str:
         """Sites, outputs, bond dimension and feature map."""

@@ -99,7 +99,7 @@ class _Run:
         except TrainingInterrupted:
             raise
         except KeyboardInterrupt as error:
-            raise TrainingInterrupted(given.run_dir) from error
+            raise TrainingInterrupted(given.run_dir, self.history) from error
         finally:
             given.layer.to(self.home)
         return self.history, self.bonds, self.seconds
@@ -210,7 +210,7 @@ class _Run:
         if (stop or due) and not (last and not stop):
             self._save()
         if stop:
-            raise TrainingInterrupted(self.given.run_dir)
+            raise TrainingInterrupted(self.given.run_dir, self.history)
 
     def _finish_sweep(self) -> None:
         """The sweep's row, the held-out part, the checkpoint."""

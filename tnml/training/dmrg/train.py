@@ -3,12 +3,12 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from tnml.errors import InputError
+from tnml.files import user_path
 from tnml.loop.checkpoint import plain_copy
 from tnml.loop.options import LoopOptions
 from tnml.loop.protocols import Callback, Reporter
@@ -114,6 +114,7 @@ def sweep_classifier(
     """
     options = options or SweepOptions()
     check_layer(layer)
+    check_trainable(layer)
     data = samples_for(
         CLASSIFICATION,
         layer,
@@ -177,6 +178,7 @@ def sweep_regressor(
     )
     check_for_task(REGRESSION, options)
     check_layer(layer)
+    check_trainable(layer)
     data = samples_for(REGRESSION, layer, x, y, x_test, y_test, sample_weight=sample_weight)
     return _train(layer, data, options, run_dir, resume, progress, on_bond, callbacks)
 
@@ -201,6 +203,30 @@ def check_layer(layer: MPSLayer) -> None:
     if layer.weight.is_complex():
         raise InputError(
             f"sweeps train real layers, got {layer.weight.dtype}; choose dtype='float32' or 'float64'"
+        )
+
+
+def check_trainable(layer: MPSLayer) -> None:
+    """Raises where a parameter is frozen or of low precision: a sweep changes every core by an SVD.
+
+    Raises:
+        InputError: one is.
+
+    Example:
+        >>> check_trainable(MPSLayer(4, 2).requires_grad_(False))
+        Traceback (most recent call last):
+        tnml.errors.InputError: sweeps change every core, and weight, label of the layer are frozen; ...
+    """
+    if layer.weight.dtype not in (torch.float32, torch.float64):
+        raise InputError(
+            f"sweeps need singular values, which torch has for float32 and float64, got "
+            f"{layer.weight.dtype}; train layer.float(), and convert it afterwards"
+        )
+    frozen = [name for name, parameter in layer.named_parameters() if not parameter.requires_grad]
+    if frozen:
+        raise InputError(
+            f"sweeps change every core, and {', '.join(frozen)} of the layer are frozen; free them with "
+            "layer.requires_grad_(), or train what is free with gradients"
         )
 
 
@@ -230,7 +256,7 @@ def _train(
         evaluate=HeldOut(held, loss.plain()) if len(held.x) else None,
         reporter=progress,
         on_bond=on_bond,
-        run_dir=None if run_dir is None else Path(run_dir),
+        run_dir=None if run_dir is None else user_path(run_dir),
         resume=resume,
         identity=identity,
         callbacks=tuple(callbacks),

@@ -13,7 +13,7 @@ from tnml.training.dmrg.chain import chain_of, put_into
 from tnml.training.dmrg.options import SweepOptions
 from tnml.training.dmrg.sweep import SweepBatch, Sweeper
 from tnml.training.dmrg.train import check_layer
-from tnml.training.inputs import Array, checked_inputs
+from tnml.training.inputs import Array, check_whole, checked_inputs, refusal
 from tnml.training.losses import SquaredError
 
 _MOST_SAMPLES = 2000  # second moments of that many are sharp enough, and their contractions fit
@@ -68,6 +68,7 @@ def truncate_layer(
     )
     double = copy.deepcopy(layer).double()
     inputs = checked_inputs("x", x, torch.float64)
+    check_whole("x", x, refusal(layer, x))
     inputs = inputs[:: -(-len(inputs) // _MOST_SAMPLES)].to(layer.weight.device)
     features: list[Tensor | None] = list(double.local_features(inputs).transpose(0, 1).contiguous())
     features.insert(layer.label_site, None)

@@ -18,6 +18,7 @@ from tnml.loop.results import Row, TrainingDiverged, TrainingInterrupted
 from tnml.loop.stopping import Best
 from tnml.nn import MPSLayer
 from tnml.randomness import Stream, forked_rng, generator
+from tnml.training.batches import batch_count, batch_slice
 from tnml.training.inputs import Array
 from tnml.training.losses import measure
 from tnml.training.options import TrainOptions
@@ -241,7 +242,7 @@ class _Run:
     def _epoch(self, epoch: int, give_up: bool) -> None:
         start, size = time.monotonic(), self._options[0].batch_size
         count = len(self._train[0])
-        steps = -(-count // size)
+        steps = batch_count(count, size)
         device = self._stack.weight.device
         order = torch.stack(
             [
@@ -258,7 +259,7 @@ class _Run:
         metrics: dict[str, Tensor] = {}
         bad: dict[int, int] = {}  # row: the step after which it was seen
         for step in range(steps):
-            batch = rows[:, :, step * size : (step + 1) * size]
+            batch = rows[:, :, batch_slice(count, size, step)]
             loss, found = self._stack.step(self._bank, batch, self._loss, epoch * steps + step, steps)
             sums.add_(loss, alpha=batch.shape[2])
             for name, value in found.items():

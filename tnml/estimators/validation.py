@@ -1,0 +1,91 @@
+"""Samples as scikit-learn checks them, sparse ones as arrays; and a look at those beyond the range."""
+
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float64
+from numpy import ndarray
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
+
+from tnml.checks import one_of
+from tnml.data.scaling import clipping
+from tnml.errors import InputError
+
+_FLOATS = [np.float64, np.float32]
+_COPIES = 1.5  # of a dense array there is also one in single precision
+
+
+def validated(estimator: BaseEstimator, X: Any, *y: Any, **settings: Any) -> Any:
+    """What scikit-learn's `validate_data` returns, X as a dense array of floats, or (X, y).
+
+    A network multiplies features of every column, so it has no use for the zeros that sparse data leave out.
+
+    Args:
+        estimator: that is fitted or asked.
+        X: `[b, n]` samples, dense or sparse.
+        y: targets, where there are any.
+        settings: of `validate_data`.
+
+    Raises:
+        InputError: as an array sparse data would not fit into memory; scikit-learn's ValueError for
+            data it does not take.
+
+    Example:
+        >>> from scipy.sparse import eye_array
+        >>> from tnml import MPSRegressor
+        >>> validated(MPSRegressor(), eye_array(2), [1.0, 2.0])
+        (array([[1., 0.],
+               [0., 1.]]), array([1., 2.]))
+    """
+    settings = {"dtype": _FLOATS, "accept_sparse": "csr", **settings}
+    found = validate_data(estimator, X, *y, **settings)
+    samples, *rest = found if y else (found,)
+    if issparse(samples):
+        _check_memory(samples)
+        samples = samples.toarray()
+    return (samples, *rest) if y else samples
+
+
+def _check_memory(samples: Any) -> None:
+    """Raises where the dense array is larger than the memory that is free, if the system tells."""
+    rows, columns = samples.shape
+    needed = _COPIES * rows * columns * samples.dtype.itemsize
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # not on Windows and macOS
+        return
+    if needed > free:
+        raise InputError(
+            f"the network needs sparse X [{rows}, {columns}] as an array, {needed / 1e9:.1f} GB, and "
+            f"{free / 1e9:.1f} GB of memory are free; give fewer rows at a time, or fewer columns "
+            "(sklearn's SelectKBest or TruncatedSVD)"
+        )
+
+
+def look_at_range(X: npt.NDArray[Any], limits: Float64[ndarray, "2 n"] | None, clip: str) -> None:
+    """Warns, is silent or raises, as `clip` says, where many values lie beyond the range.
+
+    Args:
+        X: `[b, n]` samples.
+        limits: lowest and highest value of each feature; None where nothing is cut off.
+        clip: "warn", "silent" or "error".
+
+    Raises:
+        InputError: `clip` is another word, or it is "error" and there are many such values.
+
+    Example:
+        >>> look_at_range(np.array([[9.0]]), np.array([[0.0], [1.0]]), "silent")
+    """
+    one_of("clip", clip, ("warn", "silent", "error"))
+    told = None if limits is None else clipping(X, limits)
+    if told is None or clip == "silent":
+        return
+    text = f"{told}; scale samples as those of fit, give a feature_range that covers them, or clip='silent'"
+    if clip == "error":
+        raise InputError(text)
+    warnings.warn(text, UserWarning, stacklevel=5)
