@@ -267,7 +267,8 @@ def _clipped(values: npt.NDArray[Any], ends: tuple[float, float], name: str) -> 
     told = clipping(values.reshape(-1, 1), np.array(ends, np.float64)[:, None])
     if told is not None:
         warnings.warn(f"{name}: in the test part {told}", UserWarning, stacklevel=4)
-    return np.clip(values, *ends)
+    cut: npt.NDArray[Any] = np.clip(values, *ends)
+    return cut
 
 
 def _are_pixels(values: npt.NDArray[Any], scale: Scale, name: str) -> bool:

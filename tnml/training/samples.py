@@ -211,7 +211,7 @@ def checksum(*tensors: Tensor, start: int = 0) -> int:
         True
     """
     for tensor in tensors:
-        start = zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy(), start)
+        start = zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, start)
     return start
 
 
