@@ -17,10 +17,14 @@ SINGLE = {
 ALL_AT_ONCE = {"dtype": "float64", "batch_size": 1000, "bond_dim": 4, "epochs": 100}
 BY_COLUMN = {**ALL_AT_ONCE, "features": "auto", "order": "mutual-information"}
 SWEPT = {"dtype": "float64", "solver": "dmrg"}
+TWO = {"n_estimators": 2, "bond_dim": 4, "epochs": 20}
 ESTIMATORS = [
-    kind(**parameters)
-    for kind in (MPSClassifier, MPSRegressor)
-    for parameters in ({}, ALL_AT_ONCE, {"solver": "dmrg"}, SWEPT, BY_COLUMN)
+    *(
+        kind(**parameters)
+        for kind in (MPSClassifier, MPSRegressor)
+        for parameters in ({}, ALL_AT_ONCE, {"solver": "dmrg"}, SWEPT, BY_COLUMN, TWO)
+    ),
+    MPSRegressor(solver="als", dtype="float64"),
 ]
 
 

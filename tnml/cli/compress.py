@@ -169,6 +169,8 @@ def _tuning(model: SavedModel, asked: Any) -> TrainOptions | None:
     """The options of the fine-tuning, None where none is asked for."""
     if not asked.fine_tune:
         return None
+    if (networks := len(model.estimator.layers_)) > 1:
+        raise InputError(f"--fine_tune trains one network, and {model.path} holds {networks}; leave it out")
     name = asked.data or model.data.get("name") or "other"
     changes: dict[str, Any] = {"lr": asked.lr, "seed": asked.seed, "device": asked.device}
     if model.estimator.image_shape is None:

@@ -9,16 +9,18 @@ from typing import Any, ClassVar, Self, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from numpy import ndarray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from tnml.checks import whole
 from tnml.data.scaling import limits_of
 from tnml.errors import InputError, choose
 from tnml.estimators.columns import fit_columns, is_by_column, order_of_columns
+from tnml.estimators.ensemble import train_members
 from tnml.estimators.scaling import fit_range, scale
-from tnml.estimators.solvers import check_solver, checked_loss, sweep_options, train_options
+from tnml.estimators.solvers import SWEPT, check_solver, checked_loss, sweep_options, train_options
 from tnml.estimators.stored import StoredEstimator, plain
 from tnml.estimators.tables import Table, checked_table, checked_targets
 from tnml.estimators.validation import look_at_range, validated
@@ -34,6 +36,7 @@ from tnml.nn.layer import DTYPES
 from tnml.nn.networks import can, check_sweeps, compressible
 from tnml.training import SweepResult, TrainResult, truncate_layer
 from tnml.training.losses import Loss
+from tnml.training.samples import split_rows
 from tnml.training.tasks import Task
 
 _LAYER_PARAMETERS = (  # which a network may have as options of the same name
@@ -57,7 +60,8 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
     """The common part of classifiers and regressors.
 
     Attributes:
-        layer_: the trained layer.
+        layer_: the trained layer; the first one with `n_estimators`.
+        layers_: all of them.
         feature_range_: `[2, n]` what was scaled to 0 and 1; None where nothing was.
         columns_: `tnml.estimators.columns.Columns`, what `fit` found about the columns of a table; None where
             all have the same features.
@@ -100,38 +104,42 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         """
         check_is_fitted(self)
         limits = {"max_bond": plain(max_bond), "max_error": plain(max_error)}
-        if X is None or self.layer_.n_sites == 1:
-            layer, error = compressible(self.layer_).compressed(**limits)
-        else:
+        some = None
+        if X is not None and self.layer_.n_sites > 1:
             given = self._inputs(X)
             self._look_at_range(given)
             some = self._scaled(given)
-            layer, error = self._truncated(some, limits)
+        found = [self._smaller(layer, some, limits) for layer in self.layers_]
         model = copy.copy(self)
-        model.layer_, model.bond_dim = layer.eval(), max(layer.bond_dims)
+        (model.layer_, *model._others), errors = [layer.eval() for layer, _ in found], [e for _, e in found]
+        model.bond_dim = max(max(layer.bond_dims) for layer in model.layers_)
         model._made_with = model._facts_of_layer()
+        model._forget()
         model.history_ = list(self.history_)
         data = copy.deepcopy(self.data_ or {})
         data.pop("results", None)
         data["compression"] = {
-            "relative_error": error,
+            "relative_error": max(errors),
             "norm": "tensor" if X is None else "samples",
-            "bond_dim_before": max(self.layer_.bond_dims),
-            "parameters_before": sum(p.numel() for p in self.layer_.parameters()),
+            "bond_dim_before": max(max(layer.bond_dims) for layer in self.layers_),
+            "parameters_before": sum(p.numel() for layer in self.layers_ for p in layer.parameters()),
         }
         model.data_ = data
         return model
 
-    def _truncated(self, some: npt.NDArray[Any], limits: Mapping[str, Any]) -> Any:
-        """A smaller layer and its error on samples: by a sweep where the network has sweeps."""
-        layer = compressible(self.layer_)
-        if can(layer, "sweeps"):
-            return truncate_layer(self._swept_layer(), some, **limits)
-        return layer.compressed(**limits, samples=torch.from_numpy(some))
+    def _smaller(
+        self, layer: TensorNetworkLayer, some: npt.NDArray[Any] | None, limits: Mapping[str, Any]
+    ) -> tuple[TensorNetworkLayer, float]:
+        """A smaller layer and its error; on samples by a sweep where the network has sweeps."""
+        whole_layer = compressible(layer)
+        if some is None:
+            return whole_layer.compressed(**limits)
+        if can(whole_layer, "sweeps"):
+            return truncate_layer(cast(MPSLayer, layer), some, **limits)
+        return whole_layer.compressed(**limits, samples=torch.from_numpy(some))
 
-    def _swept_layer(self) -> MPSLayer:
-        """The layer, for what sweeps over it and checks by itself whether it can."""
-        return cast(MPSLayer, self.layer_)
+    def _forget(self) -> None:
+        """Drops what was measured on the networks as they were."""
 
     @classmethod
     def _around(
@@ -166,7 +174,7 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
             if len(feature_names) != layer.n_sites:
                 raise InputError(f"expected {layer.n_sites} feature names, got {len(feature_names)}")
             model.feature_names_in_ = np.array(feature_names, dtype=object)
-        model.layer_, model.n_features_in_ = layer.eval(), layer.n_sites
+        model.layer_, model._others, model.n_features_in_ = layer.eval(), [], layer.n_sites
         model._made_with = model._facts_of_layer()
         model.history_, model.n_iter_, model.seed_ = list(history), len(history), 0
         model.data_ = None if data is None else dict(data)
@@ -210,9 +218,11 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
 
     def _checked(self, callbacks: Sequence[Callback]) -> Loss:
         """The loss; raises, before anything is done, where a parameter does not go with solver or task."""
-        check_solver(self._chosen(), type(self)().get_params(deep=False))
-        if self.solver == "dmrg":
-            check_sweeps(self.network, "solver='dmrg'")
+        chosen = self._chosen()
+        check_solver(chosen, type(self)().get_params(deep=False))
+        if self.solver in SWEPT:
+            check_sweeps(self.network, f"solver={self.solver!r}")
+        whole("n_estimators", chosen["n_estimators"], 1)
         if callable(callbacks):
             raise InputError(f"callbacks must be a list of functions, got {callbacks!r}; put it into a list")
         told = self._loss_options()
@@ -224,11 +234,14 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         """A new layer for samples like `X`, and everything else that a fit begins with."""
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self._fit_inputs(X, weight)
-        layer = self._new_layer(X.shape[1], outputs, seed, self._order_for(X, targets, weight))
+        order = self._order_for(X, targets, weight)
         rows, counts = typical_rows(weight, len(X))
-        some = torch.from_numpy(self._scaled(X[rows])).to(layer.dtype)
+        some = torch.from_numpy(self._scaled(X[rows]))
         times = None if counts is None else torch.from_numpy(counts)
-        self.layer_ = layer.rescale_(some, times).eval()
+        seeds = range(seed, seed + self.n_estimators)
+        layers = [self._new_layer(X.shape[1], outputs, each, order) for each in seeds]
+        layers = [layer.rescale_(some.to(layer.dtype), times).eval() for layer in layers]
+        self.layer_, self._others = layers[0], layers[1:]
         self._made_with = self._facts_of_layer()
         self.history_, self.n_iter_, self.seed_, self.data_ = [], 0, seed, None
 
@@ -300,7 +313,7 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
 
     def _sweeps_on(self, n_sites: int) -> bool:
         """Whether a chain of that many sites is trained by sweeps; one site has no bond."""
-        return self.solver == "dmrg" and n_sites > 1
+        return self.solver in SWEPT and n_sites > 1
 
     def _sweeps_for(self, bond_dim: int, samples: float, *, one_pass: bool) -> dict[str, Any]:
         """Options of the sweeps, up to a bond dimension on that many samples, or on that sum of weights."""
@@ -320,7 +333,13 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
     ) -> Self:
         """This estimator after a training run, or one epoch or sweep of it, on samples that count."""
         chosen, samples, swept = self._chosen(), len(X), self._sweeps_on(X.shape[1])
-        told = {**loss, "seed": self.seed_ + self.n_iter_}
+        if chosen["n_estimators"] != len(self.layers_):
+            raise InputError(
+                f"the fitted model has {len(self.layers_)} networks, got n_estimators="
+                f"{chosen['n_estimators']}; a fit that goes on keeps their number"
+            )
+        fresh, seed = self.n_iter_ == 0, self.seed_ + self.n_iter_
+        told = {**loss, "seed": seed}
         given = {
             **data,
             "sample_weight": None if weight is None else weight / weight.mean(),
@@ -328,24 +347,32 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
             "progress": self._progress(swept=swept),
         }
         self._look_at_range(X)
-        x, rows = self._scaled(X), []
+        x = self._scaled(X)
+        rows: list[Row] = []
         try:
             if swept:
                 total = samples if weight is None else float(weight.sum())
                 told |= self._sweeps_for(chosen["bond_dim"], total, one_pass=one_pass)
+                told["observations"] = total / samples
                 steps = sweep_options(chosen, samples, one_pass=one_pass, **told)
                 rows = type(self)._swept(self._swept_layer(), x, targets, steps, **given).history
-            else:
+            elif self.solver != "als":  # which has but one core there, fitted in the end
                 told["feature_size"] = self._feature_size(X, weight)
                 options = train_options(chosen, self.layer_.n_sites, samples, one_pass=one_pass, **told)
-                rows = type(self)._trained(self.layer_, x, targets, options, **given).history
+                given |= {"task": self._task, "alone": type(self)._trained}
+                rows = train_members(self.layers_, x, targets, options, **given)
         except TrainingInterrupted as stop:  # a stopped notebook cell: what was trained can be used
             rows = stop.history or []
             raise
         finally:
-            self.layer_.eval()
+            for layer in self.layers_:
+                layer.eval()
             self.history_ += rows
             self.n_iter_ += len(rows)
+        fraction = 0.0 if one_pass else chosen["validation_fraction"]
+        labels = torch.from_numpy(targets) if self._task.stratified else None
+        keep, held = (part.numpy() for part in split_rows(samples, labels, fraction, seed))
+        self._settle(x, targets, weight, keep, held if fresh else held[:0])
         return self
 
     @torch.no_grad()
@@ -356,6 +383,25 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         rows, counts = typical_rows(weight, len(X))
         sizes = self.layer_.local_features(torch.from_numpy(self._scaled(X[rows]))).abs().sum(-1).mean(-1)
         return max(1.0, float(np.average(sizes.double().numpy(), weights=counts)))
+
+    @abstractmethod
+    def _settle(
+        self,
+        x: npt.NDArray[Any],
+        targets: npt.NDArray[Any],
+        weight: Float64[ndarray, " b"] | None,
+        keep: Int64[ndarray, " k"],
+        held: Int64[ndarray, " h"],
+    ) -> None:
+        """Measures what a fitted model keeps, once its networks are trained.
+
+        Args:
+            x: what they were trained on, scaled.
+            targets: as the task wants them.
+            weight: of the samples.
+            keep: rows trained on.
+            held: rows that no fit has seen: none after a fit that went on from another.
+        """
 
     def _progress(self, *, swept: bool) -> ProgressReporter | None:
         if not self.verbose:
@@ -373,23 +419,45 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         if self.columns_ is None:
             look_at_range(X, self.feature_range_, self.clip)
 
-    @torch.no_grad()
     def _evaluate(self, X: Any) -> Float64[ndarray, "b c"]:
-        """Outputs of the layer.
+        """Outputs of the network, or of all of them together."""
+        return self._outputs(self._to_predict(X))
 
-        The layer sees blocks of one size, the last one filled up: a sample's outputs are then the same to
-        the last bit whatever else it is predicted with.
-        """
+    def _to_predict(self, X: Any) -> npt.NDArray[Any]:
+        """Checked samples, scaled."""
         check_is_fitted(self)
         given = self._inputs(X)
         self._look_at_range(given)
-        x = torch.from_numpy(self._scaled(given) if self.columns_ is None else self.columns_.encode(given))
+        return self._scaled(given) if self.columns_ is None else self.columns_.encode(given)
+
+    def _outputs(self, x: npt.NDArray[Any]) -> Float64[ndarray, "b c"]:
+        """The same for scaled samples."""
+        each = [self._in_blocks(layer, x) for layer in self.layers_]
+        return each[0] if len(each) == 1 else self._joined(np.stack(each))
+
+    def _joined(self, each: Float64[ndarray, "k b c"]) -> Float64[ndarray, "b c"]:
+        """What several networks say together."""
+        found: Float64[ndarray, "b c"] = each.mean(axis=0)
+        return found
+
+    @torch.no_grad()
+    def _in_blocks(
+        self,
+        layer: TensorNetworkLayer,
+        x: npt.NDArray[Any],
+        function: Callable[..., torch.Tensor] = lambda layer, x: layer(x),
+    ) -> Float64[ndarray, "b m"]:
+        """Outputs of a layer, or a function of it and samples.
+
+        It sees blocks of one size, the last one filled up: a sample's outputs are then the same to the last
+        bit whatever else it is predicted with.
+        """
         device = device_of(LoopOptions(device=self.device).device)
-        layer = self.layer_.to(device).eval()
+        layer = layer.to(device).eval()
         outputs = []
-        for block in x.to(layer.dtype).split(BLOCK):
-            full = torch.nn.functional.pad(block, (0, 0, 0, BLOCK - len(block)))
-            outputs.append(layer(full.to(device))[: len(block)].cpu().double())
+        for block in torch.from_numpy(x).to(layer.dtype).split(BLOCK):
+            full = torch.cat([block, block.new_zeros(BLOCK - len(block), *block.shape[1:])])
+            outputs.append(function(layer, full.to(device))[: len(block)].cpu().double())
         return torch.cat(outputs).numpy()
 
     @abstractmethod

@@ -7,14 +7,13 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float64, Int64
 from numpy import ndarray
-from scipy.special import softmax
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
 
 from tnml.checks import number
 from tnml.errors import InputError
-from tnml.estimators.base import TensorNetworkEstimator
+from tnml.estimators.calibrated import Calibrated
 from tnml.estimators.chunks import chunks
 from tnml.estimators.parameters import estimator
 from tnml.estimators.probabilities import nearest_probabilities
@@ -35,7 +34,7 @@ _MANY_CLASSES: Mapping[str, Any] = {**_FEW_SITES, "max_error": 0.05}
 
 
 @estimator
-class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
+class TensorNetworkClassifier(ClassifierMixin, Calibrated):
     """The scikit-learn classifier of any tensor network.
 
     A pair of estimators for a network of your own is a subclass of this one and one of
@@ -48,6 +47,9 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
             0.05, and quickly less where the rarest of c classes has less than half of an equal share 1 / c;
             there it is times the cube of its share over that half. Of the cross-entropy only: other
             losses take no notice of 0.05 and None, and refuse any other value but 0.
+        calibrate: divide the logits of `predict_proba` by a temperature, chosen on the held-out part, so
+            that decisions are right as often as their probabilities say. Decisions stay the same. It needs a
+            `validation_fraction` and a `fit` from the start.
         max_shift: shift training images by up to this many pixels at random.
         class_weight: None; "balanced", which gives every class the same total weight (not in `partial_fit`,
             which does not see all samples); or a mapping from labels to weights, 1 where it has none.
@@ -66,11 +68,11 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
     """
 
     label_smoothing: float | None = None
+    calibrate: bool = False
     max_shift: int = 0
     class_weight: Any = None
 
     _kind: ClassVar[str] = "classifier"
-    _logits = True  # of an estimator pickled by an earlier version, too
     _task = CLASSIFICATION
     _trained = staticmethod(train_classifier)
     _swept = staticmethod(sweep_classifier)
@@ -135,7 +137,7 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
             data=data,
         )
         model.classes_ = labels
-        model._logits = logits
+        model._logits, model.temperature_, model.calibration_ = logits, None, None
         return model
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, callbacks: Sequence[Callback] = ()) -> Self:
@@ -188,6 +190,8 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
                 "weights as a mapping from labels, such as sklearn.utils.class_weight.compute_class_weight "
                 "makes of a sample"
             )
+        if self.calibrate:
+            raise InputError("calibrate=True needs a held-out part, and partial_fit has none; use fit")
         for x, labels, weight in chunks(X, y, sample_weight):
             first = not hasattr(self, "layer_")
             self._learn(x, labels, weight, callbacks, first=first, one_pass=True, classes=classes)
@@ -269,13 +273,10 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
         """The probability of each of `classes_`, `[b, c]`.
 
         The softmax of the outputs. With `loss="mse"` the outputs come near probabilities by themselves, but
-        may be negative and need not add up to 1; then it is the nearest point that is a distribution.
+        may be negative and need not add up to 1; then it is the nearest point that is a distribution. With
+        `calibrate` it is the softmax of the outputs over `temperature_`, whatever the loss.
         """
-        outputs = self._evaluate(X)
-        if not self._logits:
-            return nearest_probabilities(outputs)
-        probabilities: npt.NDArray[np.float64] = softmax(outputs, axis=1)
-        return probabilities
+        return self._probabilities(self._evaluate(X))
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """The most probable label of each sample, `[b]`."""
@@ -293,7 +294,13 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
                 f"a model file keeps classes that are text, numbers or truth values, got {values[0]!r} "
                 f"of dtype {self.classes_.dtype}; convert the labels before fit, or pickle the model"
             )
-        return {"classes": values, "classes_dtype": str(self.classes_.dtype), "logits": self._logits}
+        return {
+            "classes": values,
+            "classes_dtype": str(self.classes_.dtype),
+            "logits": self._logits,
+            "temperature": self.temperature_,
+            "calibration": self.calibration_,
+        }
 
     def _adopt(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         labels = np.array(metadata["classes"], dtype=np.dtype(metadata["classes_dtype"]))
@@ -301,6 +308,9 @@ class TensorNetworkClassifier(ClassifierMixin, TensorNetworkEstimator):
             raise InputError(f"{self.layer_.out_features} outputs and {len(labels)} classes")
         self.classes_ = labels
         self._logits = bool(metadata.get("logits", True))  # files of earlier versions do not say
+        temperature = metadata.get("temperature")
+        self.temperature_ = None if temperature is None else number("temperature", temperature, above=0.0)
+        self.calibration_ = metadata.get("calibration")
 
 
 @estimator

@@ -47,8 +47,11 @@ class Parameters:
         bond_dim: largest bond dimension, the capacity of the model.
         network: a name of `tnml.nn.NETWORKS`, or a mapping with the name and options of that network. A
             parameter that the network does not have must keep its default.
-        solver: "gradient" (stochastic gradient descent) or "dmrg" (sweeps; on a single feature, which has no
-            bond, gradients).
+        n_estimators: networks with different starting weights, whose probabilities or predictions are
+            averaged; `solver="gradient"` only. Small ones take little more time together than one alone.
+        solver: "gradient" (stochastic gradient descent), "dmrg" (sweeps; on a single feature, which has no
+            bond, gradients) or, for real targets, "als" (sweeps of exact least squares, with the ridge, the
+            noise and the bonds of largest evidence, and error bars).
         features: local feature map, see `tnml.features.feature_map`. "linear" makes the outputs linear in
             each feature as long as the others stand still, {"name": "polynomial", "dim": 4} cubic. "auto"
             looks at each column: text, truth values, pandas' categories and numbers with few different values
@@ -87,18 +90,18 @@ class Parameters:
         clip_norm: longest gradient, None for no limit.
         average: "ema" keeps a moving average of the weights, "none" does not.
         validation_fraction: part of the samples held out, at random, with labels stratified; `history_` tells
-            how it does.
+            how it does, and intervals and temperatures of probabilities come from it.
         patience: epochs without a better `monitor` after which training stops and the best weights come
             back; None never stops.
         monitor: the column of `history_` that `patience` watches; callbacks may add columns.
         monitor_mode: "min" where lower is better, "max" where higher is; "auto" takes "max" for names with
             "accuracy" in them.
-        sweeps: over all bonds and back, `solver="dmrg"` only; None is 5 for real targets, and for labels as
-            many as lower the loss by 2 % each, at most 20.
-        max_error: `solver="dmrg"` only: at each bond singular values are dropped while they make up less
+        sweeps: over all bonds and back, not for `solver="gradient"`; None is 5 for real targets, and for
+            labels as many as lower the loss by 2 % each, at most 20.
+        max_error: not for `solver="gradient"`: at each bond singular values are dropped while they make up less
             than this share of the norm, so that bonds are as large as the data want, up to `bond_dim`;
             one number, or one for each sweep, the last one for all that follow. None is 0.003 for real
-            targets, and for labels 0.01; with fewer than 30 features and at least 5 sweeps 0.1, or 0.05 where
+            targets, 0 where the evidence chooses, and for labels 0.01; with fewer than 30 features and at least 5 sweeps 0.1, or 0.05 where
             there are more than 12 features and 4 classes.
         proximal: `solver="dmrg"` only: holds back the steps at the bonds, see `tnml.training.SweepOptions`;
             one number, or one for each sweep, the last one for all that follow. None is 1 for real targets,
@@ -123,6 +126,7 @@ class Parameters:
 
     bond_dim: int = dataclasses.field(default=20, kw_only=False)
     network: Any = "mps"
+    n_estimators: int = 1
     solver: str = "gradient"
     features: Any = "linear"
     order: str | Sequence[int] = "auto"

@@ -9,8 +9,8 @@ from sklearn.base import RegressorMixin
 from torch import Tensor
 
 from tnml.errors import InputError
-from tnml.estimators.base import TensorNetworkEstimator
 from tnml.estimators.chunks import chunks
+from tnml.estimators.error_bars import ErrorBars
 from tnml.estimators.parameters import estimator
 from tnml.estimators.solvers import checked_loss, damping
 from tnml.estimators.stored import stored_array
@@ -23,7 +23,7 @@ from tnml.training.tasks import REGRESSION
 
 
 @estimator
-class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
+class TensorNetworkRegressor(RegressorMixin, ErrorBars):
     """The scikit-learn regressor of any tensor network; see `TensorNetworkClassifier`.
 
     Attributes:
@@ -106,6 +106,7 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
         if model.y_scale_.min() <= 0:
             raise InputError(f"y_scale must be above 0, got {y_scale!r}")
         model._flat = outputs == 1
+        model._forget()
         return model
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, callbacks: Sequence[Callback] = ()) -> Self:
@@ -182,18 +183,23 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
 
     def _sweeps_for(self, bond_dim: int, samples: float, *, one_pass: bool) -> dict[str, Any]:
         """With the damping, by the weights that the two sites of a bond can have."""
-        d, sites = self.layer_.features.dim, self.layer_.n_sites
-        weights = min(float(d) ** sites, float(d * bond_dim) ** 2)
+        if self.solver == "als":  # whose ridge mistrusts what samples hardly show, as much as is right
+            own = {"solver": "evidence", "max_error": 0.0, "tolerance": None}
+            return own | ({} if self.sweeps is not None else {"sweeps": 5})
         usual = super()._sweeps_for(bond_dim, samples, one_pass=one_pass)
-        return {**usual, "damping": damping(weights, samples)}
+        return {**usual, "damping": self._damping(bond_dim, samples)}
 
-    def predict(self, X: Any) -> npt.NDArray[np.float64]:
-        """The targets of samples `X [b, n]`: `[b]` or `[b, c]`, as they came to `fit`."""
-        values = self._evaluate(X) * self.y_scale_ + self.y_mean_
-        return values[:, 0] if self._flat else values
+    def _damping(self, bond_dim: int, samples: float) -> float:
+        d, sites = self.layer_.features.dim, self.layer_.n_sites
+        return damping(min(float(d) ** sites, float(d * bond_dim) ** 2), samples)
+
+    def _loss_options(self) -> dict[str, Any]:
+        if self.solver == "als" and self.loss is None:  # sweeps have to be told
+            return {"loss": "mse"}
+        return super()._loss_options()
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        return {"y_mean": self.y_mean_, "y_scale": self.y_scale_}
+        return {"y_mean": self.y_mean_, "y_scale": self.y_scale_, **self._arrays_of_errors()}
 
     def _facts(self) -> dict[str, Any]:
         return {"flat": self._flat}
@@ -203,6 +209,7 @@ class TensorNetworkRegressor(RegressorMixin, TensorNetworkEstimator):
         self.y_mean_ = stored_array(tensors, "y_mean", shape)
         self.y_scale_ = stored_array(tensors, "y_scale", shape)
         self._flat = bool(metadata["flat"])
+        self._adopt_errors(tensors)
 
 
 def _one_each(name: str, value: Any, outputs: int) -> npt.NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The two solvers of an estimator: which parameters and losses each of them uses, and their options."""
+"""The solvers of an estimator: which parameters and losses each of them uses, and their options."""
 
 import math
 from collections.abc import Mapping
@@ -15,9 +15,10 @@ from tnml.training.batches import batch_count
 from tnml.training.losses import Loss, loss_of
 from tnml.training.tasks import Task
 
-# What only one solver uses, with the parameter of the other one that comes nearest.
+# What not every solver uses, by the solver it belongs to, with the parameter of another that comes nearest.
 _OWN: Mapping[str, Mapping[str, str | None]] = {
     "gradient": {
+        "n_estimators": None,
         "label_site": None,
         "noise": None,
         "bond_dropout": None,
@@ -34,7 +35,10 @@ _OWN: Mapping[str, Mapping[str, str | None]] = {
         "monitor_mode": None,
     },
     "dmrg": {"sweeps": "epochs", "max_error": "bond_dim", "ridge": "weight_decay", "proximal": "lr"},
+    "als": {},
 }
+_SHARED: Mapping[str, tuple[str, ...]] = {"als": ("sweeps", "max_error")}  # with the one they belong to
+SWEPT = ("dmrg", "als")
 SMOOTHING = 0.05  # of labels, where no class is rare
 _LEAST_EPOCHS, _MOST_EPOCHS, _LEAST_STEPS = 10, 200, 1000
 _MOST_SAMPLES = 10_000  # of one half sweep; the next one draws others
@@ -57,11 +61,15 @@ def check_solver(parameters: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
         tnml.errors.InputError: solver='dmrg' does not use epochs=9; ... as it comes (None) or set sweeps
     """
     solver = choose("solver", parameters["solver"], {name: name for name in _OWN})
+    used = {*_OWN[solver], *_SHARED.get(solver, ())}
     for other, names in _OWN.items():
-        for name, nearest in names.items() if other != solver else ():
+        for name, nearest in names.items():
             value, usual = parameters.get(name, defaults.get(name)), defaults.get(name)
-            if value is not usual and value != usual:
-                instead = f" or set {nearest}" if nearest else f", or choose solver={other!r}"
+            if name not in used and value is not usual and value != usual:
+                fits = nearest in used or (
+                    nearest is not None and not any(nearest in own for own in _OWN.values())
+                )
+                instead = f" or set {nearest}" if fits else f", or choose solver={other!r}"
                 raise InputError(
                     f"solver={solver!r} does not use {name}={value!r}; leave it as it comes ({usual!r})"
                     f"{instead}"
@@ -131,7 +139,7 @@ def checked_loss(spec: Any, smoothing: float, task: Task, solver: str) -> Loss:
         spec: a name, a mapping or None for the task's own.
         smoothing: of the cross-entropy.
         task: what is learned.
-        solver: "gradient" or "dmrg".
+        solver: "gradient", "dmrg" or "als".
 
     Raises:
         InputError: it is not a loss, not one of this task, or the solver has no use for it.
@@ -142,6 +150,13 @@ def checked_loss(spec: Any, smoothing: float, task: Task, solver: str) -> Loss:
         Quantile(quantile=0.5)
     """
     loss = loss_of(task.default_loss if spec is None else spec, task.name, label_smoothing=smoothing)
+    if solver == "als" and task.name != "regression":
+        raise InputError("solver='als' is least squares of real targets; choose solver='gradient' or 'dmrg'")
+    if solver == "als" and spec not in (None, "mse"):
+        raise InputError(
+            f"solver='als' solves least squares and has no use for loss={spec!r}; leave the loss out, or "
+            "choose another solver"
+        )
     if solver == "dmrg":
         try:
             SweepOptions(loss=spec, label_smoothing=smoothing).loss_for(task)

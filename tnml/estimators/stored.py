@@ -25,6 +25,7 @@ from tnml.nn import TensorNetworkLayer
 from tnml.nn.networks import restored_layer
 
 _LAYER_PREFIX = "layer."
+_OTHERS_PREFIX = "others."  # then the number of the network, from 1
 
 
 class StoredEstimator(Parameters, BaseEstimator, ABC):
@@ -34,6 +35,7 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
 
     n_features_in_: int
     layer_: TensorNetworkLayer
+    _others: list[TensorNetworkLayer]
     feature_range_: npt.NDArray[np.float64] | None
     columns_: Columns | None = None  # pickles of earlier versions do not have it
     history_: list[Row]
@@ -41,6 +43,11 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
     seed_: int
     data_: dict[str, Any] | None
     _made_with: dict[str, Any]
+
+    @property
+    def layers_(self) -> list[TensorNetworkLayer]:
+        """The trained networks; `layer_` is the first."""
+        return [self.layer_, *self.__dict__.get("_others", [])]  # pickles of earlier versions have one
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the fitted model to one safetensors file; `tnml.load` reads it.
@@ -61,7 +68,9 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
                 "a feature map that is your own function cannot be kept in a model file; pickle the model "
                 "or choose features by name"
             )
-        tensors = {_LAYER_PREFIX + name: tensor for name, tensor in self.layer_.state_dict().items()}
+        tensors = _named(_LAYER_PREFIX, self.layer_)
+        for number, layer in enumerate(self.layers_[1:], 1):
+            tensors |= _named(f"{_OTHERS_PREFIX}{number}.", layer)
         tensors |= {name: torch.tensor(array) for name, array in self._arrays().items()}
         if self.feature_range_ is not None:
             tensors["feature_range"] = torch.tensor(self.feature_range_)
@@ -76,6 +85,7 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
             "n_iter": self.n_iter_,
             "seed": self.seed_,
             "data": self.data_,
+            "other_configs": [layer.config for layer in self.layers_[1:]],
             **({} if self.columns_ is None else {"columns": self.columns_.to_json()}),
             **self._facts(),
         }
@@ -85,13 +95,15 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
     def _from_file(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Self:
         """The model that `save` wrote; any exception means that the file is damaged."""
         model = cls(**_from_json(metadata["parameters"]))
-        state = {
-            name.removeprefix(_LAYER_PREFIX): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(_LAYER_PREFIX)
-        }
         network = metadata.get("network", "mps")  # files of tnml 0.1 name none
-        model.layer_ = restored_layer(network, metadata["config"], state).eval()
+        configs = [metadata["config"], *metadata.get("other_configs", [])]
+        prefixes = [_LAYER_PREFIX, *(f"{_OTHERS_PREFIX}{number}." for number in range(1, len(configs)))]
+        model.layer_, *model._others = [
+            restored_layer(
+                network, config, {n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)}
+            ).eval()
+            for config, p in zip(configs, prefixes, strict=True)
+        ]
         model.n_features_in_ = sites = model.layer_.n_sites
         model.feature_range_ = None
         if "feature_range" in tensors:
@@ -126,24 +138,40 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
         """Takes back what `_arrays` and `_facts` gave."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Parameters, numbers and numpy arrays, for the layer, too; that with an own feature map itself."""
+        """Parameters, numbers and numpy arrays, for layers, too; those with an own feature map themselves."""
         state: dict[str, Any] = dict(super().__getstate__())
-        layer = state.get("layer_")
-        if layer is not None and layer.features.name in STORED_NAMES:
-            arrays = {name: tensor.detach().cpu().numpy() for name, tensor in layer.state_dict().items()}
-            state["layer_"] = {"network": layer.network, "config": layer.config, "state": arrays}
-        elif layer is not None:
-            state["layer_"] = copy.deepcopy(layer).cpu()
+        if "layer_" in state:
+            state["layer_"], *state["_others"] = [_packed(layer) for layer in self.layers_]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
-        stored = state.get("layer_")
-        if isinstance(stored, dict):
-            tensors = {name: torch.tensor(np.array(array)) for name, array in stored["state"].items()}
-            network = stored.get("network", "mps")  # pickles of tnml 0.1 name none
-            state["layer_"] = restored_layer(network, stored["config"], tensors).eval()
+        if "layer_" in state:
+            stored = [state["layer_"], *state.get("_others", [])]
+            state["layer_"], *state["_others"] = [_unpacked(layer) for layer in stored]
         super().__setstate__(state)
+
+
+def _named(prefix: str, layer: TensorNetworkLayer) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in layer.state_dict().items()}
+
+
+def _packed(layer: TensorNetworkLayer) -> Any:
+    """A layer as numbers and numpy arrays; that with an own feature map itself."""
+    if layer.features.name not in STORED_NAMES:
+        return copy.deepcopy(layer).cpu()
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in layer.state_dict().items()}
+    return {"network": layer.network, "config": layer.config, "state": arrays}
+
+
+def _unpacked(stored: Any) -> TensorNetworkLayer:
+    """The layer that `_packed` took apart."""
+    if not isinstance(stored, dict):
+        layer: TensorNetworkLayer = stored
+        return layer
+    tensors = {name: torch.tensor(np.array(array)) for name, array in stored["state"].items()}
+    network = stored.get("network", "mps")  # pickles of tnml 0.1 name none
+    return restored_layer(network, stored["config"], tensors).eval()
 
 
 def stored_array(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:

@@ -100,6 +100,26 @@ def put_into(layer: MPSLayer, chain: CenteredChain) -> None:
         center = chain.center
         cores, place = [center.flatten(1, 2), *rest], chain.label  # one of the two legs is 1
     label = cores.pop(place)
+    give(layer, cores, label, place)
+
+
+@torch.no_grad()
+def give(layer: MPSLayer, cores: Sequence[Tensor], label: Tensor, place: int) -> None:
+    """Gives a layer these cores `(l, d, r)` and a label core `(l, c, r)`, and their bonds.
+
+    Args:
+        layer: of as many sites and outputs.
+        cores: from the left end to the right.
+        label: has `place` of them on its left.
+        place: the layer's new label site.
+
+    Example:
+        >>> layer = MPSLayer(2, 3)
+        >>> give(layer, [torch.ones(1, 2, 4), torch.ones(5, 2, 1)], torch.ones(4, 3, 5), 1)
+        >>> layer.bond_dims
+        [1, 4, 5, 1]
+    """
+    d = layer.features.dim
     left = (1, *(core.shape[2] for core in cores[:place]))
     right = (*(core.shape[0] for core in cores[place:]), 1)
     shape = ChainShape(d, left, right)

@@ -102,6 +102,7 @@ class Objective:
         ridge: see above.
         proximal: see above.
         weight: `[b]` of the samples, of mean 1; None where all count alike.
+        observations: that a sample of weight 1 stands for.
 
     Example:
         >>> from tnml.training.losses import SquaredError
@@ -121,9 +122,11 @@ class Objective:
         ridge: float,
         proximal: float,
         weight: Tensor | None = None,
+        observations: float = 1.0,
     ) -> None:
         self.outputs, self.targets, self.loss, self.weight = outputs, targets, loss, weight
         self.start, self.ridge, self.proximal = start, ridge, proximal
+        self.observations = observations
 
     def __call__(self, tensor: Tensor) -> float:
         """The objective at B."""

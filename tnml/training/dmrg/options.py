@@ -13,7 +13,8 @@ from tnml.training.losses.squared_error import LabelSquaredError
 from tnml.training.losses.table import check_loss, loss_record
 from tnml.training.tasks import Task
 
-SOLVERS = ("newton-cg", "cg", "lbfgs", "als")
+SOLVERS = ("newton-cg", "cg", "lbfgs", "als", "evidence")
+_EXACT = ("als", "evidence")  # solve least squares exactly
 METRICS = ("data", "frobenius")
 LABELS = ("stays", "travels")
 
@@ -57,20 +58,23 @@ class SweepOptions:
         solver: of the local problem. "newton-cg": a Newton step by `iterations` steps of conjugate
             gradients, shortened until the loss falls; "cg": nonlinear conjugate gradients (Polak-Ribière);
             "lbfgs": L-BFGS with a strong Wolfe line search; "als": exact least squares, the solution of
-            least norm where there are many (`loss="mse"` only).
-        iterations: of the solver at each bond; "als" needs none.
+            least norm where there are many (`loss="mse"` only); "evidence": the same with the ridge and the
+            bond of largest evidence, up to `max_bond`, and in all sweeps but the last one direction more, for
+            `loss="mse"` and a label that travels.
+        iterations: of the solver at each bond; "als" and "evidence" need none.
         loss: as of `TrainOptions`. "newton-cg" needs a convex loss with curvature ("cross-entropy", "mse",
-            "huber"), "cg" one with curvature, "als" needs "mse" and "lbfgs" takes all.
+            "huber"), "cg" one with curvature, "als" and "evidence" need "mse" and "lbfgs" takes all.
         label_smoothing: share of the target spread evenly over the classes, cross-entropy only.
-        ridge: see above; 0 for none.
+        ridge: see above; 0 for none. Not used by "evidence".
         proximal: see above, or one number for each sweep, the last one for all that follow. It keeps the
-            step so small that the truncation after it does not undo it; not used by "als".
+            step so small that the truncation after it does not undo it; not used by "als" and "evidence".
         noise: standard deviation of Gaussian noise added to the local tensor before the split, relative to
             its root mean square entry, in all sweeps but the last; it opens directions that the data alone
             would never open, and costs accuracy: try without it first.
         batch_size: samples of each half sweep, drawn afresh for each; None takes all.
         max_shift: shift the training images by up to this many pixels, afresh in each half sweep.
         validation: fraction of the training samples held out; measured after every sweep.
+        observations: how many independent observations a sample of mean weight stands for; "evidence" only.
         memory_gb: most memory, in units of 10^9 bytes, for the contractions of all samples with the sites
             left and right of the bond. Where they need more, some are kept and the others recomputed.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1".
@@ -106,6 +110,7 @@ class SweepOptions:
     batch_size: int | None = None
     max_shift: int = 0
     validation: float = 0.0
+    observations: float = 1.0
     memory_gb: float = 4.0
     device: str = "auto"
     seed: int = 0
@@ -124,7 +129,7 @@ class SweepOptions:
         keep_whole(self, "sites")
         keep_number(self, "ridge", "noise", "damping", least=0.0)
         keep_number(self, "label_smoothing", "validation", least=0.0, below=1.0)
-        keep_number(self, "memory_gb", above=0.0)
+        keep_number(self, "memory_gb", "observations", above=0.0)
         if self.tolerance is not None:
             keep_number(self, "tolerance", least=0.0, below=1.0)
         self._keep_schedules()
@@ -159,9 +164,14 @@ class SweepOptions:
             raise InputError(
                 f"label_smoothing goes with loss='cross-entropy', got loss={self.loss!r}; set it to 0"
             )
-        if self.solver == "als" and self.loss != "mse":
+        if self.solver == "evidence" and self.label != "travels":
             raise InputError(
-                "solver='als' solves least squares exactly and needs loss='mse', got loss="
+                f"solver='evidence' needs label='travels', got label={self.label!r}: all samples of a target "
+                "share one noise, which local problems without the label cannot tell"
+            )
+        if self.solver in _EXACT and self.loss != "mse":
+            raise InputError(
+                f"solver={self.solver!r} solves least squares exactly and needs loss='mse', got loss="
                 f"{self.loss or 'cross-entropy'!r}; choose loss='mse' or solver='newton-cg'"
             )
 
@@ -182,7 +192,7 @@ class SweepOptions:
             "newton-cg": loss.convex and loss.smooth,
             "cg": loss.smooth,
             "lbfgs": True,
-            "als": isinstance(loss, SquaredError | LabelSquaredError),
+            **dict.fromkeys(_EXACT, isinstance(loss, SquaredError | LabelSquaredError)),
         }
         if not solvers[self.solver]:
             fitting = " or ".join(repr(name) for name, fits in solvers.items() if fits)

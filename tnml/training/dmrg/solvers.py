@@ -1,4 +1,7 @@
-"""How a local problem is solved: Newton by conjugate gradients, nonlinear ones, L-BFGS, least squares."""
+"""How a local problem is solved: Newton by conjugate gradients, nonlinear ones, L-BFGS, least squares.
+
+The last one with the ridge of the options, or with the one of largest evidence.
+"""
 
 from collections.abc import Callable
 
@@ -7,6 +10,7 @@ from torch import Tensor
 
 from tnml.errors import InputError
 from tnml.mps.linalg import robust_svd
+from tnml.training.dmrg.evidence import evidence
 from tnml.training.dmrg.local import Objective
 
 Solver = Callable[[Objective, int], tuple[Tensor, Tensor]]
@@ -116,22 +120,46 @@ def least_squares(objective: Objective, iterations: int) -> tuple[Tensor, Tensor
     Source: alternating least squares for tensor trains: Holtz, Rohwedder and Schneider, SIAM J. Sci.
     Comput. 34 (2012).
     """
+    matrix, wanted = _system(objective)
+    u, s, vh = robust_svd(matrix)
+    ridge = 0.5 * objective.ridge * wanted.numel() + _RELATIVE_RIDGE * s[0].square()
+    damped = s / (s.square() + ridge).clamp_min(torch.finfo(torch.float64).tiny)
+    return _solved(objective, vh.T @ (damped.unsqueeze(1) * (u.T @ wanted)))
+
+
+def most_evident(objective: Objective, iterations: int) -> tuple[Tensor, Tensor]:
+    """The mean of the posterior under the ridge of largest evidence, for each target by itself.
+
+    The objective's own ridge is not used. See `tnml.training.dmrg.evidence`.
+
+    Raises:
+        InputError: the matrix of the problem has more than 2e8 entries.
+    """
+    matrix, wanted = _system(objective)
+    count = objective.observations * len(wanted)
+    return _solved(objective, evidence(matrix, wanted, count).mean)
+
+
+def _system(objective: Objective) -> tuple[Tensor, Tensor]:
+    """A linear problem as its matrix `[b, p q]` and its right sides `[b, c]`, in double precision."""
     p, c, q = objective.start.shape
     targets = objective.targets
     rows = targets.numel() // c
     if rows * p * q > _LARGEST:
         raise InputError(
-            f"solver='als' would need a matrix of {rows} x {p * q} entries, more than {_LARGEST:.0e}; "
+            f"least squares would need a matrix of {rows} x {p * q} entries, more than {_LARGEST:.0e}; "
             "lower max_bond or batch_size, or choose solver='newton-cg' with more iterations"
         )
     matrix, wanted = objective.outputs.matrix(), targets.double().reshape(rows, c)
     if objective.weight is not None:
         root = objective.weight.double().sqrt().repeat_interleave(rows // len(targets)).unsqueeze(1)
         matrix, wanted = matrix * root, wanted * root
-    u, s, vh = robust_svd(matrix)
-    ridge = 0.5 * objective.ridge * targets.numel() + _RELATIVE_RIDGE * s[0].square()
-    damped = s / (s.square() + ridge).clamp_min(torch.finfo(torch.float64).tiny)
-    solution = vh.T @ (damped.unsqueeze(1) * (u.T @ wanted))
+    return matrix, wanted
+
+
+def _solved(objective: Objective, solution: Tensor) -> tuple[Tensor, Tensor]:
+    """A solution `[p q, c]` as a local tensor, and its outputs."""
+    p, c, q = objective.start.shape
     tensor = solution.view(p, q, c).transpose(1, 2).to(objective.start.dtype).contiguous()
     return tensor, objective.outputs(tensor)
 
@@ -141,6 +169,7 @@ SOLVE: dict[str, Solver] = {
     "cg": nonlinear_cg,
     "lbfgs": lbfgs,
     "als": least_squares,
+    "evidence": most_evident,
 }
 
 

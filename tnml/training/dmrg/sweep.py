@@ -11,6 +11,7 @@ from torch import Tensor
 from tnml.randomness import SweepStream, generator
 from tnml.training.dmrg.chain import CenteredChain, largest
 from tnml.training.dmrg.environments import Environments
+from tnml.training.dmrg.evidence import evidence_rank
 from tnml.training.dmrg.local import BondOutputs, Objective
 from tnml.training.dmrg.metric import Metric, data_metric, into_white
 from tnml.training.dmrg.options import SweepOptions
@@ -89,6 +90,14 @@ class Sweeper:
         self._half = half
 
     @property
+    def _opening(self) -> int:
+        """Half sweeps, from the first, that leave every bond one direction more than is evident.
+
+        Without it few bonds grow: what a direction is good for shows only once others are open, too.
+        """
+        return max(1, 2 * self.options.sweeps - 2)
+
+    @property
     def steps_per_half(self) -> int:
         """Bonds of the chain."""
         return len(self.chain.cores) - 1
@@ -103,7 +112,7 @@ class Sweeper:
         # A center wider than the first sweep allows is left for that sweep to cut, which solves as it cuts.
         limit = max(self.options.of_sweep("max_bond", 0), chain.center.shape[0])
         while chain.at > 0:
-            self._pass_on(right=False, max_bond=limit, max_error=_ROUNDING)
+            self.pass_on(right=False, max_bond=limit)
 
     def truncate(self) -> float:
         """Cuts every bond as the options of the first sweep say, solving nothing; the center is site 0 again.
@@ -115,11 +124,23 @@ class Sweeper:
         for right, count in ((True, self.steps_per_half), (False, self.steps_per_half)):
             for _ in range(count):
                 limit, error = options.of_sweep("max_bond", 0), options.of_sweep("max_error", 0)
-                total += self._pass_on(right=right, max_bond=limit, max_error=error)
+                total += self.pass_on(right=right, max_bond=limit, max_error=error)
         return math.sqrt(total)
 
-    def _pass_on(self, *, right: bool, max_bond: int, max_error: float) -> float:
+    def pass_on(self, *, right: bool, max_bond: int, max_error: float = _ROUNDING) -> float:
         """Moves the center by one site, solving nothing; gives the discarded weight."""
+        window, found = self._cut(right, max_bond, max_error)
+        self._move(window, found, right=right, sites=1)
+        return found.discarded
+
+    def apart(self, *, max_bond: int) -> tuple[Tensor, Tensor]:
+        """The center, which has the label leg, in two: a core `(l, d, k)` and a label core `(k, c, r)`."""
+        window, found = self._cut(True, max_bond, _ROUNDING)
+        core, label = self._scaled(window, found, right=True)
+        return core.reshape(-1, self.chain.center.shape[1], found.bond), label
+
+    def _cut(self, right: bool, max_bond: int, max_error: float) -> tuple[_Window, BondSplit]:
+        """The center split towards the next site, as it is."""
         window = self._window(right=right, sites=1)
         metrics = self._metrics(window)
         found = split_bond(
@@ -130,8 +151,7 @@ class Sweeper:
             max_bond=max_bond,
             max_error=max_error,
         )
-        self._move(window, found, right=right, sites=1)
-        return found.discarded
+        return window, found
 
     def step(self, sweep: int, index: int) -> BondRow:
         """Improves one bond and moves on.
@@ -160,14 +180,19 @@ class Sweeper:
             options.ridge,
             options.of_sweep("proximal", sweep),
             self.weight,
+            options.observations,
         )
         solved, outputs = SOLVE[options.solver](objective, options.iterations)
+        limit = self._limit(sweep, right)
+        if options.solver == "evidence":
+            rank = evidence_rank(objective, solved, label_right=window.label_right)
+            limit = min(limit, rank + (half < self._opening))
         found = split_bond(
             solved,
             metrics,
             label_right=window.label_right,
             center_right=right,
-            max_bond=self._limit(sweep, right),
+            max_bond=limit,
             max_error=options.of_sweep("max_error", sweep),
             noise=options.noise if sweep < options.sweeps - 1 else 0.0,
             generator=generator(options.seed, sweep, index, SweepStream.NOISE),
@@ -242,11 +267,7 @@ class Sweeper:
         """Leaves the side without the center behind, scaled so that the samples beyond it have size one."""
         chain, at = self.chain, self.chain.at
         d = chain.center.shape[1]
-        isometry, rest = (found.left, found.right) if right else (found.right, found.left)
-        side = window.left if right else window.right
-        flat = isometry.flatten(1) if right else isometry.flatten(0, 1).T
-        size = _size(side.some() @ flat)  # else contractions would grow or vanish along a long chain
-        core, rest = isometry / size, rest * size
+        core, rest = self._scaled(window, found, right=right)
         k, nearest = found.bond, at + 1 if right else at - 1
         on_label, to_label = chain.label == at, chain.label == nearest
         if not on_label:  # the joint leg (l d) or (d r) in two; at the label core there is no d
@@ -260,6 +281,14 @@ class Sweeper:
             center = rest.reshape(k, c, e, -1).transpose(1, 2) if right else rest.reshape(-1, e, c, k)
         chain.move(core, center, right=right)
         self.around.recenter(chain.at)
+
+    def _scaled(self, window: _Window, found: BondSplit, *, right: bool) -> tuple[Tensor, Tensor]:
+        """What a split leaves behind, scaled, and what goes on."""
+        isometry, rest = (found.left, found.right) if right else (found.right, found.left)
+        side = window.left if right else window.right
+        flat = isometry.flatten(1) if right else isometry.flatten(0, 1).T
+        size = _size(side.some() @ flat)  # else contractions would grow or vanish along a long chain
+        return isometry / size, rest * size
 
     def _absorbed(self, rest: Tensor, nearest: int, *, right: bool, label: bool) -> Tensor:
         """The core of the next site times what a move of one site brings, as a center."""

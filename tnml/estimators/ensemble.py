@@ -1,0 +1,119 @@
+"""Ensembles: networks that differ in their starting weights, trained together where that is faster."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from tnml.loop.progress import ProgressReporter
+from tnml.loop.protocols import Callback
+from tnml.loop.results import Row
+from tnml.nn import MPSLayer, TensorNetworkLayer
+from tnml.nn.networks import can
+from tnml.training import TrainOptions, TrainResult, train_replicas, worth_it
+from tnml.training.tasks import Task
+
+_MEASURED_TOGETHER = ("seconds",)  # of all networks: their sum is what a fit took
+
+
+def train_members(
+    layers: Sequence[TensorNetworkLayer],
+    x: npt.NDArray[Any],
+    y: npt.NDArray[Any],
+    options: TrainOptions,
+    *,
+    task: Task,
+    alone: Callable[..., TrainResult],
+    sample_weight: npt.NDArray[Any] | None,
+    callbacks: Sequence[Callback],
+    progress: ProgressReporter | None,
+    **data: Any,
+) -> list[Row]:
+    """The history of networks trained in place on the same samples, the mean of theirs.
+
+    They hold out the same samples and see the others in the same order. Short chains are trained together,
+    in little more time than one; what replicas cannot do (dropout, L-BFGS, shifts, other networks) and long
+    chains, which would gain nothing, are trained one after the other, to the same numbers.
+
+    Args:
+        layers: the networks.
+        x: inputs.
+        y: targets, as the task wants them.
+        options: of every one.
+        task: what is to be learned.
+        alone: trains one of them.
+        sample_weight: of mean 1, or None.
+        callbacks: called for every network.
+        progress: the reporter, or None.
+        data: further arguments of `alone`.
+
+    Example:
+        >>> from tnml.training import train_regressor
+        >>> from tnml.training.tasks import REGRESSION
+        >>> x = np.random.RandomState(0).rand(40, 3).astype(np.float32)
+        >>> layers = [MPSLayer(3, 1, bond_dim=2, seed=seed) for seed in range(3)]
+        >>> given = {"task": REGRESSION, "alone": train_regressor, "sample_weight": None, "callbacks": ()}
+        >>> rows = train_members(layers, x, x[:, :1], TrainOptions(epochs=2), progress=None, **given)
+        >>> [row["epoch"] for row in rows]
+        [1, 2]
+    """
+    if _together(layers, options):
+        results = train_replicas(
+            [cast(MPSLayer, layer) for layer in layers],
+            x,
+            y,
+            options,
+            task=cast(Literal["regression", "classification"], task.name),
+            sample_weight=sample_weight,
+            callbacks=[callbacks] * len(layers) if callbacks else (),
+            on_epoch=None if progress is None else _first_of(progress, options.epochs),
+        )
+        if progress is not None:
+            progress.stop()
+        return mean_history([result.history for result in results if isinstance(result, TrainResult)])
+    given = {"sample_weight": sample_weight, "callbacks": callbacks, "progress": progress, **data}
+    return mean_history([alone(layer, x, y, options, **given).history for layer in layers])
+
+
+def _together(layers: Sequence[TensorNetworkLayer], options: TrainOptions) -> bool:
+    """Whether replicas can train them, and are faster."""
+    if not all(can(layer, "replicas") for layer in layers):
+        return False
+    first = cast(MPSLayer, layers[0])
+    alone = first.bond_dropout.p or first.site_dropout.p or options.max_shift or options.optimizer == "lbfgs"
+    return not alone and worth_it(first, len(layers), options.batch_size)
+
+
+def _first_of(progress: ProgressReporter, epochs: int) -> Callable[[int, Row], None]:
+    """Tells a reporter of the epochs of the first network."""
+    progress.start()
+
+    def tell(network: int, row: Row) -> None:
+        if network == 0:
+            progress.epoch(row, epochs)
+
+    return tell
+
+
+def mean_history(histories: Sequence[Sequence[Row]]) -> list[Row]:
+    """One row per epoch: the means over the networks that trained so long, and the sum of their seconds.
+
+    Example:
+        >>> one, other = ({"epoch": 1, "loss": loss, "seconds": 1.0} for loss in (0.5, 1.5))
+        >>> mean_history([[one], [other]])
+        [{'epoch': 1, 'loss': 1.0, 'seconds': 2.0}]
+    """
+    if len(histories) == 1:
+        return list(histories[0])
+    rows: list[Row] = []
+    for epoch in range(max(len(history) for history in histories)):
+        there = [history[epoch] for history in histories if epoch < len(history)]
+        row: Row = {}
+        for name, first in there[0].items():
+            values = [float(each[name]) for each in there if name in each]
+            whole = isinstance(first, int)  # epochs, which are the same for all
+            total = sum(values) if name in _MEASURED_TOGETHER else float(np.mean(values))
+            row[name] = first if whole else total
+        rows.append(row)
+    return rows

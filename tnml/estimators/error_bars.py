@@ -1,0 +1,180 @@
+"""Error bars of regressors: standard deviations of a posterior, and conformal intervals."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float64, Int64
+from numpy import ndarray
+from torch import Tensor
+
+from tnml.errors import InputError
+from tnml.estimators.base import TensorNetworkEstimator
+from tnml.estimators.intervals import conformal_quantile
+from tnml.estimators.stored import stored_array
+from tnml.nn import MPSLayer
+from tnml.training.dmrg.posterior import CorePosterior, fit_label_core, label_design
+
+
+class ErrorBars(TensorNetworkEstimator):
+    """The part of a regressor that says how far off its predictions may be.
+
+    Attributes:
+        posterior_: with `solver="als"`, the posterior of the label core in units of `y_scale_`, see
+            `tnml.training.dmrg.posterior.CorePosterior`; else None.
+        interval_scores_: `[h, c]` of the held-out part, the distance of each target from its prediction in
+            units of `y_scale_`; with `posterior_` in standard deviations. None without a held-out part that
+            no fit has seen.
+    """
+
+    y_mean_: npt.NDArray[np.float64]
+    y_scale_: npt.NDArray[np.float64]
+    _flat: bool
+    posterior_: CorePosterior | None = None  # pickles of earlier versions have none
+    interval_scores_: npt.NDArray[np.float64] | None = None
+    _interval_weights: npt.NDArray[np.float64] | None = None
+
+    def _settle(
+        self,
+        x: npt.NDArray[Any],
+        targets: npt.NDArray[Any],
+        weight: Float64[ndarray, " b"] | None,
+        keep: Int64[ndarray, " k"],
+        held: Int64[ndarray, " h"],
+    ) -> None:
+        self._forget()
+        if self.solver == "als":
+            self._fit_posterior(x[keep], targets[keep], None if weight is None else weight[keep])
+        if len(held):
+            off = np.abs(targets[held] - self._outputs(x[held]))
+            self.interval_scores_ = off / (1.0 if self.posterior_ is None else self._deviations(x[held]))
+            self._interval_weights = None if weight is None else weight[held]
+
+    def _forget(self) -> None:
+        self.posterior_ = self.interval_scores_ = self._interval_weights = None
+
+    def _fit_posterior(
+        self,
+        x: npt.NDArray[Any],
+        targets: Float64[ndarray, "b c"],
+        weight: Float64[ndarray, " b"] | None,
+    ) -> None:
+        """The posterior of the label core; its mean becomes the label core."""
+        layer = cast(MPSLayer, self.layer_)
+        mean = 1.0 if weight is None else float(weight.mean())
+        self.posterior_ = fit_label_core(
+            layer,
+            torch.from_numpy(x),
+            torch.from_numpy(targets),
+            weight=None if weight is None else torch.from_numpy(weight / mean),
+            observations=mean,
+        )
+        if layer.n_sites == 1:  # which was all there is to fit
+            loss = float(np.average(np.square(self._outputs(x) - targets).mean(axis=1), weights=weight))
+            self.n_iter_ += 1
+            self.history_.append({"sweep": self.n_iter_, "loss": loss})
+
+    def _deviations(self, x: npt.NDArray[Any]) -> Float64[ndarray, "b c"]:
+        """Standard deviations of targets by the posterior, in units of `y_scale_`."""
+        if self.posterior_ is None:
+            raise InputError(
+                "standard deviations come from the posterior of solver='als', which this model does not "
+                "have: it was trained in another way, or compressed; choose solver='als', or take "
+                "predict_interval"
+            )
+        design = self._in_blocks(self.layer_, x, label_design)
+        found: Float64[ndarray, "b c"] = np.sqrt(self.posterior_.variance(design))
+        return found
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """The targets of samples `X [b, n]`: `[b]` or `[b, c]`, as they came to `fit`.
+
+        Args:
+            X: samples.
+            return_std: give a pair, the targets and their standard deviations: noise, and what the samples
+                leave open about the label core when all other cores are taken as they are. With
+                `solver="als"` only.
+
+        Raises:
+            InputError: there is no posterior.
+        """
+        x = self._to_predict(X)
+        values = self._as_given(self._outputs(x) * self.y_scale_ + self.y_mean_)
+        return (values, self._as_given(self._deviations(x) * self.y_scale_)) if return_std else values
+
+    def predict_interval(
+        self, X: Any, coverage: float = 0.9
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Lower and upper ends of intervals that hold the targets of new samples with this probability.
+
+        Split conformal prediction: the half width is a quantile of the errors on the held-out part, with
+        `solver="als"` in standard deviations of each sample, else the same for all. Whatever the model and
+        the data, an interval holds the target of a new sample like the held-out ones with a probability of
+        at least `coverage`, on average over samples, for each target by itself. Where `patience` chose the
+        weights by the held-out part this holds nearly.
+
+        Args:
+            X: samples.
+            coverage: a probability.
+
+        Returns:
+            Two arrays of the shape that `predict` gives.
+
+        Raises:
+            InputError: there is no held-out part (set `validation_fraction`; a fit that went on from another,
+                as with `partial_fit` or a warm start, has none that is new), or it is too small for this
+                coverage.
+
+        Example:
+            >>> from tnml import MPSRegressor
+            >>> rng = np.random.RandomState(0)
+            >>> X = rng.rand(200, 2)
+            >>> y = X[:, 0] + 0.1 * rng.randn(200)
+            >>> model = MPSRegressor(bond_dim=2, solver="als", validation_fraction=0.3).fit(X, y)
+            >>> low, high = model.predict_interval(X, 0.9)
+            >>> bool(((low < y) & (y < high)).mean() > 0.8)
+            True
+        """
+        x = self._to_predict(X)
+        if self.interval_scores_ is None:
+            raise InputError(
+                "intervals come from the errors on held-out samples that no fit has seen, and this model has "
+                "none; fit it with validation_fraction, such as 0.2, without warm_start or partial_fit"
+            )
+        radius = conformal_quantile(self.interval_scores_, self._interval_weights, coverage) * self.y_scale_
+        spread = radius if self.posterior_ is None else radius * self._deviations(x)
+        values = self._outputs(x) * self.y_scale_ + self.y_mean_
+        return self._as_given(values - spread), self._as_given(values + spread)
+
+    def _as_given(self, values: Float64[ndarray, "b c"]) -> npt.NDArray[np.float64]:
+        """In the shape of the targets of `fit`."""
+        return values[:, 0] if self._flat else values
+
+    def _arrays_of_errors(self) -> dict[str, npt.NDArray[Any]]:
+        """What a model file keeps."""
+        kept = {"interval_scores": self.interval_scores_, "interval_weights": self._interval_weights}
+        if self.posterior_ is not None:
+            kept |= {f"posterior_{name}": value for name, value in vars(self.posterior_).items()}
+        return {name: value for name, value in kept.items() if value is not None}
+
+    def _adopt_errors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes back what `_arrays_of_errors` gave."""
+        outputs = (self.layer_.out_features,)
+        self._forget()
+        if "interval_scores" in tensors:
+            rows = len(tensors["interval_scores"])
+            self.interval_scores_ = stored_array(tensors, "interval_scores", (rows, *outputs))
+            if "interval_weights" in tensors:
+                self._interval_weights = stored_array(tensors, "interval_weights", (rows,))
+        if "posterior_basis" in tensors:
+            left, _, right = cast(MPSLayer, self.layer_).label.shape
+            rank = tensors["posterior_basis"].shape[1]
+            shapes = {"basis": (left * right, rank), "precision": (rank, *outputs)}
+            found = {
+                field.name: stored_array(tensors, f"posterior_{field.name}", shapes.get(field.name, outputs))
+                for field in fields(CorePosterior)
+            }
+            self.posterior_ = CorePosterior(**found)
