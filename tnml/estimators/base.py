@@ -18,7 +18,7 @@ from tnml.checks import whole
 from tnml.data.scaling import limits_of
 from tnml.errors import InputError, choose
 from tnml.estimators.columns import fit_columns, is_by_column, order_of_columns
-from tnml.estimators.ensemble import train_members
+from tnml.estimators.ensemble import in_blocks, smaller, train_members
 from tnml.estimators.scaling import fit_range, scale
 from tnml.estimators.solvers import SWEPT, check_solver, checked_loss, sweep_options, train_options
 from tnml.estimators.stored import StoredEstimator, plain
@@ -33,8 +33,8 @@ from tnml.loop.protocols import Callback
 from tnml.loop.results import Row, TrainingInterrupted
 from tnml.nn import MPSLayer, TensorNetworkLayer, make_layer
 from tnml.nn.layer import DTYPES
-from tnml.nn.networks import can, check_sweeps, compressible
-from tnml.training import SweepResult, TrainResult, truncate_layer
+from tnml.nn.networks import check_sweeps
+from tnml.training import SweepResult, TrainResult
 from tnml.training.losses import Loss
 from tnml.training.samples import split_rows
 from tnml.training.tasks import Task
@@ -53,7 +53,6 @@ _LAYER_PARAMETERS = (  # which a network may have as options of the same name
 _KEPT = (*_LAYER_PARAMETERS, "network", "image_shape", "feature_range")  # what a fitted model is made with
 _OF_THE_DATA = ("n_sites", "out_features", "shape")  # which a layer's config has, too
 BY_INFORMATION = "mutual-information"  # the order that samples decide about
-BLOCK = 256  # samples predicted at a time; always as many, so that no sample's bits depend on the others
 
 
 class TensorNetworkEstimator(StoredEstimator, ABC):
@@ -109,7 +108,7 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
             given = self._inputs(X)
             self._look_at_range(given)
             some = self._scaled(given)
-        found = [self._smaller(layer, some, limits) for layer in self.layers_]
+        found = [smaller(layer, some, limits) for layer in self.layers_]
         model = copy.copy(self)
         (model.layer_, *model._others), errors = [layer.eval() for layer, _ in found], [e for _, e in found]
         model.bond_dim = max(max(layer.bond_dims) for layer in model.layers_)
@@ -126,17 +125,6 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         }
         model.data_ = data
         return model
-
-    def _smaller(
-        self, layer: TensorNetworkLayer, some: npt.NDArray[Any] | None, limits: Mapping[str, Any]
-    ) -> tuple[TensorNetworkLayer, float]:
-        """A smaller layer and its error; on samples by a sweep where the network has sweeps."""
-        whole_layer = compressible(layer)
-        if some is None:
-            return whole_layer.compressed(**limits)
-        if can(whole_layer, "sweeps"):
-            return truncate_layer(cast(MPSLayer, layer), some, **limits)
-        return whole_layer.compressed(**limits, samples=torch.from_numpy(some))
 
     def _forget(self) -> None:
         """Drops what was measured on the networks as they were."""
@@ -440,25 +428,14 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
         found: Float64[ndarray, "b c"] = each.mean(axis=0)
         return found
 
-    @torch.no_grad()
     def _in_blocks(
         self,
         layer: TensorNetworkLayer,
         x: npt.NDArray[Any],
         function: Callable[..., torch.Tensor] = lambda layer, x: layer(x),
     ) -> Float64[ndarray, "b m"]:
-        """Outputs of a layer, or a function of it and samples.
-
-        It sees blocks of one size, the last one filled up: a sample's outputs are then the same to the last
-        bit whatever else it is predicted with.
-        """
-        device = device_of(LoopOptions(device=self.device).device)
-        layer = layer.to(device).eval()
-        outputs = []
-        for block in torch.from_numpy(x).to(layer.dtype).split(BLOCK):
-            full = torch.cat([block, block.new_zeros(BLOCK - len(block), *block.shape[1:])])
-            outputs.append(function(layer, full.to(device))[: len(block)].cpu().double())
-        return torch.cat(outputs).numpy()
+        """Outputs of a layer, or a function of it and samples, on the device of the parameters."""
+        return in_blocks(layer, x, function, device_of(LoopOptions(device=self.device).device))
 
     @abstractmethod
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, callbacks: Sequence[Callback] = ()) -> Self:

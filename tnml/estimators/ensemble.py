@@ -1,19 +1,22 @@
-"""Ensembles: networks that differ in their starting weights, trained together where that is faster."""
+"""The networks of an estimator, one or several: trained together where that is faster, asked, cut."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from tnml.loop.progress import ProgressReporter
 from tnml.loop.protocols import Callback
 from tnml.loop.results import Row
 from tnml.nn import MPSLayer, TensorNetworkLayer
-from tnml.nn.networks import can
-from tnml.training import TrainOptions, TrainResult, train_replicas, worth_it
+from tnml.nn.networks import can, compressible
+from tnml.training import TrainOptions, TrainResult, train_replicas, truncate_layer, worth_it
 from tnml.training.tasks import Task
 
+BLOCK = 256  # samples predicted at a time; always as many, so that no sample's bits depend on the others
 _MEASURED_TOGETHER = ("seconds",)  # of all networks: their sum is what a fit took
 
 
@@ -117,3 +120,45 @@ def mean_history(histories: Sequence[Sequence[Row]]) -> list[Row]:
             row[name] = first if whole else total
         rows.append(row)
     return rows
+
+
+@torch.no_grad()
+def in_blocks(
+    layer: TensorNetworkLayer,
+    x: npt.NDArray[Any],
+    function: Callable[[TensorNetworkLayer, Tensor], Tensor],
+    device: torch.device,
+) -> npt.NDArray[np.float64]:
+    """What a function makes of a layer and samples, `[b, ...]` in double precision.
+
+    It sees blocks of one size, the last one filled up: a sample's values are then the same to the last bit
+    whatever else it is predicted with.
+
+    Example:
+        >>> x = np.ones((3, 4), dtype=np.float32)
+        >>> in_blocks(MPSLayer(4, 2), x, lambda layer, x: layer(x), torch.device("cpu")).shape
+        (3, 2)
+    """
+    layer = layer.to(device).eval()
+    found = []
+    for block in torch.from_numpy(x).to(layer.dtype).split(BLOCK):
+        full = torch.cat([block, block.new_zeros(BLOCK - len(block), *block.shape[1:])])
+        found.append(function(layer, full.to(device))[: len(block)].cpu().double())
+    return torch.cat(found).numpy()
+
+
+def smaller(
+    layer: TensorNetworkLayer, some: npt.NDArray[Any] | None, limits: Mapping[str, Any]
+) -> tuple[TensorNetworkLayer, float]:
+    """A copy of a layer with smaller bonds, and its error; on samples by a sweep where it has sweeps.
+
+    Example:
+        >>> max(smaller(MPSLayer(4, 2), None, {"max_bond": 1})[0].bond_dims)
+        1
+    """
+    whole = compressible(layer)
+    if some is None:
+        return whole.compressed(**limits)
+    if can(whole, "sweeps"):
+        return truncate_layer(cast(MPSLayer, layer), some, **limits)
+    return whole.compressed(**limits, samples=torch.from_numpy(some))
