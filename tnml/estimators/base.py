@@ -1,10 +1,9 @@
 """What all estimators share: parameters into a layer and a training run, and predictions."""
 
 import copy
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,22 +15,22 @@ from sklearn.utils.validation import check_is_fitted
 
 from tnml.checks import whole
 from tnml.data.scaling import limits_of
-from tnml.errors import InputError, choose
+from tnml.errors import InputError
 from tnml.estimators.columns import fit_columns, is_by_column, order_of_columns
 from tnml.estimators.ensemble import in_blocks, smaller, train_members
+from tnml.estimators.layers import LAYER_PARAMETERS, OF_THE_DATA, LayersOfParameters
 from tnml.estimators.scaling import fit_range, scale
 from tnml.estimators.solvers import SWEPT, check_solver, checked_loss, sweep_options, train_options
-from tnml.estimators.stored import StoredEstimator, plain
+from tnml.estimators.stored import plain
 from tnml.estimators.tables import Table, checked_table, checked_targets
 from tnml.estimators.validation import look_at_range, validated
-from tnml.estimators.warm import following
 from tnml.estimators.weights import typical_rows
 from tnml.loop.options import LoopOptions
 from tnml.loop.processes import device_of
 from tnml.loop.progress import ProgressReporter
 from tnml.loop.protocols import Callback
 from tnml.loop.results import Row, TrainingInterrupted
-from tnml.nn import MPSLayer, TensorNetworkLayer, make_layer
+from tnml.nn import TensorNetworkLayer
 from tnml.nn.layer import DTYPES
 from tnml.nn.networks import check_sweeps
 from tnml.training import SweepResult, TrainResult
@@ -39,23 +38,10 @@ from tnml.training.losses import Loss
 from tnml.training.samples import split_rows
 from tnml.training.tasks import Task
 
-_LAYER_PARAMETERS = (  # which a network may have as options of the same name
-    "bond_dim",
-    "features",
-    "order",
-    "label_site",
-    "noise",
-    "bond_dropout",
-    "site_dropout",
-    "dtype",
-    "engine",
-)
-_KEPT = (*_LAYER_PARAMETERS, "network", "image_shape", "feature_range")  # what a fitted model is made with
-_OF_THE_DATA = ("n_sites", "out_features", "shape")  # which a layer's config has, too
 BY_INFORMATION = "mutual-information"  # the order that samples decide about
 
 
-class TensorNetworkEstimator(StoredEstimator, ABC):
+class TensorNetworkEstimator(LayersOfParameters, ABC):
     """The common part of classifiers and regressors.
 
     Attributes:
@@ -143,10 +129,10 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
     ) -> Self:
         """An estimator around a layer that was trained elsewhere; its parameters make a new one like it."""
         config = layer.config
-        parameters = {name: config.pop(name) for name in _LAYER_PARAMETERS if name in config}
+        parameters = {name: config.pop(name) for name in LAYER_PARAMETERS if name in config}
         if "bond_dim" in parameters:
             parameters["bond_dim"] = max(layer.bond_dims)
-        own = {name: value for name, value in config.items() if name not in _OF_THE_DATA}
+        own = {name: value for name, value in config.items() if name not in OF_THE_DATA}
         rule: Any = "auto" if isinstance(feature_range, np.ndarray) else feature_range
         model = cls(
             network={"name": layer.network, **own} if own else layer.network,
@@ -179,26 +165,6 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
     def _continues(self) -> bool:
         """Whether `fit` goes on from the fitted layer."""
         return bool(self.warm_start) and hasattr(self, "layer_")
-
-    def _chosen(self) -> dict[str, Any]:
-        """The parameters by name, as Python numbers, with those that `network` gives as its options.
-
-        Raises:
-            InputError: one is given in both places.
-        """
-        chosen = {name: plain(value) for name, value in self.get_params(deep=False).items()}
-        usual = type(self)().get_params(deep=False)
-        for name in _LAYER_PARAMETERS if isinstance(self.network, Mapping) else ():
-            if name not in self.network:
-                continue
-            inside = plain(self.network[name])
-            if not any(np.array_equal(chosen[name], value) for value in (usual[name], inside)):
-                raise InputError(
-                    f"{name} is given twice, as {inside!r} with the network and as {chosen[name]!r}; "
-                    "give it once"
-                )
-            chosen[name] = inside
-        return chosen
 
     def _loss_options(self) -> dict[str, Any]:
         """What the options of both solvers are told about the loss and the samples."""
@@ -269,39 +235,6 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
             return order
         x = (X if self.columns_ is None else self.columns_.encode(X)).astype(np.float64)
         return order_of_columns(x, targets, weight, ranked=self.columns_ is not None)
-
-    def _facts_of_layer(self) -> dict[str, Any]:
-        """The parameters that a fitted model is made with, as they are now."""
-        chosen, network = self._chosen(), self.network
-        if isinstance(network, Mapping):
-            network = {name: value for name, value in network.items() if name not in _LAYER_PARAMETERS}
-            network = network["name"] if network.keys() == {"name"} else network
-        return {**{name: chosen[name] for name in _KEPT}, "network": network}
-
-    def _follow(self) -> None:
-        """Lets the fitted layer follow parameters that were changed since, before it is trained further."""
-        before, now = getattr(self, "_made_with", None), self._facts_of_layer()
-        if before is not None:  # else pickled by an earlier version
-            swept, seed = self._sweeps_on(self.layer_.n_sites), self.seed_ + self.n_iter_
-            self.layer_ = following(self.layer_, before, now, swept=swept, seed=seed)
-            self._made_with = now
-
-    def _new_layer(self, sites: int, outputs: int, seed: int, order: Any) -> TensorNetworkLayer:
-        """A layer as it is before training; sweeps let the bonds grow, from 1."""
-        chosen = {**self._chosen(), "order": order}
-        if self.columns_ is not None:
-            chosen["features"] = self.columns_.features
-        usual = _layer_arguments(type(self)().get_params(deep=False), sites, seed)
-        arguments = _layer_arguments(chosen, sites, seed)
-        if self._sweeps_on(sites):
-            arguments |= {"bond_dim": 1, "noise": 0.0}
-        choose("dtype", chosen["dtype"], {name: name for name in ("float32", "float64")})
-        network = self._facts_of_layer()["network"]
-        return make_layer(network, sites, outputs, usual=usual, **arguments)
-
-    def _sweeps_on(self, n_sites: int) -> bool:
-        """Whether a chain of that many sites is trained by sweeps; one site has no bond."""
-        return self.solver in SWEPT and n_sites > 1
 
     def _sweeps_for(self, bond_dim: int, samples: float, *, one_pass: bool) -> dict[str, Any]:
         """Options of the sweeps, up to a bond dimension on that many samples, or on that sum of weights."""
@@ -440,13 +373,3 @@ class TensorNetworkEstimator(StoredEstimator, ABC):
     @abstractmethod
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, callbacks: Sequence[Callback] = ()) -> Self:
         """This estimator, trained on samples `X [b, n]` with targets `y`."""
-
-
-def _layer_arguments(chosen: Mapping[str, Any], sites: int, seed: int) -> dict[str, Any]:
-    """What any network is made with; the order "auto" is "snake" on images, also on what it takes for one."""
-    order, shape = chosen["order"], chosen["image_shape"]
-    if isinstance(order, str) and order == "auto":
-        square = sites >= 16 and math.isqrt(sites) ** 2 == sites
-        order = "snake" if shape is not None or square else "raster"
-    same = {name: chosen[name] for name in _LAYER_PARAMETERS}
-    return {**same, "order": order, "shape": shape, "seed": seed}

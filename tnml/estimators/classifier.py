@@ -16,7 +16,6 @@ from tnml.errors import InputError
 from tnml.estimators.calibrated import Calibrated
 from tnml.estimators.chunks import chunks
 from tnml.estimators.parameters import estimator
-from tnml.estimators.probabilities import nearest_probabilities
 from tnml.estimators.solvers import SMOOTHING, checked_loss, settled_loss, usual_smoothing
 from tnml.estimators.stored import plain
 from tnml.estimators.weights import class_weights, counted, sample_weights

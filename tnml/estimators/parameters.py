@@ -98,11 +98,11 @@ class Parameters:
             "accuracy" in them.
         sweeps: over all bonds and back, not for `solver="gradient"`; None is 5 for real targets, and for
             labels as many as lower the loss by 2 % each, at most 20.
-        max_error: not for `solver="gradient"`: at each bond singular values are dropped while they make up less
-            than this share of the norm, so that bonds are as large as the data want, up to `bond_dim`;
+        max_error: not for `solver="gradient"`: at each bond singular values are dropped while they make up
+            less than this share of the norm, so that bonds are as large as the data want, up to `bond_dim`;
             one number, or one for each sweep, the last one for all that follow. None is 0.003 for real
-            targets, 0 where the evidence chooses, and for labels 0.01; with fewer than 30 features and at least 5 sweeps 0.1, or 0.05 where
-            there are more than 12 features and 4 classes.
+            targets, 0 where the evidence chooses, and for labels 0.01; with fewer than 30 features and at
+            least 5 sweeps 0.1, or 0.05 where there are more than 12 features and 4 classes.
         proximal: `solver="dmrg"` only: holds back the steps at the bonds, see `tnml.training.SweepOptions`;
             one number, or one for each sweep, the last one for all that follow. None is 1 for real targets,
             and for labels 3, with fewer than 30 features and at least 5 sweeps 3, 1, 0.3 and then 0.1: a

@@ -1,0 +1,98 @@
+"""The layers of an estimator: made from its parameters, and made to follow them where they are changed."""
+
+import math
+from abc import ABC
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tnml.errors import InputError, choose
+from tnml.estimators.solvers import SWEPT
+from tnml.estimators.stored import StoredEstimator, plain
+from tnml.estimators.warm import following
+from tnml.nn import TensorNetworkLayer, make_layer
+
+LAYER_PARAMETERS = (  # which a network may have as options of the same name
+    "bond_dim",
+    "features",
+    "order",
+    "label_site",
+    "noise",
+    "bond_dropout",
+    "site_dropout",
+    "dtype",
+    "engine",
+)
+_KEPT = (*LAYER_PARAMETERS, "network", "image_shape", "feature_range")  # what a fitted model is made with
+OF_THE_DATA = ("n_sites", "out_features", "shape")  # which a layer's config has, too
+
+
+class LayersOfParameters(StoredEstimator, ABC):
+    """The part of an estimator that turns parameters into layers."""
+
+    def _chosen(self) -> dict[str, Any]:
+        """The parameters by name, as Python numbers, with those that `network` gives as its options.
+
+        Raises:
+            InputError: one is given in both places.
+        """
+        chosen = {name: plain(value) for name, value in self.get_params(deep=False).items()}
+        usual = type(self)().get_params(deep=False)
+        for name in LAYER_PARAMETERS if isinstance(self.network, Mapping) else ():
+            if name not in self.network:
+                continue
+            inside = plain(self.network[name])
+            if not any(np.array_equal(chosen[name], value) for value in (usual[name], inside)):
+                raise InputError(
+                    f"{name} is given twice, as {inside!r} with the network and as {chosen[name]!r}; "
+                    "give it once"
+                )
+            chosen[name] = inside
+        return chosen
+
+    def _facts_of_layer(self) -> dict[str, Any]:
+        """The parameters that a fitted model is made with, as they are now."""
+        chosen, network = self._chosen(), self.network
+        if isinstance(network, Mapping):
+            network = {name: value for name, value in network.items() if name not in LAYER_PARAMETERS}
+            network = network["name"] if network.keys() == {"name"} else network
+        return {**{name: chosen[name] for name in _KEPT}, "network": network}
+
+    def _follow(self) -> None:
+        """Lets the fitted layer follow parameters that were changed since, before it is trained further."""
+        before, now = getattr(self, "_made_with", None), self._facts_of_layer()
+        if before is not None:  # else pickled by an earlier version
+            swept, seed = self._sweeps_on(self.layer_.n_sites), self.seed_ + self.n_iter_
+            self.layer_, *self._others = [
+                following(layer, before, now, swept=swept, seed=seed + place)
+                for place, layer in enumerate(self.layers_)
+            ]
+            self._made_with = now
+
+    def _new_layer(self, sites: int, outputs: int, seed: int, order: Any) -> TensorNetworkLayer:
+        """A layer as it is before training; sweeps let the bonds grow, from 1."""
+        chosen = {**self._chosen(), "order": order}
+        if self.columns_ is not None:
+            chosen["features"] = self.columns_.features
+        usual = _layer_arguments(type(self)().get_params(deep=False), sites, seed)
+        arguments = _layer_arguments(chosen, sites, seed)
+        if self._sweeps_on(sites):
+            arguments |= {"bond_dim": 1, "noise": 0.0}
+        choose("dtype", chosen["dtype"], {name: name for name in ("float32", "float64")})
+        network = self._facts_of_layer()["network"]
+        return make_layer(network, sites, outputs, usual=usual, **arguments)
+
+    def _sweeps_on(self, n_sites: int) -> bool:
+        """Whether a chain of that many sites is trained by sweeps; one site has no bond."""
+        return self.solver in SWEPT and n_sites > 1
+
+
+def _layer_arguments(chosen: Mapping[str, Any], sites: int, seed: int) -> dict[str, Any]:
+    """What any network is made with; the order "auto" is "snake" on images, also on what it takes for one."""
+    order, shape = chosen["order"], chosen["image_shape"]
+    if isinstance(order, str) and order == "auto":
+        square = sites >= 16 and math.isqrt(sites) ** 2 == sites
+        order = "snake" if shape is not None or square else "raster"
+    same = {name: chosen[name] for name in LAYER_PARAMETERS}
+    return {**same, "order": order, "shape": shape, "seed": seed}
