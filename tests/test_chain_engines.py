@@ -1,10 +1,13 @@
 """What the engines must survive: threads, shared memory, odd batches, zeros, a missing numba."""
 
+import builtins
 import importlib
+import math
 import os
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import oracles
 import pytest
@@ -12,9 +15,11 @@ import torch
 from chain_cases import SHAPES, instance
 from children import wait_until
 from numba.core.event import trigger_event
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tnml.contraction import ChainShape, chain_flat
 from tnml.contraction.chain.reference import reference_chain
+from tnml.contraction.chain.scanned import scanned_chain
 from tnml.shapes import growing_bonds
 
 chain_module = importlib.import_module("tnml.contraction.chain.operator")
@@ -213,6 +218,36 @@ def test_zero_and_non_finite_inputs_stay_what_they_are():
         assert torch.isfinite(value.left[2]).all()
 
 
+def test_a_failure_while_tracing_is_not_remembered(monkeypatch):
+    def broken(name: str):
+        raise AttributeError(f"a mode that traces came into the way of {name}")
+
+    chain_module._loaded_once.cache_clear()
+    with monkeypatch.context() as patch, FakeTensorMode():
+        patch.setattr(chain_module.importlib, "import_module", broken)
+        with pytest.warns(RuntimeWarning, match="not available .*a mode that traces"):
+            assert chain_module.native_engine() is None
+    assert chain_module.native_engine().__name__ == "tnml.contraction.chain.native"
+
+
+def test_the_engine_is_loaded_with_pythons_own_functions(monkeypatch):
+    """torch.export replaces them for its time; numba, loaded then, fails or compiles the replacements."""
+
+    def import_module(name: str):
+        seen.append((max, math.pow))
+        return importlib.import_module(name)
+
+    own, other, seen = (max, math.pow), (lambda *_: 7, lambda x, y: x**y), []
+    monkeypatch.setattr(chain_module, "importlib", SimpleNamespace(import_module=import_module))
+    chain_module._loaded_once.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "max", other[0])
+        patch.setattr(math, "pow", other[1])
+        assert chain_module.native_engine() is not None
+        assert (max, math.pow) == other
+    assert set(seen) == {own}
+
+
 def test_without_numba_one_warning_and_the_torch_engine(monkeypatch, generator):
     def broken(name: str):
         raise ImportError(f"no module named numba, needed by {name}")
@@ -220,7 +255,7 @@ def test_without_numba_one_warning_and_the_torch_engine(monkeypatch, generator):
     features, weight, *_ = instance(SHAPES["uniform"], generator, dtype=torch.float32)
     expected = chain_flat(features, weight, SHAPES["uniform"], "torch").left
     monkeypatch.setattr(chain_module.importlib, "import_module", broken)
-    chain_module.native_engine.cache_clear()
+    chain_module._loaded_once.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match="not available .*using the torch engine"):
             first = chain_flat(features, weight, SHAPES["uniform"], "auto").left
@@ -228,7 +263,7 @@ def test_without_numba_one_warning_and_the_torch_engine(monkeypatch, generator):
         assert torch.equal(first, expected)
         assert torch.equal(again, expected)
     finally:
-        chain_module.native_engine.cache_clear()
+        chain_module._loaded_once.cache_clear()
 
 
 def test_the_note_of_compiling_comes_with_compiling_alone(monkeypatch, caplog):
@@ -249,3 +284,13 @@ def test_no_note_where_the_cache_is_read():
     for _ in range(2):  # the first may have to compile
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_the_chain_as_a_loop_equals_the_recurrence(shape, generator):
+    features, weight, *_ = instance(shape, generator)
+    found = scanned_chain(features, weight, shape)
+    expected = reference_chain(features, weight, shape)
+    for half in range(2):
+        one, other = (v[half] * torch.exp2(v[2][half]).unsqueeze(1) for v in (found, expected))
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10 * float(other.abs().max()))

@@ -10,7 +10,7 @@ from toy_network import TOY
 
 from tnml.errors import InputError
 from tnml.nn import NETWORKS, MPSLayer, make_layer
-from tnml.nn.layer import weighted_median
+from tnml.nn.sample_weights import weighted_median
 
 
 class Chains(NetworkContract):

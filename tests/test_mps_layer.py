@@ -293,7 +293,7 @@ def test_evaluation_mode_has_no_dropout(generator):
         ({"features": "linaer"}, "did you mean 'linear'"),
         ({"order": "snaek"}, "did you mean 'snake'"),
         ({"engine": "cuda"}, "unknown engine"),
-        ({"dtype": "float16"}, "unknown dtype"),
+        ({"dtype": "float8"}, "unknown dtype"),
         ({"bond_dropout": 1.0}, r"bond_dropout must be a number, .* below 1, got 1.0"),
         ({"site_dropout": -0.1}, "site_dropout must be a number, at least 0"),
     ],

@@ -3,11 +3,17 @@
 `tests/test_torch_private.py` says which name is gone, and that no other module uses any.
 """
 
+import functools
 import sys
-from typing import TypeGuard
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 _OPTIMIZER = vars(sys.modules[torch.optim.Optimizer.__module__])  # torch.optim hides the module's name
 _HOOKS_OF_ALL = _OPTIMIZER["_global_optimizer_pre_hooks"], _OPTIMIZER["_global_optimizer_post_hooks"]
@@ -189,3 +195,71 @@ def is_dropout(module: nn.Module) -> TypeGuard[nn.Dropout]:
         (True, False)
     """
     return isinstance(module, nn.modules.dropout._DropoutNd)
+
+
+def modes_disabled() -> AbstractContextManager[object]:
+    """A block in which no `TorchDispatchMode` sees the calls: tensors made in it hold numbers.
+
+    Example:
+        >>> with modes_disabled():
+        ...     dispatch_mode_at_work()
+        False
+    """
+    return torch.utils._python_dispatch._disable_current_modes()
+
+
+def holds_numbers(tensor: Tensor) -> bool:
+    """Whether the entries of a tensor exist: not on the meta device and not under a `FakeTensorMode`.
+
+    Example:
+        >>> holds_numbers(torch.ones(1)), holds_numbers(torch.ones(1, device="meta"))
+        (True, False)
+    """
+    return not tensor.is_meta and not torch._subclasses.fake_tensor.is_fake(tensor)
+
+
+def computed_by_hooks(module: nn.Module) -> dict[str, Callable[[nn.Module, object], object]]:
+    """The hooks of torch.nn.utils that compute tensors of a module before each call, by the tensor's name.
+
+    Example:
+        >>> linear = torch.nn.utils.prune.l1_unstructured(nn.Linear(2, 3), "weight", 0.5)
+        >>> list(computed_by_hooks(linear))
+        ['weight']
+    """
+    found: dict[str, Callable[[nn.Module, object], object]] = {}
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, BasePruningMethod):
+            found[hook._tensor_name] = hook
+        elif isinstance(hook, WeightNorm | SpectralNorm):
+            found[hook.name] = hook
+    return found
+
+
+def as_plain_tensors() -> AbstractContextManager[object]:
+    """A block in which subclasses of tensors are handled as tensors, and results are tensors.
+
+    Example:
+        >>> with as_plain_tensors():
+        ...     type(nn.Parameter(torch.ones(1)) + 1)
+        <class 'torch.Tensor'>
+    """
+    return torch._C.DisableTorchFunctionSubclass()
+
+
+def scan(
+    step: Callable[[Any, Any], tuple[Tensor, ...]], start: tuple[Tensor, ...], inputs: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """What `step(state, slices)` makes of `start` over the slices of `inputs`: one node of a traced graph.
+
+    Example:
+        >>> scan(lambda state, x: (state[0] + x[0],), (torch.zeros(1),), (torch.ones(5, 1),))
+        (tensor([5.]),)
+    """
+    if not torch.compiler.is_compiling():
+        return functools.reduce(step, zip(*inputs, strict=True), start)
+
+    def counted(state: list[Tensor], slices: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        return list(step(tuple(state), tuple(slices))), []
+
+    final, _ = torch._higher_order_ops.scan(counted, list(start), list(inputs))
+    return tuple(final)

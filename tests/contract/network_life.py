@@ -33,7 +33,7 @@ for dropout in (0.0, 0.3):
     layer = Layer(5, 3, order=[2, 0, 4, 1, 3], site_dropout=dropout, **{options!r})
     layer = layer.train(dropout > 0)
     twin, x = copy.deepcopy(layer), torch.rand(4, 5)
-    compiled = torch.compile(twin, fullgraph=not dropout, backend="aot_eager")
+    compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
     torch.manual_seed(1)
     plain = layer(x)
     torch.manual_seed(1)
@@ -138,6 +138,14 @@ class LivesAsALayer(Member):
             outputs.load_state_dict(state)
         assert outputs(x).shape == (4, 2)
         assert all(outputs.state_dict()[n].shape == before[n].shape for n in before)
+
+    def test_a_reset_is_a_fresh_layer(self) -> None:
+        layer, fresh = (make(order=[3, 1, 4, 0, 2]) for make in (self.generic, self.make))
+        assert not all(torch.equal(a, b) for a, b in zip(layer.parameters(), fresh.parameters(), strict=True))
+        identities = [id(p) for p in layer.parameters()]
+        layer.reset_parameters()
+        assert all(torch.equal(a, b) for a, b in zip(layer.parameters(), fresh.parameters(), strict=True))
+        assert [id(p) for p in layer.parameters()] == identities
 
     def test_copies_are_whole_and_their_own(self) -> None:
         layer, x = self.generic(order=[3, 1, 4, 0, 2]), self.inputs()

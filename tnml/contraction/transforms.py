@@ -48,6 +48,16 @@ def plain(*tensors: Tensor) -> bool:
     return not torch.is_autocast_enabled(tensors[0].device.type)
 
 
+def traced() -> bool:
+    """Whether PyTorch records the call or computes nothing: what is found out now may not hold later.
+
+    Example:
+        >>> traced()
+        False
+    """
+    return torch.compiler.is_compiling() or dispatch_mode_at_work()
+
+
 def differentiable_gradients(
     function: Callable[..., Tensor], inputs: Sequence[Tensor], wanted: Sequence[bool], gradient: Tensor
 ) -> list[Tensor | None]:

@@ -22,6 +22,7 @@ from tnml.features.spec import STORED_NAMES
 from tnml.files import FORMAT, write_model
 from tnml.loop.results import Row
 from tnml.nn import TensorNetworkLayer
+from tnml.nn.computed import effective_state
 from tnml.nn.networks import restored_layer
 
 _LAYER_PREFIX = "layer."
@@ -153,14 +154,14 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
 
 
 def _named(prefix: str, layer: TensorNetworkLayer) -> dict[str, Tensor]:
-    return {prefix + name: tensor for name, tensor in layer.state_dict().items()}
+    return {prefix + name: tensor for name, tensor in effective_state(layer).items()}
 
 
 def _packed(layer: TensorNetworkLayer) -> Any:
     """A layer as numbers and numpy arrays; that with an own feature map itself."""
     if layer.features.name not in STORED_NAMES:
         return copy.deepcopy(layer).cpu()
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in layer.state_dict().items()}
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in effective_state(layer).items()}
     return {"network": layer.network, "config": layer.config, "state": arrays}
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from tnml.checks import whole
 from tnml.errors import InputError
 from tnml.nn import TensorNetworkLayer
-from tnml.nn.layer import check_weight
+from tnml.nn.sample_weights import check_weight
 
 
 def background_features(

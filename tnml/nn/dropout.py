@@ -44,6 +44,25 @@ class BondDropout(nn.Module):
         return f"p={self.p}"
 
 
+def scale_of_pairs(mask: Tensor, p: float, first: int) -> Tensor:
+    """`[k, k]`: for two indices that one mask keeps or drops, 0, or one over the chance that both are kept.
+
+    Args:
+        mask: `[k]` of `BondDropout`.
+        p: its probability.
+        first: indices below are always kept.
+
+    Example:
+        >>> scale_of_pairs(torch.tensor([1.0, 1.0, 0.0]), 0.5, 1)[1]
+        tensor([2., 2., 0.])
+    """
+    kept = torch.full_like(mask, 1 - p)
+    kept[:first] = 1.0
+    chance = torch.outer(kept, kept)
+    chance.diagonal().copy_(kept)  # one mask serves both sides
+    return torch.outer(mask, mask) / chance
+
+
 class SiteDropout(nn.Module):
     """Features with whole sites replaced by a neutral vector, drawn for every sample and site.
 
@@ -68,16 +87,33 @@ class SiteDropout(nn.Module):
         """Features `[b, n, d]` where dropped sites hold `neutral [d]`."""
         if not self.training or self.p == 0:
             return features
-        samples, sites = features.shape[:2]
-        part = batch_part()
-        if part is None or part[1] != samples:
-            draws = torch.rand(samples, sites, device=features.device)
+        # Compiled code has to ask at every call which part of a batch this is: an operator of its own does.
+        if torch.compiler.is_compiling():
+            drop: Tensor = torch.ops.tnml.dropped_sites(features.detach(), self.p)
         else:
-            first, _, total = part
-            draws = torch.rand(total, sites, device=features.device)[first : first + samples]
-        drop = draws < self.p
+            drop = _dropped_sites(features, self.p)
         return torch.where(drop.unsqueeze(-1), neutral.to(features.dtype), features)
 
     def extra_repr(self) -> str:
         """The probability."""
         return f"p={self.p}"
+
+
+def _dropped_sites(features: Tensor, p: float) -> Tensor:
+    """Truth values `[b, n]`, with those of the whole batch drawn where the features are a part of it."""
+    samples, sites = features.shape[:2]
+    part = batch_part()
+    if part is None or part[1] != samples:
+        return torch.rand(samples, sites, device=features.device) < p
+    first, _, total = part
+    return torch.rand(total, sites, device=features.device)[first : first + samples] < p
+
+
+@torch.library.custom_op("tnml::dropped_sites", mutates_args=(), tags=torch.Tag.nondeterministic_seeded)
+def _dropped_sites_op(features: Tensor, p: float) -> Tensor:
+    return _dropped_sites(features, p)
+
+
+@_dropped_sites_op.register_fake
+def _dropped_sites_fake(features: Tensor, p: float) -> Tensor:
+    return features.new_empty(features.shape[:2], dtype=torch.bool)

@@ -7,18 +7,24 @@ from os import PathLike
 from typing import Any, ClassVar, Protocol, Self, final, runtime_checkable
 
 import torch
-from jaxtyping import Float, Inexact
-from torch import Tensor, nn
+from jaxtyping import Inexact
+from torch import Tensor
 
 from tnml.checks import whole
 from tnml.errors import InputError
-from tnml.features import FeatureMap, feature_map, site_order
+from tnml.features import FeatureMap, feature_map
 from tnml.features.spec import STORED_NAMES
 from tnml.files import FORMAT, write_model
 from tnml.mps import MatrixProductState
+from tnml.nn.computed import check_plain, effective_state
 from tnml.nn.dropout import SiteDropout
+from tnml.nn.entry import check_input, on_the_cpu, placed, refuse_scripting
+from tnml.nn.ordered import OrderedModule
+from tnml.nn.sample_weights import weighted_median
 
 DTYPES = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
     "float32": torch.float32,
     "float64": torch.float64,
     "complex64": torch.complex64,
@@ -26,7 +32,7 @@ DTYPES = {
 }
 
 
-class TensorNetworkLayer(nn.Module, ABC):
+class TensorNetworkLayer(OrderedModule, ABC):
     """`[b, n]` inputs in [0, 1] (or `[b, n, d]` features) to `[b, c]` outputs, by a tensor network.
 
         order, feature map, site dropout  ->  features [b, n, d]  ->  contract  ->  value [b, c], exponent [b]
@@ -53,8 +59,9 @@ class TensorNetworkLayer(nn.Module, ABC):
         (True, 'mps', ['core.0', 'core.1', 'label', 'core.2', 'core.3'])
     """
 
-    order: Tensor
     neutral: Tensor
+
+    __prepare_scriptable__ = refuse_scripting
 
     may_change: ClassVar[frozenset[str]] = frozenset()
     """Names in `config` that a resumed run may change, because they change the rounding and not the model."""
@@ -69,24 +76,19 @@ class TensorNetworkLayer(nn.Module, ABC):
         shape: tuple[int, int] | None = None,
         site_dropout: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(whole("n_sites", n_sites, 1), order, shape)
         self.n_sites = whole("n_sites", n_sites, 1)
         self.out_features = whole("out_features", out_features, 1)
-        self.features = feature_map(features)
-        if self.features.n_columns not in (None, self.n_sites):
-            raise InputError(
-                f"the features are those of {self.features.n_columns} columns, but there are {self.n_sites} "
-                "sites; give one map for each"
-            )
+        with on_the_cpu():
+            self.features = feature_map(features)
+            if self.features.n_columns not in (None, self.n_sites):
+                raise InputError(
+                    f"the features are those of {self.features.n_columns} columns, but there are "
+                    f"{self.n_sites} sites; give one map for each"
+                )
+            neutral = neutral_of(self._site_features(), self.n_sites).float().clone()
         self.site_dropout = SiteDropout(site_dropout)
-        sites = site_order(order, shape, self.n_sites)
-        self._arguments = {
-            "order": order if isinstance(order, str) else [int(i) for i in order],
-            "shape": shape if shape is None else tuple(map(int, shape)),
-        }
-        self.register_buffer("order", sites)
-        self.register_buffer("neutral", neutral_of(self._site_features(), self.n_sites).float().clone())
-        self._raster = bool(torch.equal(self.order, torch.arange(self.n_sites)))
+        self.register_buffer("neutral", placed(neutral))
 
     @property
     @abstractmethod
@@ -141,12 +143,35 @@ class TensorNetworkLayer(nn.Module, ABC):
             prefix: of this layer's names in it.
         """
 
-    @final  # type: ignore[misc]  # in torch it is an attribute
-    def forward(self, x: Tensor) -> Tensor:
-        """Outputs `[b, c]` of inputs `[b, n]` in [0, 1], or of features `[b, n, d]`.
+    def reset_parameters(self) -> None:
+        """Starts again as a fresh layer does that has the same arguments and the present sizes.
+
+        A network that keeps its seed starts from it; this one starts from the default seed of its class.
 
         Raises:
-            InputError: `x` has another shape.
+            InputError: pruning or a parametrization computes a parameter.
+
+        Example:
+            >>> from tnml.nn import MPSLayer
+            >>> layer = MPSLayer(4, 2, seed=3)
+            >>> _ = torch.nn.init.zeros_(layer.label)
+            >>> layer.reset_parameters()
+            >>> torch.equal(layer.label, MPSLayer(4, 2, seed=3).label)
+            True
+        """
+        check_plain(self, "reset it")
+        with on_the_cpu(), torch.no_grad():
+            fresh = type(self)(**{**self._facts(), "features": self.features, **self._arguments})
+            start = fresh.state_dict()
+        for name, tensor in (*self.named_parameters(), *self.named_buffers()):
+            tensor.data.copy_(placed(start[name], tensor.device))
+
+    @final  # type: ignore[misc]  # in torch it is an attribute
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs `[b, c]` of inputs `[b, n]` in [0, 1], or of features `[b, n, d]`; b is any number of axes.
+
+        Raises:
+            InputError: `x` is not a tensor or has another shape, or it is `torch.jit.trace` that calls.
         """
         value, exponent = self._contracted(x)
         return value * torch.exp2(exponent).unsqueeze(-1).to(value.dtype)
@@ -169,32 +194,41 @@ class TensorNetworkLayer(nn.Module, ABC):
     @final
     def _contracted(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.local_features(x)
+        *lead, sites, dim = features.shape
+        if len(lead) != 1:
+            features = features.reshape(-1, sites, dim)
         if self.training and self.site_dropout.p > 0:
             features = self.site_dropout(features, self.neutral)
-        return self.contract(features)
+        value, exponent = self.contract(features)
+        if len(lead) != 1:
+            value, exponent = value.reshape(*lead, value.shape[1]), exponent.reshape(lead)
+        return value, exponent
 
     @final
     def local_features(self, x: Tensor) -> Tensor:
         """Features `[b, n, d]` in the network's order, of inputs `[b, n]` or features `[b, n, d]` as given.
 
+        b is any number of axes; what could be both `[b, n]` and `[b, n, d]` is taken for features.
+
         Raises:
-            InputError: the shape is not one of these.
+            InputError: `x` is not a tensor, or the shape is not one of these.
 
         Example:
             >>> from tnml.nn import MPSLayer
             >>> MPSLayer(4, 2).local_features(torch.zeros(1, 4))[0, 0]
             tensor([1., 0.])
         """
-        featured = x.dim() == 3 and x.shape[2] == self.features.dim
-        if x.shape[1:2] != (self.n_sites,) or not (x.dim() == 2 or featured):
+        check_input(x)
+        sizes = self.n_sites, self.features.dim
+        featured = x.dim() > 2 and x.shape[-2:] == sizes
+        if not featured and x.shape[-1:] != sizes[:1]:
             raise InputError(
-                f"expected inputs [b, {self.n_sites}] or features [b, {self.n_sites}, {self.features.dim}], "
+                f"expected inputs [b, {sizes[0]}] or features [b, {sizes[0]}, {sizes[1]}], "
                 f"got {list(x.shape)}; flatten images to one row per sample"
             )
         if not featured and self.features.n_columns is not None:  # they know columns, not places in the chain
             x, featured = self.features(x), True
-        if not self._raster:
-            x = x.index_select(1, self.order)
+        x = self.in_order(x, -2 if featured else -1)
         return (x if featured else self.features(x)).to(self.dtype)
 
     @final
@@ -262,6 +296,8 @@ class TensorNetworkLayer(nn.Module, ABC):
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the layer to one safetensors file; `tnml.load` reads it.
 
+        A tensor that pruning or a parametrization computes is saved as what it is now.
+
         Raises:
             InputError: the file cannot be written, or the feature map is a user's function.
 
@@ -273,7 +309,7 @@ class TensorNetworkLayer(nn.Module, ABC):
             4
         """
         facts = {"format": FORMAT, "kind": "layer", "network": self.network, "config": self.config}
-        write_model(path, self.state_dict(), facts)
+        write_model(path, effective_state(self), facts)
 
     @final
     @torch.no_grad()
@@ -300,16 +336,6 @@ class TensorNetworkLayer(nn.Module, ABC):
         log_norm = value.abs().square().mean(-1).sqrt().log() + log_scale
         return log_norm.median() if weight is None else weighted_median(log_norm, weight)
 
-    @final
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Adopts sizes and site order from the state, so that a saved state loads into a fresh layer."""
-        self.adopt_(state_dict, prefix)
-        before = self.order.clone()
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        if not torch.equal(before, self.order):
-            self._raster = bool(torch.equal(self.order.cpu(), torch.arange(self.n_sites)))
-            self._arguments["order"] = self.order.tolist()
-
 
 @runtime_checkable
 class Chain(Protocol):
@@ -317,7 +343,7 @@ class Chain(Protocol):
 
     Example:
         >>> from tnml.nn import MPSLayer
-        >>> isinstance(MPSLayer(4, 2), Chain), isinstance(nn.Linear(4, 2), Chain)
+        >>> isinstance(MPSLayer(4, 2), Chain), isinstance(torch.nn.Linear(4, 2), Chain)
         (True, False)
     """
 
@@ -380,40 +406,3 @@ def neutral_of(features: FeatureMap, n_sites: int, path: Tensor | None = None) -
     if path is None:
         path = torch.ones(n_sites, features.dim)
     return path / path.square().sum(-1, keepdim=True).clamp_min(1e-12)
-
-
-def check_weight(weight: Tensor, count: int) -> None:
-    """Raises unless these are the weights of that many samples.
-
-    Raises:
-        InputError: they are not `[count]`, one is negative or not finite, or all are zero.
-
-    Example:
-        >>> check_weight(torch.tensor([1.0, 0.0]), 2)
-    """
-    if weight.shape != (count,):
-        raise InputError(f"expected one weight per sample [{count}], got {list(weight.shape)}")
-    if not bool((torch.isfinite(weight) & (weight >= 0)).all()) or not bool(weight.any()):
-        raise InputError("weights must be finite and at least 0, and one of them above 0")
-
-
-def weighted_median(values: Float[Tensor, " b"], weight: Tensor) -> Float[Tensor, ""]:
-    """The lower median of weighted values: the least one at which half of the weight is reached.
-
-    Args:
-        values: to choose from; with a NaN among them the median is NaN.
-        weight: `[b]`, at least 0; whole numbers give the median of the values repeated that often.
-
-    Raises:
-        InputError: the weights do not fit; see `check_weight`.
-
-    Example:
-        >>> weighted_median(torch.tensor([3.0, 1.0, 2.0]), torch.tensor([3.0, 1.0, 1.0]))
-        tensor(3.)
-    """
-    check_weight(weight, len(values))
-    if bool(values.isnan().any()):
-        return values.new_tensor(math.nan)
-    ordered, places = values.sort()
-    reached = weight.double()[places].cumsum(0)
-    return ordered[int((reached < reached[-1] / 2).sum())]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tnml.errors import InputError
 from tnml.files import FORMAT, read_model, write_model
 from tnml.loop.results import Row
+from tnml.nn.computed import effective_state
 from tnml.pde.accuracy import Along, PathErrors, fresh_paths, path_errors, values_along, values_and_truth
 from tnml.pde.ansatz.ansatz import Ansatz
 from tnml.pde.aposteriori.check import check, check_steps
@@ -265,7 +266,8 @@ class Solution(Greeks):
             "seconds": self.seconds,
             "iterations": self.iterations,
         }
-        write_model(path, self.model.state_dict(), metadata)
+        state = self.model.state_dict() if self.own_network else effective_state(self.model)
+        write_model(path, state, metadata)
 
     @classmethod
     def load(

@@ -47,8 +47,9 @@ def model_identity(module: nn.Module, options: LoopOptions) -> dict[str, str]:
 
 
 def _buffers(module: nn.Module) -> Iterator[tuple[str, str]]:
-    """Name and text of every buffer of the module itself that a state dict holds."""
-    for name, buffer in module.named_buffers(recurse=False):
+    """Name and text of what a state dict of the module itself holds besides parameters."""
+    whole = module.whole_state() if isinstance(module, TensorNetworkLayer) else {}
+    for name, buffer in (*whole.items(), *module.named_buffers(recurse=False)):
         if name in module._non_persistent_buffers_set:
             continue
         text = str(list(buffer.shape))

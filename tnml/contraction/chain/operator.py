@@ -6,6 +6,7 @@ In eager mode the same functions are called without the registry, which takes lo
 Double backward, `torch.func` transforms and forward-mode differentiation run the reference recurrence.
 """
 
+import builtins
 import functools
 import importlib
 import logging
@@ -22,12 +23,14 @@ from torch import Tensor
 
 from tnml.contraction.chain import fork, kernels_torch  # noqa: F401 (fork: its hook has to be there early)
 from tnml.contraction.chain.reference import reference_chain
+from tnml.contraction.chain.scanned import scanned_chain
 from tnml.contraction.chain.shape import ChainShape
-from tnml.contraction.transforms import plain, transformed
+from tnml.contraction.transforms import plain, traced, transformed
 from tnml.errors import InputError, choose
 from tnml.shapes import check_cores
 
 ENGINES = ("auto", "torch", "native", "reference")
+_REPLACED = ((builtins, "max", max), (builtins, "min", min), (math, "pow", math.pow))  # by torch.export
 ANNOUNCE_AFTER = 1.5  # seconds of compiling before a message says so
 
 
@@ -116,6 +119,8 @@ def chain_flat(features: Tensor, weight: Tensor, shape: ChainShape, engine: str 
     _check(features, weight, shape, engine)
     if engine == "reference" or transformed(features, weight):
         return ChainValue(*reference_chain(features, weight, shape))
+    if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
+        return ChainValue(*scanned_chain(features, weight, shape))
     keep = 0
     if torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad):
         keep = 2 if features.requires_grad else 1
@@ -157,26 +162,31 @@ def _runs_native(engine: str, weight: Tensor) -> bool:
     return engine != "torch" and fits and native_engine() is not None
 
 
-@functools.cache
 def native_engine() -> ModuleType | None:
     """The compiled native engine; None, after one warning, where numba cannot be used.
 
     The first call after installation compiles for a few seconds and says so; the result is kept on disk.
+    A failure is remembered, except where PyTorch traces the call: tracing may be what made it fail.
 
     Example:
         >>> module = native_engine()
         >>> module is None or module.__name__
         'tnml.contraction.chain.native'
     """
+    known = _loaded_once.cache_info().currsize > 0
+    return _loaded_once() if known or not traced() else _load()
+
+
+def _load() -> ModuleType | None:
     try:
-        with _note_of_compiling():
+        with _own_functions(), _note_of_compiling():
             return importlib.import_module("tnml.contraction.chain.native")
     except Exception as error:  # noqa: BLE001 (numba and LLVM fail in many ways; the torch engine is left)
         warnings.warn(
             f"the native engine is not available ({type(error).__name__}: {error}); using the torch engine, "
             "which is slower on the CPU. Is numba installed and its cache folder writable?",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
         return None
 
@@ -201,6 +211,22 @@ def _note_of_compiling() -> Iterator[None]:
             yield
     finally:
         timer.cancel()
+
+
+@contextmanager
+def _own_functions() -> Iterator[None]:
+    """Python's own functions for a while: torch.export replaces them, and numba compiles them by name."""
+    replaced = [(module, name, getattr(module, name)) for module, name, _ in _REPLACED]
+    try:
+        for module, name, function in _REPLACED:
+            setattr(module, name, function)
+        yield
+    finally:
+        for module, name, function in replaced:
+            setattr(module, name, function)
+
+
+_loaded_once = functools.cache(_load)
 
 
 def _announce() -> None:

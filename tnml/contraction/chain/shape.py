@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -27,6 +27,14 @@ class ChainShape:
         left: bonds of the left half, from 1 at the outer end to the label site; one more than its sites.
         right: bonds of the right half, from the label site to 1 at the outer end.
 
+    Attributes:
+        bonds: `(l, r)` of every core.
+        sizes: number of weights of every core.
+        offsets: first weight of every core, and the end.
+        widest: the largest bond.
+        n_bond_indices: sum of all bonds.
+        key: the shape as text, runs folded, as an operator's schema accepts it; `from_key` reads it back.
+
     Raises:
         InputError: an outer bond is not 1, or a bond or d is not positive.
 
@@ -39,16 +47,36 @@ class ChainShape:
     physical: int
     left: tuple[int, ...]
     right: tuple[int, ...]
+    # What follows from them, computed when the shape is made: code that torch.compile traces can read
+    # attributes, but not fill a cache that takes a lock.
+    bonds: tuple[tuple[int, int], ...] = field(init=False, repr=False, compare=False)
+    sizes: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    offsets: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    widest: int = field(init=False, repr=False, compare=False)
+    n_bond_indices: int = field(init=False, repr=False, compare=False)
+    key: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("left", "right"):
-            bonds = tuple(whole(f"every bond of {name}", bond) for bond in entries(getattr(self, name)) or ())
-            object.__setattr__(self, name, bonds)
+            given = tuple(whole(f"every bond of {name}", bond) for bond in entries(getattr(self, name)) or ())
+            object.__setattr__(self, name, given)
         object.__setattr__(self, "physical", whole("physical", self.physical))
-        if self.physical < 1 or not self.left or not self.right or min(self.left + self.right) < 1:
+        every = self.left + self.right
+        if self.physical < 1 or not self.left or not self.right or min(every) < 1:
             raise InputError(f"bonds and physical dimension must be positive, got {self}")
         if self.left[0] != 1 or self.right[-1] != 1:
             raise InputError(f"the outer bonds must be 1, got {self.left[0]} and {self.right[-1]}")
+        bonds = tuple(itertools.pairwise(self.left)) + tuple(itertools.pairwise(self.right))
+        sizes = tuple(self.physical * left * right for left, right in bonds)
+        for name, value in (
+            ("bonds", bonds),
+            ("sizes", sizes),
+            ("offsets", tuple(itertools.accumulate(sizes, initial=0))),
+            ("widest", max(every)),
+            ("n_bond_indices", sum(every)),
+            ("key", ";".join([str(self.physical), _fold(self.left), _fold(self.right)])),
+        ):
+            object.__setattr__(self, name, value)
 
     def __hash__(self) -> int:
         return hash(self.key)  # a string keeps its hash: shapes are looked up in every call
@@ -63,40 +91,10 @@ class ChainShape:
         """Number of sites of both halves."""
         return len(self.left) + len(self.right) - 2
 
-    @functools.cached_property
-    def bonds(self) -> tuple[tuple[int, int], ...]:
-        """`(l, r)` of every core."""
-        return tuple(itertools.pairwise(self.left)) + tuple(itertools.pairwise(self.right))
-
-    @functools.cached_property
-    def sizes(self) -> tuple[int, ...]:
-        """Number of weights of every core."""
-        return tuple(self.physical * left * right for left, right in self.bonds)
-
-    @functools.cached_property
-    def offsets(self) -> tuple[int, ...]:
-        """First weight of every core, and the end."""
-        return tuple(itertools.accumulate(self.sizes, initial=0))
-
     @property
     def n_weights(self) -> int:
         """Number of weights of all cores."""
         return self.offsets[-1]
-
-    @functools.cached_property
-    def widest(self) -> int:
-        """The largest bond."""
-        return max(self.left + self.right)
-
-    @functools.cached_property
-    def n_bond_indices(self) -> int:
-        """Sum of all bonds."""
-        return sum(self.left) + sum(self.right)
-
-    @functools.cached_property
-    def key(self) -> str:
-        """The shape as text, runs folded, as an operator's schema accepts it; `from_key` reads it back."""
-        return ";".join([str(self.physical), _fold(self.left), _fold(self.right)])
 
     @staticmethod
     @functools.lru_cache(maxsize=256)
@@ -110,7 +108,7 @@ class ChainShape:
         physical, left, right = key.split(";")
         return ChainShape(int(physical), _unfold(left), _unfold(right))
 
-    @functools.cached_property
+    @property
     def flops_forward(self) -> int:
         """Multiplications and additions of one sample's forward pass: 2 d l r per site."""
         return 2 * sum(self.sizes)

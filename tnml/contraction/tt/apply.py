@@ -10,7 +10,7 @@ from jaxtyping import Num
 from torch import Tensor
 from torch.nn import functional
 
-from tnml.contraction.transforms import transformed
+from tnml.contraction.transforms import traced, transformed
 from tnml.contraction.tt.core_by_core import Walk, step_matrices, walk_plainly, walk_steps
 from tnml.contraction.tt.costs import NETWORKS, Plan
 from tnml.contraction.tt.matrix import multiply_cores
@@ -70,7 +70,7 @@ def tt_linear(
     wanted = shape.out_size if out_features is None else out_features
     _check(x, cores, bias, shape, wanted)
     gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *cores))
-    compiling = torch.compiler.is_compiling()
+    compiling = traced()
     by_hand = not (
         compiling
         or x.is_meta

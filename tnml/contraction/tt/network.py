@@ -81,7 +81,7 @@ def contract_in_order(x: Tensor, cores: Sequence[Tensor], order: Sequence[Pair])
         >>> contract_in_order(torch.ones(5, 6), cores, order)[0]
         tensor([24., 24., 24., 24.])
     """
-    operands = [x.reshape(len(x), *(core.shape[2] for core in cores)), *cores]
+    operands = [x.reshape(x.shape[0], *(core.shape[2] for core in cores)), *cores]
     for (first, second), expression in order:
         made = torch.einsum(expression, operands[first], operands[second])
         for place in sorted((first, second), reverse=True):

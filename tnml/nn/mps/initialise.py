@@ -18,7 +18,8 @@ from torch import Tensor
 
 from tnml.contraction import ChainShape
 from tnml.features import FeatureMap
-from tnml.nn.layer import check_weight, neutral_of
+from tnml.nn.layer import neutral_of
+from tnml.nn.sample_weights import check_weight
 
 
 def starting_path(features: FeatureMap, shape: ChainShape) -> str:
@@ -211,3 +212,16 @@ def calm_(cores: Sequence[Tensor], path: Tensor | None, factors: Sequence[float]
     for core, weights, factor in zip(cores, path, factors, strict=True):
         kept = weights.to(core)[:, None, None] * torch.eye(core.shape[1], core.shape[2]).to(core)
         core.sub_(kept).mul_(factor).add_(kept)
+
+
+def follow_(cores: Sequence[Tensor], path: Tensor) -> None:
+    """Puts, in place, starting cores `(d, l, r)` of weights 1 onto the path of weights `[n, d]`.
+
+    Example:
+        >>> core = torch.ones(2, 1, 1)
+        >>> follow_([core], torch.tensor([[2.0, 0.5]]))
+        >>> core.flatten().tolist()
+        [2.0, 0.5]
+    """
+    for core, weights in zip(cores, path, strict=True):
+        core.add_((weights - 1)[:, None, None] * torch.eye(core.shape[1], core.shape[2]).to(core))

@@ -8,22 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from tnml.contraction import ENGINES, ChainShape, labelled_chain
+from tnml.contraction.transforms import traced
 from tnml.errors import InputError, choose
 from tnml.features import FeatureMap, feature_map
 from tnml.mps import MatrixProductState
-from tnml.nn.dropout import BondDropout, SiteDropout
+from tnml.nn.computed import check_plain
+from tnml.nn.dropout import BondDropout, SiteDropout, scale_of_pairs
+from tnml.nn.entry import on_the_cpu, placed
 from tnml.nn.layer import DTYPES, TensorNetworkLayer
 from tnml.nn.mps.convert import moments_of, truncated, weights_of
 from tnml.nn.mps.grow import grown_shape, padded
 from tnml.nn.mps.initialise import (
     calm_,
     fit_path,
+    follow_,
     neutral_features,
     noise_factors,
     starting_cores,
     starting_path,
 )
-from tnml.nn.mps.layout import chain_shape_of, layout_of
+from tnml.nn.mps.layout import bond_index, chain_shape_of, layout_of
+from tnml.nn.ordered import whole_numbers
 from tnml.randomness import seeded
 
 
@@ -48,9 +53,9 @@ class MPSLayer(TensorNetworkLayer):
         noise: standard deviation of the noise on the starting path; None chooses it from n and bond_dim.
         bond_dropout: probability of dropping a bond index in training.
         site_dropout: probability of skipping a site of a sample in training.
-        dtype: "float32", "float64", "complex64", "complex128" or the torch dtype. Complex layers give complex
-            outputs: make them real (`abs`, `real`) before a loss.
-        device: where the parameters live.
+        dtype: "float32", .. or the torch dtype; None: torch's default. Complex layers give complex outputs:
+            make them real (`abs`, `real`) before a loss.
+        device: where the parameters live; None: torch's default.
         engine: "auto", "torch", "native" or "reference".
         seed: seed of the initial noise.
 
@@ -70,7 +75,7 @@ class MPSLayer(TensorNetworkLayer):
 
     network = "mps"
     may_change = frozenset({"engine"})
-    layout: Tensor
+    layout: Tensor  # a plain attribute, as the order is
 
     def __init__(
         self,
@@ -85,7 +90,7 @@ class MPSLayer(TensorNetworkLayer):
         noise: float | None = None,
         bond_dropout: float = 0.0,
         site_dropout: float = 0.0,
-        dtype: str | torch.dtype = "float32",
+        dtype: str | torch.dtype | None = None,
         device: str | torch.device | None = None,
         engine: str = "auto",
         seed: int = 0,
@@ -95,34 +100,44 @@ class MPSLayer(TensorNetworkLayer):
         )
         self.engine = choose("engine", engine, {name: name for name in ENGINES})
         self.chain_shape = chain_shape_of(self.n_sites, self.features.dim, bond_dim, label_site)
-        _ = self.chain_shape.key  # cached from now on: compiled code could not compute it
+        self.layout = layout_of(self.chain_shape)
         # Registered again after the layer's own: printed layers and stored runs' identities have this order.
-        del self.neutral, self.site_dropout
+        del self.site_dropout
         self.bond_dropout = BondDropout(bond_dropout)
         self.site_dropout = SiteDropout(site_dropout)
-        self.register_buffer("layout", layout_of(self.chain_shape))
-        neutral = neutral_features(self._site_features(), self.chain_shape)
-        self.register_buffer("neutral", neutral.float().clone())
         self._indices: tuple[ChainShape, Tensor] | None = None
 
-        chosen = choose("dtype", str(dtype).removeprefix("torch."), DTYPES)
+        chosen = choose("dtype", str(dtype or torch.get_default_dtype()).removeprefix("torch."), DTYPES)
+        place = torch.get_default_device() if device is None else torch.device(device)
         self._noise, self._seed = noise, seed
-        weight, generator = self._starting_weight(chosen)
+        self.weight = nn.Parameter(torch.empty(self.chain_shape.n_weights, dtype=chosen, device=place))
         sizes = self.chain_shape.left[-1], self.out_features, self.chain_shape.right[0]
-        label = torch.randn(sizes, generator=generator, dtype=torch.float64)
-        self.weight = nn.Parameter(weight)
-        self.label = nn.Parameter(label.to(chosen))
-        self.to(device)
+        self.label = nn.Parameter(torch.empty(sizes, dtype=chosen, device=place))
+        self.neutral = self.neutral.to(place)
+        self.order = self.order.to(self._place())
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Starts again from the seed: with the starting cores of the present bonds, and the label core.
+
+        What `rescale_` fitted is undone.
+
+        Raises:
+            InputError: pruning or a parametrization computes a parameter.
+        """
+        check_plain(self, "reset it")
+        if self.weight.is_meta:
+            return
+        with on_the_cpu():
+            weight, generator = self._starting_weight(self.dtype)
+            label = torch.randn(self.label.shape, generator=generator, dtype=torch.float64)
+            neutral = neutral_features(self._site_features(), self.chain_shape)
+        for tensor, start in ((self.weight, weight), (self.label, label), (self.neutral, neutral)):
+            tensor.copy_(placed(start, tensor.device))
 
     def contract(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """`value [b, c]` and `exponent [b]` of features `[b, n, d]`; the outputs are `value * 2^exponent`.
-
-        Example:
-            >>> layer = MPSLayer(4, 2)
-            >>> value, exponent = layer.contract(torch.rand(3, 4, 2))
-            >>> value.shape, exponent.shape
-            (torch.Size([3, 2]), torch.Size([3]))
-        """
+        """`value [b, c]` and `exponent [b]` of features `[b, n, d]`; the outputs are `value * 2^exponent`."""
         weight: Tensor = self.weight
         label: Tensor = self.label
         if self.training and self.bond_dropout.p > 0:
@@ -134,33 +149,25 @@ class MPSLayer(TensorNetworkLayer):
         shape = self.chain_shape
         first = 2 if starting_path(self.features, shape) == "rotation" else 1  # the path's own indices stay
         mask = self.bond_dropout(shape.widest, self.weight, first)
-        kept = torch.full_like(mask, 1 - self.bond_dropout.p)
-        kept[:first] = 1.0
-        chance = torch.outer(kept, kept)
-        chance.diagonal().copy_(kept)  # one mask serves both sides
         left, _, right = self.label.shape
-        scale = (torch.outer(mask, mask) / chance)[:left, :right]
+        scale = scale_of_pairs(mask, self.bond_dropout.p, first)[:left, :right]
         return self.weight * mask[self._bond_index()], self.label * scale.unsqueeze(1)
 
     def _bond_index(self) -> Tensor:
         """For every weight `[n_weights]` its index on the bond towards the label core."""
-        if self._indices is None or self._indices[0] is not self.chain_shape:
-            shape = self.chain_shape
-            pieces = []
-            for site, (left, right) in enumerate(shape.bonds):
-                inner = torch.arange(right).expand(left, right) if site < shape.label_site else None
-                index = torch.arange(left).unsqueeze(1).expand(left, right) if inner is None else inner
-                pieces.append(index.expand(shape.physical, left, right))
-            self._indices = shape, shape.join(pieces)
-        if self._indices[1].device != self.weight.device:
-            self._indices = self._indices[0], self._indices[1].to(self.weight.device)
-        return self._indices[1]
+        kept = self._indices
+        if kept is None or kept[0] is not self.chain_shape or kept[1].device != self.weight.device:
+            kept = self.chain_shape, bond_index(self.chain_shape, self.weight.device)
+            if traced():  # what is made now may be fake, or part of a graph
+                return kept[1]
+            self._indices = kept
+        return kept[1]
 
     def _starting_weight(self, dtype: torch.dtype) -> tuple[Tensor, torch.Generator]:
         """The cores that the seed and the noise of this layer give, and the generator behind them."""
-        generator = seeded(self._seed)
-        features = self._site_features()
-        return starting_cores(features, self.chain_shape, self._noise, dtype, generator), generator
+        with on_the_cpu():
+            generator, features = seeded(self._seed), self._site_features()
+            return starting_cores(features, self.chain_shape, self._noise, dtype, generator), generator
 
     @torch.no_grad()
     def rescale_(self, x: Tensor, weight: Tensor | None = None) -> Self:
@@ -181,13 +188,12 @@ class MPSLayer(TensorNetworkLayer):
         Example:
             >>> layer = MPSLayer(64, 10, features="rbf").rescale_(torch.rand(100, 64))
         """
+        check_plain(self, "rescale it")
         if starting_path(self.features, self.chain_shape) == "fitted":
             path = fit_path(self.local_features(x).real, weight)
             self.neutral.copy_(neutral_features(self.features, self.chain_shape, path))
-            weights = path.to(self.weight)
             fresh = self._starting_weight(self.weight.dtype)[0].to(self.weight)
-            for core, w in zip(self.chain_shape.split(fresh), weights, strict=True):
-                core.add_((w - 1)[:, None, None] * torch.eye(core.shape[1], core.shape[2]).to(core))
+            follow_(self.chain_shape.split(fresh), path.to(self.weight))
             self.weight.copy_(fresh)
         elif self._noise is None:
             features = self._site_features()
@@ -218,12 +224,7 @@ class MPSLayer(TensorNetworkLayer):
         return self.chain_shape.label_site
 
     def own_config(self) -> dict[str, Any]:
-        """Bonds, label site, bond dropout and engine.
-
-        Example:
-            >>> MPSLayer(2, 2, engine="torch").own_config()
-            {'bond_dim': [1, 2, 2, 1], 'label_site': 1, 'bond_dropout': 0.0, 'engine': 'torch'}
-        """
+        """Bonds, label site, bond dropout and engine."""
         return {
             "bond_dim": self.bond_dims,
             "label_site": self.label_site,
@@ -347,6 +348,7 @@ class MPSLayer(TensorNetworkLayer):
             >>> max(smaller.bond_dims), 0 <= error < 1
             (4, True)
         """
+        check_plain(self, "compress it")
         given = None if samples is None else torch.as_tensor(samples, device=self.weight.device)
         moments = None if given is None else moments_of(self.local_features(given))
         state, error = truncated(self.to_state(), max_bond, max_error, moments)
@@ -387,31 +389,27 @@ class MPSLayer(TensorNetworkLayer):
         Args:
             state: a state dict.
             prefix: of this layer's names in it.
-
-        Example:
-            >>> layer = MPSLayer(4, 2, 3)
-            >>> layer.adopt_(MPSLayer(4, 2, 1).state_dict(), "")
-            >>> layer.bond_dims
-            [1, 1, 1, 1, 1, 1]
         """
         layout, label = state.get(prefix + "layout"), state.get(prefix + "label")
-        if (
-            isinstance(layout, Tensor)
-            and isinstance(label, Tensor)
-            and layout.shape == self.layout.shape
-            and label.shape[1:2] == (self.out_features,)
-            and not torch.equal(layout.cpu(), self.layout.cpu())
-        ):
-            label_site, *bonds = layout.tolist()
-            shape = chain_shape_of(self.n_sites, self.features.dim, bonds, label_site)
-            if state.get(prefix + "weight", self.weight).shape == (shape.n_weights,):
-                self._adopt(shape)
+        if not isinstance(layout, Tensor) or not isinstance(label, Tensor):
+            return
+        numbers = whole_numbers(layout)
+        fits = layout.shape == self.layout.shape and label.shape[1:2] == (self.out_features,)
+        if numbers is None or not fits or numbers == [self.label_site, *self.bond_dims]:
+            return
+        label_site, *bonds = numbers
+        shape = chain_shape_of(self.n_sites, self.features.dim, bonds, label_site)
+        if state.get(prefix + "weight", self.weight).shape == (shape.n_weights,):
+            self._adopt(shape)
+
+    def whole_state(self) -> dict[str, Tensor]:
+        """Site order and layout: the label site and the bonds."""
+        return {**super().whole_state(), "layout": self.layout}
 
     def _adopt(self, shape: ChainShape) -> None:
         """Gives the parameters, zeroed, the sizes of another chain; they stay the same `nn.Parameter`s."""
         self.chain_shape = shape
-        _ = shape.key
-        self.layout = layout_of(shape).to(self.weight.device)
+        self.layout = layout_of(shape)
         self.weight.data = self.weight.data.new_zeros(shape.n_weights)
         self.label.data = self.label.data.new_zeros(shape.left[-1], self.out_features, shape.right[0])
         self.weight.grad = self.label.grad = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +19,7 @@ def layout_of(shape: ChainShape) -> Tensor:
         >>> layout_of(ChainShape(2, (1, 2), (2, 1)))
         tensor([1, 1, 2, 2, 1])
     """
-    return torch.tensor([shape.label_site, *shape.left, *shape.right])
+    return torch.tensor([shape.label_site, *shape.left, *shape.right], device="cpu")
 
 
 def chain_shape_of(
@@ -50,3 +51,17 @@ def chain_shape_of(
     chi = whole("bond_dim", bond_dim, 1)
     right = growing_bonds(n_sites - label, physical, chi)[::-1]
     return ChainShape(physical, growing_bonds(label, physical, chi), right)
+
+
+def bond_index(shape: ChainShape, device: torch.device) -> Tensor:
+    """For every weight `[n_weights]` its index on the bond towards the label core.
+
+    Example:
+        >>> bond_index(ChainShape(1, (1, 2), (2, 1)), torch.device("cpu"))
+        tensor([0, 1, 0, 1])
+    """
+    pieces = []
+    for site, (left, right) in enumerate(shape.bonds):
+        inner = np.arange(right) if site < shape.label_site else np.arange(left)[:, None]
+        pieces.append(np.broadcast_to(inner, (shape.physical, left, right)).reshape(-1))
+    return torch.tensor(np.concatenate([*pieces, np.zeros(0, np.int64)]), device=device)

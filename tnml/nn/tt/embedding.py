@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from tnml.checks import whole
 from tnml.contraction import TTShape
-from tnml.contraction.transforms import transformed
+from tnml.contraction.transforms import traced, transformed
 from tnml.errors import InputError
+from tnml.nn.entry import check_input
 from tnml.nn.tt.convert import TTFit, cores_of_matrix, relative_error, truncated_cores
 from tnml.nn.tt.factors import factors_text, matrix_shape
 from tnml.nn.tt.module import TTModule
+from tnml.nn.tt.rebuilt import rebuilt
 
 _NAMES = ("embedding_dim", "num_embeddings", "column_factors", "row_factors")
 
@@ -87,14 +89,15 @@ class TTEmbedding(TTModule):
         """Rows `[..., embedding_dim]` of the table.
 
         Raises:
-            InputError: the indices are not integers, or one is out of range. Where checking the numbers
-                would make a device wait or break a graph, the second is torch's own error.
+            InputError: the indices are not a tensor of integers, or one is out of range. Where checking the
+                numbers would make a device wait or break a graph, the second is torch's own error.
         """
+        check_input(indices)
         if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
             raise InputError(f"expected indices of an integer dtype, got {indices.dtype}")
         flat = indices.reshape(-1).long()
         valid = (flat >= 0) & (flat < self.num_embeddings)
-        may_look = flat.is_cpu and not torch.compiler.is_compiling() and not transformed(flat, *self.cores)
+        may_look = flat.is_cpu and not traced() and not transformed(flat, *self.cores)
         if may_look and not bool(valid.all()):
             raise InputError(
                 f"indices must lie in 0 .. {self.num_embeddings - 1}, got some from {int(flat.min())} to "
@@ -107,7 +110,7 @@ class TTEmbedding(TTModule):
 
     def _rows_of(self, flat: Tensor, valid: Tensor) -> Tensor:
         """Rows `[b, q]` of indices `[b]`; torch itself refuses an index that is not valid."""
-        batch = len(flat)
+        batch = flat.shape[0]
         stride = math.prod([core.shape[1] for core in self.cores])
         rows = flat
         for place, core in enumerate(self.cores):
@@ -133,12 +136,12 @@ class TTEmbedding(TTModule):
 
     @property
     def weight(self) -> Num[Tensor, "o q"]:
-        """The table `[num_embeddings, embedding_dim]`, rebuilt at every access, with gradients."""
-        table = super().weight
+        """The table `[num_embeddings, embedding_dim]`, rebuilt at every access, with gradients; read only."""
+        table = self._matrix()
         if self.padding_idx is not None:
             rows = torch.arange(self.num_embeddings, device=table.device)
             table = table.masked_fill((rows == self.padding_idx).unsqueeze(1), 0)
-        return table
+        return rebuilt(table)
 
     @classmethod
     def from_embedding(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tnml.contraction import Plan, TTShape, tt_linear
 from tnml.contraction.tt.plans import checked_plan
 from tnml.errors import InputError
+from tnml.nn.entry import check_input
 from tnml.nn.tt.convert import TTFit, cores_of_matrix, truncated_cores
 from tnml.nn.tt.factors import factors_text, matrix_shape
 from tnml.nn.tt.module import TTModule
@@ -93,8 +94,10 @@ class TTLinear(TTModule):
         """Outputs `[..., out_features]` of inputs `[..., in_features]`.
 
         Raises:
-            InputError: the last axis of `x` has another size.
+            InputError: `x` is not a tensor, its last axis has another size, or it is `torch.jit.trace` that
+                calls.
         """
+        check_input(x)
         if x.dim() == 0 or x.shape[-1] != self.in_features:
             raise InputError(f"expected inputs [..., {self.in_features}], got {list(x.shape)}")
         flat = x if x.dim() == 2 else x.reshape(-1, self.in_features)

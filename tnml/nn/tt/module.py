@@ -9,7 +9,11 @@ from torch import Tensor, nn
 
 from tnml.checks import number
 from tnml.contraction import TTShape, tt_matrix
+from tnml.errors import InputError
+from tnml.nn.entry import refuse_scripting
 from tnml.nn.tt.convert import matrix_norm
+from tnml.nn.tt.rebuilt import rebuilt
+from tnml.torch_private import holds_numbers
 
 
 class TTModule(nn.Module):
@@ -30,6 +34,8 @@ class TTModule(nn.Module):
         >>> TTModule(TTShape((2, 2), (2, 2), (1, 3, 1)), 3, 4).weight.shape
         torch.Size([3, 4])
     """
+
+    __prepare_scriptable__ = refuse_scripting
 
     def __init__(
         self,
@@ -73,8 +79,19 @@ class TTModule(nn.Module):
 
     @property
     def weight(self) -> Num[Tensor, "o i"]:
-        """The dense matrix, rebuilt at every access; gradients reach the cores."""
+        """The dense matrix, rebuilt at every access; gradients reach the cores, writing to it raises."""
+        return rebuilt(self._matrix())
+
+    def _matrix(self) -> Tensor:
         return tt_matrix(list(self.cores))[: self._rows, : self._columns]
+
+    def __setattr__(self, name: str, value: Tensor | nn.Module) -> None:
+        if name == "weight":
+            raise InputError(
+                f"the weight of a {type(self).__name__} is rebuilt from its cores and cannot be set or "
+                "shared; change `cores`, or make a layer of a matrix by from_linear or from_embedding"
+            )
+        super().__setattr__(name, value)
 
     @property
     def n_parameters(self) -> int:
@@ -91,7 +108,7 @@ class TTModule(nn.Module):
         ranks = math.prod(core.shape[0] for core in self.cores)
         for core in self.cores:
             nn.init.normal_(core, std=(std / math.sqrt(ranks)) ** (1 / count))
-        if self.cores[0].is_meta:
+        if not holds_numbers(self.cores[0]):
             return
         norm = matrix_norm(list(self.cores), self._rows, self._columns)
         if norm > 0:

@@ -14,6 +14,7 @@ from tnml.checks import entries, is_number, is_whole, probability
 from tnml.contraction import Plan
 from tnml.contraction.tt.plans import checked_plan
 from tnml.errors import InputError, choose
+from tnml.nn.entry import check_input, on_the_cpu, refuse_scripting
 from tnml.nn.tt.factors import checked_n_cores, checked_rank
 from tnml.nn.tt.linear import TTLinear
 
@@ -204,6 +205,8 @@ class TNN(nn.Module):
         (1802, 8970, True)
     """
 
+    __prepare_scriptable__ = refuse_scripting
+
     def __init__(
         self,
         widths: Sequence[int],
@@ -230,7 +233,8 @@ class TNN(nn.Module):
         share = probability("dropout", dropout)
         self.activation, starting, self._smooth = _activation(activation, alpha)
         self.norm = None if norm is None else choose("norm", norm, {name: name for name in _NORMS})
-        mean, square = activation_moments(starting)
+        with on_the_cpu():
+            mean, square = activation_moments(starting)
         gains, self.scales = starting_scales(self.widths, skip=skip, mean=mean, square=square)
         self._stds = [gain / math.sqrt(width) for gain, width in zip(gains, self.widths, strict=False)]
 
@@ -269,8 +273,10 @@ class TNN(nn.Module):
         """Outputs `[..., out]` of inputs `[..., in]`.
 
         Raises:
-            InputError: the last dimension is not the first width.
+            InputError: `x` is not a tensor, its last axis is not the first width, or it is `torch.jit.trace`
+                that calls.
         """
+        check_input(x)
         if x.dim() == 0 or x.shape[-1] != self.widths[0]:
             raise InputError(
                 f"expected inputs [..., {self.widths[0]}], got {list(x.shape)}; flatten images to one row "
