@@ -3,7 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from tnml.loop.processes import device_of
 from tnml.loop.progress import ProgressReporter
 from tnml.loop.protocols import Callback
 from tnml.loop.results import Row, TrainingInterrupted
-from tnml.nn import TensorNetworkLayer
+from tnml.nn import MPSLayer, TensorNetworkLayer
 from tnml.nn.layer import DTYPES
 from tnml.nn.networks import check_sweeps
 from tnml.training import SweepResult, TrainResult
@@ -276,7 +276,7 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
                 told |= self._sweeps_for(chosen["bond_dim"], total, one_pass=one_pass)
                 told["observations"] = total / samples
                 steps = sweep_options(chosen, samples, one_pass=one_pass, **told)
-                rows = type(self)._swept(self._swept_layer(), x, targets, steps, **given).history
+                rows = type(self)._swept(cast(MPSLayer, self.layer_), x, targets, steps, **given).history
             elif self.solver != "als":  # which has but one core there, fitted in the end
                 told["feature_size"] = self._feature_size(X, weight)
                 options = train_options(chosen, self.layer_.n_sites, samples, one_pass=one_pass, **told)
