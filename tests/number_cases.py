@@ -1,13 +1,24 @@
 """What the public functions do with numbers: a call for each, and the numbers that it is tried with."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from tnml import MPSClassifier, MPSRegressor, contraction, data, diagnostics, features, mps, training
+from tnml import (
+    MPSClassifier,
+    MPSRegressor,
+    contraction,
+    data,
+    diagnostics,
+    explain,
+    features,
+    mps,
+    training,
+)
 from tnml import nn as networks
 
 
@@ -26,7 +37,9 @@ RECORDS = {
     "ClassScores", "RegressionScores", "StudyProgress", "Susceptibility.on_epoch_end",
     "Susceptibility.batch", "Tracker.on_epoch_end",
     "TensorNetworkClassifier", "TensorNetworkRegressor", "TensorNetworkLayer",  # bases of those below
+    "Check", "Counterfactual", "Explanation", "Interactions", "TrainingInterrupted",
     "DeepBSDELoss", "Dataset", "FeatureMap",  # what functions below make
+    "FeatureMap.path", "FeatureMap.reordered", "FeatureMap.square_norms",
     "from_idx", "from_npz", "load(scale)",  # as `from_arrays`
     "TensorNetworkClassifier.from_layer(history)", "TensorNetworkRegressor.from_layer(history)",
     "run",  # of studies: starts processes
@@ -67,6 +80,10 @@ def classifier(**parameters: Any) -> Any:
 def regressor(**parameters: Any) -> Any:
     given = {"bond_dim": 2, "epochs": 1, "dtype": "float64", "random_state": 0, **parameters}
     return MPSRegressor(**given).fit(X.numpy(), X[:, 0].numpy()).predict(X.numpy())
+
+
+def explained(function: Callable[..., Any], **numbers: Any) -> Any:
+    return function(layer(), X.double(), X.double(), **numbers).values
 
 
 def swept(kind: Any, **parameters: Any) -> Any:
@@ -155,10 +172,10 @@ CASES: dict[str, Case] = {
         diagnostics.select_models, {"zeta": (0.125, 0.125, 0.5), "train_accuracy": (0.75, 0.5, 0.75)}
     ),
     # estimators
-    "MPSClassifier": Case(classifier, {**SHARED, "label_smoothing": 0.25, "max_shift": 1}),
+    "MPSClassifier": Case(classifier, {**SHARED, "n_estimators": 2, "label_smoothing": 0.25, "max_shift": 1}),
     "MPSClassifier, dmrg": Case(lambda **n: swept(MPSClassifier, **n), {**SWEPT, "bond_dim": 2}),
     "MPSClassifier, schedule": Case(lambda **n: swept(MPSClassifier, **n), {"proximal": (0.5, 0.25)}),
-    "MPSRegressor": Case(regressor, SHARED),
+    "MPSRegressor": Case(regressor, {**SHARED, "n_estimators": 2}),
     "MPSRegressor, dmrg": Case(lambda **n: swept(MPSRegressor, **n), SWEPT),
     "TensorNetworkClassifier.from_layer": Case(
         lambda **n: around(MPSClassifier, **n), {"image_shape": (2, 3), "feature_range": (-0.5, 1.5)}
@@ -167,6 +184,32 @@ CASES: dict[str, Case] = {
         lambda **n: around(MPSRegressor, **n),
         {"image_shape": (2, 3), "feature_range": (-0.5, 1.5), "y_mean": 0.5, "y_scale": 2.0},
     ),
+    # explanations
+    **{
+        name: Case(functools.partial(explained, getattr(explain, name)), numbers)
+        for name, numbers in {
+            "shapley": {"target": 1, "nodes": 2},
+            "banzhaf": {"target": 1},
+            "interactions": {"target": 1, "nodes": 2},
+        }.items()
+    },
+    "partial_dependence": Case(
+        lambda **n: explain.partial_dependence(layer(), grid=X[0].double(), background=X.double(), **n),
+        {"feature": 2, "target": 1},
+    ),
+    "individual_dependence": Case(
+        lambda **n: explain.individual_dependence(layer(), X.double(), grid=X[0].double(), **n),
+        {"feature": 2, "target": 1},
+    ),
+    "accumulated_effects": Case(
+        lambda **n: explain.accumulated_effects(layer(), X.double(), grid=torch.arange(3) / 2, **n),
+        {"feature": 2, "target": 1},
+    ),
+    "counterfactual": Case(
+        lambda **n: explain.counterfactual(layer(noise=1.0), X[0].double(), **n),
+        {"target": 1, "max_changes": 2},
+    ),
+    "MPSLayer.grown": Case(lambda **n: layer().grown(**n), {"bond_dim": 4, "noise": 0.25, "seed": 3}),
     # features
     "site_order": Case(features.site_order, {"order": (2, 0, 1, 3), "shape": (2, 2), "n_sites": 4}),
     "site_order, name": Case(lambda **n: features.site_order("snake", **n), {"shape": (2, 2), "n_sites": 4}),
@@ -196,6 +239,7 @@ CASES: dict[str, Case] = {
             "max_shift": 1,
             "validation": 0.25,
             "memory_gb": 1.5,
+            "observations": 2.5,
             "seed": 5,
             "checkpoint_seconds": 9.5,
         },

@@ -70,6 +70,10 @@ HESTON = {
 }  # fmt: skip
 
 CASES: dict[str, Case] = {
+    "Solution.check": Case(
+        lambda **n: solution().check(**{"paths": 64, **n}).value,
+        {"paths": 64, "seconds": 100.0, "seed": 3, "tolerance": 0.25},
+    ),
     # training
     "train_classifier": Case(
         lambda **n: trained(

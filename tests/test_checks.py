@@ -187,6 +187,8 @@ ASKING = {
     ("checks.py", "_index"),
     ("checks.py", "is_number"),
     ("checks.py", "whole"),
+    ("estimators/columns.py", "_told"),  # numbers of columns, or their names
+    ("estimators/tables.py", "_column"),  # cells of a table, which may hold anything
     ("features/named.py", "_build_rbf"),  # for a switch
     ("mps/algebra.py", "_checked_factor"),  # real or complex
     ("study/plain_values.py", "plain"),  # the type decides what is written

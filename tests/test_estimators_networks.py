@@ -142,6 +142,7 @@ def test_the_signature_is_in_the_help() -> None:
         with pytest.raises(TypeError, match="unexpected keyword argument 'bond'"):
             kind(bond=7)
     assert set(MPSClassifier().get_params()) - set(MPSRegressor().get_params()) == {
+        "calibrate",
         "label_smoothing",
         "max_shift",
         "class_weight",

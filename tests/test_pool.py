@@ -5,22 +5,22 @@ import sys
 
 import torch
 
-from tnml.contraction.chain.pool import ALIGNMENT, Pool
+from tnml.contraction.chain.pool import ALIGNMENT, SMALL, Pool
 
 
 def test_a_block_comes_back_only_when_its_last_tensor_is_gone():
     pool = Pool()
-    first = pool.take(1000)
+    first = pool.take(2 * SMALL)
     address = first.data_ptr()
     assert address % ALIGNMENT == 0
     view = first[10:20]
     del first
     gc.collect()
-    second = pool.take(1000)
+    second = pool.take(2 * SMALL)
     assert second.data_ptr() != address  # the view still holds the block
     del view
     gc.collect()
-    assert pool.take(1000).data_ptr() == address
+    assert pool.take(2 * SMALL).data_ptr() == address
 
 
 def test_blocks_of_quite_another_size_are_not_taken():

@@ -171,5 +171,6 @@ def test_sweeps_and_replicas_want_arrays(images, tmp_path):
     ):
         with pytest.raises(InputError, match="x must be an array or a tensor here, got a Pairs"):
             train(data, y)
-    (result,) = train_replicas([MPSLayer(SITES, 3)], mapped(tmp_path, x), y, options, task="classification")
+    scaled = mapped(tmp_path, (x / 255).astype(np.float32))
+    (result,) = train_replicas([MPSLayer(SITES, 3)], scaled, y, options, task="classification")
     assert result.n_train == COUNT

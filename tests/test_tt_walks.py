@@ -145,7 +145,7 @@ def test_memory_is_that_of_the_estimate(rank: int, gradient: bool) -> None:
 
     def step() -> None:
         with torch.set_grad_enabled(gradient):
-            y = tt_linear(x, cores)
+            y = tt_linear(x, cores, plan=plan)
         if gradient:
             y.sum().backward()
         x.grad = None

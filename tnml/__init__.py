@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tnml import contraction, data, diagnostics, features, mps, nn, pde, study, training
+    from tnml import contraction, data, diagnostics, explain, features, mps, nn, pde, study, training
     from tnml.errors import InputError
     from tnml.estimators import MPSClassifier, MPSRegressor
     from tnml.models import load
@@ -26,6 +26,7 @@ __all__ = [
     "contraction",
     "data",
     "diagnostics",
+    "explain",
     "features",
     "load",
     "mps",
@@ -43,7 +44,7 @@ _HOMES = {
     "load": "tnml.models",
 }
 _MODULES = frozenset(
-    {"contraction", "data", "diagnostics", "features", "mps", "nn", "pde", "study", "training"}
+    {"contraction", "data", "diagnostics", "explain", "features", "mps", "nn", "pde", "study", "training"}
 )
 
 

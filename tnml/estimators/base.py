@@ -192,7 +192,7 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         rows, counts = typical_rows(weight, len(X))
         some = torch.from_numpy(self._scaled(X[rows]))
         times = None if counts is None else torch.from_numpy(counts)
-        seeds = range(seed, seed + self.n_estimators)
+        seeds = range(seed, seed + plain(self.n_estimators))
         layers = [self._new_layer(X.shape[1], outputs, each, order) for each in seeds]
         layers = [layer.rescale_(some.to(layer.dtype), times).eval() for layer in layers]
         self.layer_, self._others = layers[0], layers[1:]

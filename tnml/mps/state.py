@@ -375,8 +375,8 @@ class MatrixProductState(MeasuredState):
             ([1, 1, 1], 0.7071)
         """
         cores, log, lost = canonical.truncate(self._cores, max_bond, max_error)
-        share = min(sum(lost), 1.0)  # rounding may add up to more
-        return Truncation(self._with(cores, self.log_scale + log), share**0.5, lost)
+        error = min(sum(lost), 1.0) ** 0.5  # rounding may add up to more
+        return Truncation(self._with(cores, self.log_scale + log), error, lost)
 
     def _with(self, cores: Sequence[Tensor], log_scale: Tensor) -> "MatrixProductState":
         return MatrixProductState(cores, log_scale=log_scale, label_site=self.label_site)
@@ -398,9 +398,7 @@ class MatrixProductState(MeasuredState):
         for what in ("physical_dims", "dtype", "device"):
             mine, theirs = getattr(self, what), getattr(other, what)
             if mine != theirs:
-                raise InputError(
-                    f"the states differ in {what}: {mine} and {theirs}; bring them to the same first"
-                )
+                raise InputError(f"the states differ in {what}: {mine} and {theirs}; convert one of them")
 
 
 class Truncation(NamedTuple):
