@@ -315,7 +315,7 @@ PREDICT = {
     "wide.csv": r"expected 4 values in each sample, .* got 5",
     "ragged.csv": r"line 2: expected 4 numbers as in the first line, got 2",
     "words.csv": r"line 2: could not convert string to float: 'red'; expected numbers only",
-    "empty.csv": r"holds no sample; expected one line of numbers for each",
+    "empty.csv": r"holds no samples; expected one line of numbers for each",
     "image.idx": r"not an IDX file: expected bytes 00 00",
     "cut.npy": r"cut\.npy cannot be read",
     "pickled.npy": r"cannot be read .*(pickle|Python objects)",

@@ -61,7 +61,7 @@ def test_digits(here: Path, capsys: Capture) -> None:
     assert errors == ""
     assert float(facts["test accuracy"]) >= 0.95
     assert facts["largest bond"] == "10"
-    assert "bonds grow from 1, at most to 10, in 3 sweeps" in shown
+    assert "bonds grow from 1 to at most 10, in 3 sweeps" in shown
     progress = [line for line in shown.splitlines() if line.startswith("sweep")]
     assert [line.split("  ")[0] for line in progress] == ["sweep 1/3", "sweep 2/3", "sweep 3/3"]
     folder = here / "runs" / "digits-001"

@@ -268,7 +268,9 @@ def test_text_and_single_samples(here: Path, capsys: Capture) -> None:
 def test_a_run_stays_with_its_task(here: Path, capsys: Capture) -> None:
     assert main([*TRAIN, "--out", "run"]) == 0
     assert main(["train", "--resume", "run", "--task", "classification"]) == 2
-    assert "was begun with --task regression, got classification; leave --task out" in capsys.readouterr().err
+    assert (
+        "was started with --task regression, got classification; leave --task out" in capsys.readouterr().err
+    )
     Path("old.yaml").write_text("dataset: digits\ntrain: {epochs: 2}\n")
     assert read_request(["--config", "old.yaml"]).options.task == "classification"
 
@@ -292,7 +294,7 @@ def test_compress(here: Path, capsys: Capture) -> None:
     train = arrays()[:2]
     assert scores(train[1], tuned.predict(train[0]))[1] < scores(train[1], small.predict(train[0]))[1]
     assert main(["compress", "run", "toy.npz", "--max_bond", "2", "--curve", "c.png"]) == 2
-    assert "--curve draws accuracies, which a regressor has not" in capsys.readouterr().err
+    assert "--curve draws accuracies, which a regressor does not have" in capsys.readouterr().err
 
 
 def test_several_targets_at_once(here: Path, capsys: Capture) -> None:

@@ -98,7 +98,7 @@ def test_list(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["study", "list"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "mine  2 runs (2 with --smoke)  a"
     assert main(["study"]) == 2
-    assert "resume: go on with the study in a folder" in " ".join(capsys.readouterr().out.split())
+    assert "resume: continue the study in a folder" in " ".join(capsys.readouterr().out.split())
 
 
 def test_report_is_written(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -257,7 +257,7 @@ USE: dict[str, tuple[list[str], str]] = {
         ["evaluate", "price", "toy.npz"],
         "was trained on a table; give a .csv or .parquet",
     ),
-    "a table for arrays": (["evaluate", "plain.safetensors", "more.csv"], "knows no names of columns"),
+    "a table for arrays": (["evaluate", "plain.safetensors", "more.csv"], "has no column names"),
     "a target of arrays": (
         ["evaluate", "plain.safetensors", "toy.npz", "--target", "y"],
         "--target names a col",

@@ -122,9 +122,9 @@ def test_it_works_for_sweeps() -> None:
 
 def test_a_temperature_needs_new_samples() -> None:
     X, y = data()
-    with pytest.raises(InputError, match="held-out part, and validation_fraction is 0"):
+    with pytest.raises(InputError, match="held-out part, but validation_fraction is 0"):
         MPSClassifier(calibrate=True).fit(X, y)
-    with pytest.raises(InputError, match="needs a held-out part, and partial_fit has none"):
+    with pytest.raises(InputError, match="needs a held-out part, but partial_fit has none"):
         MPSClassifier(**OWN, calibrate=True).partial_fit(X, y, classes=["a", "b", "c"])
     model = MPSClassifier(**OWN, calibrate=True, warm_start=True).fit(X, y)
     with pytest.raises(InputError, match="samples that no fit has seen"):

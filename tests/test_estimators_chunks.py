@@ -110,7 +110,7 @@ def test_what_cannot_be_read_is_refused(table, tmp_path):
         ((loader, None, np.ones(COUNT)), "give the Dataset, not its DataLoader"),
         ((file, y[1:]), r"y must have 230 rows as X has, got shape \[229\]"),
         ((data, None, np.ones(3)), "sample_weight must have 230 rows"),
-        ((file, y, np.zeros(COUNT)), "none of a weight above 0"),
+        ((file, y, np.zeros(COUNT)), "none with a weight above 0"),
         ((DataLoader([{"x": 1.0}]), None), "got dict"),
     ):
         with pytest.raises(InputError, match=text):

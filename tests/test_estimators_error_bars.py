@@ -215,5 +215,5 @@ def test_bad_parameters(changes: dict[str, Any], text: str) -> None:
 
 
 def test_labels_are_no_least_squares() -> None:
-    with pytest.raises(InputError, match="solver='als' is least squares of real targets"):
+    with pytest.raises(InputError, match="solver='als' is least squares for real targets"):
         tnml.MPSClassifier(solver="als").fit([[0.0], [1.0]], [0, 1])

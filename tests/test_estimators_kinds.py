@@ -146,7 +146,7 @@ def test_what_cannot_follow_is_refused(name, made, tmp_path):
 
 def test_a_smaller_bond_dimension_is_for_compressed():
     model = MPSClassifier(**QUICK | {"bond_dim": 4}, warm_start=True).fit(X, Y)
-    with pytest.raises(InputError, match=r"take compressed\(max_bond=2\)"):
+    with pytest.raises(InputError, match=r"use compressed\(max_bond=2\)"):
         model.set_params(bond_dim=2).fit(X, Y)
     smaller = model.set_params(bond_dim=4).compressed(max_bond=2)
     assert max(smaller.fit(X, Y).layer_.bond_dims) == 2

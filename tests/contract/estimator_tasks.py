@@ -74,7 +74,7 @@ class ClassifierContract(EstimatorContract):
             ("balance", "unknown class_weight 'balance'; did you mean 'balanced'"),
             ({"ant": -1.0}, "class_weight of 'ant' must be a number, at least 0, got -1"),
             ({"ant": "2"}, "class_weight of 'ant' must be a number"),
-            ({"ants": 2.0}, r"class_weight names \['ants'\], which are no labels, and leaves out"),
+            ({"ants": 2.0}, r"class_weight names \['ants'\], which are not labels, and leaves out"),
             ([1.0, 2.0, 1.0], "class_weight must be 'balanced', None or a mapping"),
             ({"ant": 0, "bee": 0, "fox": 0}, "weights of all samples are zero"),
         ],

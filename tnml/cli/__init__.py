@@ -22,10 +22,10 @@ COMMANDS = {
     "evaluate": "measure a model: accuracy and a table by class, or R2 and errors; figures of both",
     "predict": "write labels and probabilities, or predicted values, of new samples as CSV",
     "inspect": "show what a model file holds: sites, bonds, entanglement, scale of its outputs",
-    "compress": "make a model smaller, train it a little more, tell what that costs",
+    "compress": "make a model smaller, train it a little more, and show what that costs",
     "pde": "solve parabolic equations in many dimensions",
-    "study": "many runs over a grid of options, that survive crashes, and a report of them",
-    "data": "list the data sets known by name, or fetch one",
+    "study": "many runs over a grid of options, kept through crashes, and a report of them",
+    "data": "list the data sets known by name, or download one",
 }
 READERS = {"train": "request"}
 
@@ -40,7 +40,7 @@ options:
   -h, --help  show this help; `tnml COMMAND --help` shows a command's options and their defaults
   --version   show the version
 
-to begin with:
+to get started:
   tnml train digits
   tnml train mnist --preset accurate
   tnml train table.csv --task regression --target price
@@ -48,13 +48,13 @@ to begin with:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code of the command line `tnml`, run with these words.
+    """The exit code of the command `tnml` with these arguments.
 
-    0: done. 2: bad input, after one line `error: ...` on the standard error. 130: stopped by Ctrl-C.
-    Anything else that goes wrong is a mistake in tnml and keeps its traceback.
+    0: done. 2: bad input, with one line `error: ...` on standard error. 130: stopped by Ctrl-C. 141: the
+    reader of a pipe has stopped. Any other failure is a bug in tnml and keeps its traceback.
 
     Args:
-        argv: the words after `tnml`; None takes those of this process.
+        argv: the arguments after `tnml`; None takes those of this process.
 
     Example:
         >>> main(["data", "list"]) == main(["--version"])  # doctest: +ELLIPSIS
@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         True
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    # On a machine that others use too, threads that spin long for each other cost tens of times the work
-    # itself. OpenMP reads this when torch loads, which no command has done yet.
+    # On a shared machine, threads that spin for long while they wait for each other cost tens of times the
+    # work itself. OpenMP reads this when torch loads, which no command has done yet.
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     try:
         code = _run(words)
@@ -81,14 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.filename is None and error.errno != errno.ENOSPC:
             raise
         complain(
-            f"{error.strerror}: {error.filename or 'the disk'}; check the path, its rights and the free space"
+            f"{error.strerror}: {error.filename or 'the disk'}; check the path, permissions and free space"
         )
         return BAD_INPUT
     return code
 
 
 def _run(words: list[str]) -> int:
-    """Does what the first word says."""
+    """Runs the command that the first argument names."""
     if not words or words[0] in ("-h", "--help", "help"):
         say(HELP.rstrip())
         return 0 if words else BAD_INPUT
@@ -106,7 +106,7 @@ def _run(words: list[str]) -> int:
 
 @contextmanager
 def _notes() -> Iterator[None]:
-    """Lets warnings for users come as one line each, without the place in the code."""
+    """Shows each warning for users as one line, without its place in the code."""
     shown = warnings.showwarning
 
     def note(

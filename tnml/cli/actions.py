@@ -9,7 +9,7 @@ from tnml.errors import choose
 
 
 class Action(NamedTuple):
-    """What an action does, in words and as a function of the words behind it that gives an exit code.
+    """A description of an action, and the function from its arguments to an exit code.
 
     Example:
         >>> Action("sings", lambda words: len(words)).perform(["la", "la"])
@@ -23,17 +23,17 @@ class Action(NamedTuple):
 def act(
     command: str, about: str, actions: Mapping[str, Action], examples: Sequence[str], words: Sequence[str]
 ) -> int:
-    """The exit code of the action that the first word names; the help where there is none.
+    """The exit code of the action that the first argument names; shows the help if there is none.
 
     Args:
-        command: "tnml study".
+        command: its name, such as "tnml study".
         about: a sentence or two for the help.
         actions: by name.
         examples: whole command lines, for the help.
-        words: of the call, behind the command.
+        words: the arguments after the command.
 
     Raises:
-        InputError: the action is unknown, or it does not understand the rest.
+        InputError: the action is unknown, or its arguments are invalid.
 
     Example:
         >>> act("tnml sing", "Sings.", {"loud": Action("sings", len)}, [], ["loud", "la"])

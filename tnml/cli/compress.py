@@ -36,7 +36,7 @@ EXAMPLES = (
 
 @dataclass(frozen=True, kw_only=True)
 class _Scores:
-    """What was measured on the test samples, accuracy or R2 first; None where nothing was."""
+    """Scores on the test samples, accuracy or R2 first; None if not measured."""
 
     before: dict[str, float] | None = None
     truncated: dict[str, float] | None = None
@@ -44,20 +44,20 @@ class _Scores:
 
     @property
     def final(self) -> dict[str, float] | None:
-        """Of the model that is written."""
+        """The scores of the model that is written."""
         return self.truncated if self.tuned is None else self.tuned
 
 
 def run(words: Sequence[str]) -> int:
-    """The exit code of `tnml compress` with these words.
+    """The exit code of `tnml compress` with these arguments.
 
     Raises:
-        InputError: no limit is given or one is out of range, model and data do not fit, or a file cannot be
+        InputError: no limit is given or one is out of range, model and data do not match, or a file cannot be
             read or written.
     """
     asked = parse(_parser(), words)
     if asked.max_bond is None and asked.max_error is None:
-        raise InputError("give --max_bond, --max_error or both: they say how small the model becomes")
+        raise InputError("give --max_bond, --max_error or both: they determine how small the model becomes")
     if asked.max_bond is not None:
         whole("--max_bond", asked.max_bond, 1)
     if asked.max_error is not None:
@@ -69,7 +69,7 @@ def run(words: Sequence[str]) -> int:
     by_samples = None if asked.norm is None else choose("norm", asked.norm, NORMS)
     model = open_model(asked.model).for_data()
     if asked.curve is not None and model.real_targets:
-        raise InputError("--curve draws accuracies, which a regressor has not; leave it out")
+        raise InputError("--curve draws accuracies, which a regressor does not have; leave it out")
     out = _out(model, asked.out)
     options = _tuning(model, asked)
     train = test = None
@@ -78,7 +78,7 @@ def run(words: Sequence[str]) -> int:
             data_for(model, asked.data, split, asked.scale, asked.target) for split in ("train", "test")
         )
         for part in (train, test):
-            model.goal.targets(part)  # complains about strange labels before anything takes long
+            model.goal.targets(part)  # reports unknown labels before anything takes long
     samples = None if train is None or by_samples is False else train.x
     small = model.ready.compressed(max_bond=asked.max_bond, max_error=asked.max_error, X=samples)
     scores = _scored(model, small, test)
@@ -98,7 +98,7 @@ def _parser() -> ArgumentParser:
     """The options of `tnml compress`."""
     parser = new_parser(
         "tnml compress MODEL [DATA] [options]",
-        "Makes the bonds of a model smaller, keeps the result in a model file and tells what it costs.",
+        "Makes the bonds of a model smaller, writes the result to a model file and shows what that costs.",
         EXAMPLES,
     )
     add = parser.add_argument
@@ -107,22 +107,27 @@ def _parser() -> ArgumentParser:
         "data",
         nargs="?",
         metavar="DATA",
-        help="as in `tnml train`: the training part says which inputs matter, accuracy (of a "
-        "regressor R2 and RMSE) is on the test part",
+        help="as in `tnml train`: the training part shows which inputs matter; accuracy (for a "
+        "regressor R2 and RMSE) is measured on the test part",
     )
-    add("--max_bond", type=int | None, help="largest bond dimension; null: only max_error limits")
+    add("--max_bond", type=int | None, help="largest bond dimension; null: limited by --max_error only")
     add(
         "--max_error",
         type=float | None,
-        help="largest relative error, from 0 to 1; null: only max_bond limits",
+        help="largest relative error, from 0 to 1; null: limited by --max_bond only",
     )
     add(
         "--norm",
         type=str | None,
-        help="what the error counts: tensor (all entries of the weight tensor) or samples (outputs on inputs "
-        "like the training part of the data); null: samples where data are given, else tensor",
+        help="what the error refers to: tensor (all entries of the weight tensor) or samples (outputs on "
+        "inputs like the training part of the data); null: samples if data are given, else tensor",
     )
-    add("--out", type=str, metavar="FILE", help="where to; null: beside the model, NAME-compressed")
+    add(
+        "--out",
+        type=str,
+        metavar="FILE",
+        help="where to write the model; null: next to the original, NAME-compressed",
+    )
     add(
         "--fine_tune",
         type=int,
@@ -130,7 +135,7 @@ def _parser() -> ArgumentParser:
         metavar="EPOCHS",
         help="then train that many epochs on the training part of the data",
     )
-    add("--lr", type=float | None, help="rate that training begins with; null: half the recipe's highest")
+    add("--lr", type=float | None, help="learning rate at the start; null: half the recipe's highest")
     add("--seed", type=int, default=0, help="of the training")
     add("--device", type=str, default="auto", help="of the training: auto, cpu, cuda or cuda:1")
     add(
@@ -148,29 +153,29 @@ def _parser() -> ArgumentParser:
         "--curve",
         type=str,
         metavar="FILE",
-        help="also draw the accuracy of a classifier against the bond dimension: .png, .pdf or .svg",
+        help="also plot the accuracy of a classifier against the bond dimension: .png, .pdf or .svg",
     )
     return parser
 
 
 def _out(model: SavedModel, asked: str | None) -> Path:
-    """Where the smaller model goes; never over the larger one."""
+    """The path of the smaller model; never that of the larger one."""
     out = model.path.with_name(f"{model.path.stem}-compressed{model.path.suffix}")
     if asked is not None:
         out = user_path(asked)
     if out.is_dir():
-        raise InputError(f"--out {out} is a folder; name a file in it, as {out / 'small.safetensors'}")
+        raise InputError(f"--out {out} is a folder; name a file in it, such as {out / 'small.safetensors'}")
     if out.exists() and out.samefile(model.path):
         raise InputError(f"--out {out} is the model to compress; choose another file")
     return out
 
 
 def _tuning(model: SavedModel, asked: Any) -> TrainOptions | None:
-    """The options of the fine-tuning, None where none is asked for."""
+    """The options of the fine-tuning; None if none was asked for."""
     if not asked.fine_tune:
         return None
     if (networks := len(model.estimator.layers_)) > 1:
-        raise InputError(f"--fine_tune trains one network, and {model.path} holds {networks}; leave it out")
+        raise InputError(f"--fine_tune trains one network, but {model.path} holds {networks}; leave it out")
     name = asked.data or model.data.get("name") or "other"
     changes: dict[str, Any] = {"lr": asked.lr, "seed": asked.seed, "device": asked.device}
     if model.estimator.image_shape is None:
@@ -204,13 +209,13 @@ def _fine_tune(model: SavedModel, small: Estimator, train: Dataset, options: Tra
 def _keep(
     model: SavedModel, small: Estimator, out: Path, scores: _Scores, epochs: int, *, same: bool
 ) -> None:
-    """Writes the model file, with what was done to the model and how good it is now on the `same` data."""
+    """Writes the model file, with what was done to the model and, on the `same` data, its new scores."""
     data = dict(small.data_ or {})
     data["compression"] = {**data["compression"], "fine_tuned_epochs": epochs}
     if same and scores.final is not None:
         data["results"] = {f"test {name}": value for name, value in scores.final.items()}
     small.data_ = data
-    small.feature_range_ = model.limits  # it takes raw values again, as the model it was made from
+    small.feature_range_ = model.limits  # it takes raw values again, like the original model
     if model.names is not None:
         small.feature_names_in_ = np.array(model.names, dtype=object)
     small.save(out)
@@ -248,14 +253,14 @@ def _summary(
 
 
 def _change(name: str, before: float, after: float) -> str:
-    """The change, of accuracies in percent points; -0.00 is written +0.00."""
+    """The change, for accuracies in percentage points; -0.00 is written +0.00."""
     if name == "accuracy":
         return f"{round(100 * (after - before), 2) + 0.0:+.2f} points"
     return f"{after - before + 0.0:+.4g}"
 
 
 def halves(largest: int) -> list[int]:
-    """The bond dimensions of the curve: from the largest down to 1, by about the root of 2.
+    """The bond dimensions of the curve: from the largest down to 1, divided by about sqrt(2) each time.
 
     Example:
         >>> halves(20)
@@ -276,7 +281,7 @@ def _draw(
     asked: Any,
     samples: npt.NDArray[np.float32] | None,
 ) -> None:
-    """Accuracy of the model truncated to every bond dimension, and of the one that was written."""
+    """Draws the accuracy of the model truncated to each bond dimension, and of the model that was written."""
     bonds = halves(max(model.layer.bond_dims))
     shares = [float(model.ready.compressed(max_bond=bond, X=samples).score(test.x, test.y)) for bond in bonds]
     curves: dict[str, tuple[Sequence[int], Sequence[float]]] = {"truncated": (bonds, shares)}

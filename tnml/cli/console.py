@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def rank() -> int:
-    """The rank torchrun gave this process, 0 where nobody did.
+    """The rank that torchrun gave this process; 0 without torchrun.
 
     Example:
         >>> rank()
@@ -16,7 +16,7 @@ def rank() -> int:
 
 
 def say(text: str = "") -> None:
-    """Writes one or more lines to the standard output; the other processes of a group stay silent.
+    """Writes one or more lines to standard output, only in the process of rank 0.
 
     Example:
         >>> say("test accuracy: 0.98")
@@ -28,7 +28,7 @@ def say(text: str = "") -> None:
 
 
 def complain(text: str, title: str = "error") -> None:
-    r"""Writes one line to the standard error, whatever line breaks the text has.
+    r"""Writes one line to standard error; line breaks in the text become spaces.
 
     Example:
         >>> import contextlib, io
@@ -43,7 +43,7 @@ def complain(text: str, title: str = "error") -> None:
 
 
 def facts(pairs: Sequence[tuple[str, object]]) -> str:
-    """Lines `name: value`, the values below each other.
+    """Lines `name: value`, with the values aligned.
 
     Example:
         >>> print(facts([("sites", 64), ("parameters", 25_728)]))
@@ -55,7 +55,7 @@ def facts(pairs: Sequence[tuple[str, object]]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns under a heading: the first to the left, the others to the right.
+    """Columns under a heading, the first one aligned left, the others right.
 
     Example:
         >>> print(table(["class", "recall"], [["0", "0.99"], ["cat", "1.00"]]))

@@ -11,20 +11,20 @@ EXAMPLES = ("tnml data list", "tnml data fetch mnist")
 
 
 def run(words: Sequence[str]) -> int:
-    """The exit code of `tnml data` with these words.
+    """The exit code of `tnml data` with these arguments.
 
     Raises:
-        InputError: an unknown name, or a download that failed.
+        InputError: a name is unknown, or a download failed.
     """
     parser = new_parser(
         "tnml data list|fetch [NAME] [options]",
-        "Lists the data sets known by name, or fetches one.",
+        "Lists the data sets known by name, or downloads one.",
         EXAMPLES,
     )
     parser.add_argument("action", help="list or fetch")
-    parser.add_argument("name", nargs="?", help="of the data set to fetch")
+    parser.add_argument("name", nargs="?", help="name of the data set to fetch")
     parser.add_argument(
-        "--cache", type=str, metavar="FOLDER", help="where downloads go; null: the user's cache"
+        "--cache", type=str, metavar="FOLDER", help="folder for downloads; null: the user's cache"
     )
     asked = parse(parser, words)
     if choose("action", asked.action, {"list": False, "fetch": True}):

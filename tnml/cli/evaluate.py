@@ -25,10 +25,10 @@ EXAMPLES = (
 
 
 def run(words: Sequence[str]) -> int:
-    """The exit code of `tnml evaluate` with these words.
+    """The exit code of `tnml evaluate` with these arguments.
 
     Raises:
-        InputError: model and data do not fit, or one of them cannot be read.
+        InputError: model and data do not match, or one of them cannot be read.
     """
     parser = new_parser(
         "tnml evaluate MODEL [DATA] [options]", "Measures a model on data with known targets.", EXAMPLES
@@ -39,7 +39,7 @@ def run(words: Sequence[str]) -> int:
         "data",
         nargs="?",
         metavar="DATA",
-        help="as in `tnml train`; what the model was trained on where it is left out",
+        help="as in `tnml train`; if left out, what the model was trained on",
     )
     add("--split", type=str, default="test", help="train, test or all")
     add(
@@ -52,7 +52,7 @@ def run(words: Sequence[str]) -> int:
         "--figure",
         type=str,
         metavar="FILE",
-        help="also draw the confusion matrix, or predicted against true targets: .png, .pdf or .svg",
+        help="also plot the confusion matrix, or predicted against true targets: .png, .pdf or .svg",
     )
     asked = parse(parser, words)
     if asked.figure is not None:
@@ -72,7 +72,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _labels(model: SavedModel, goal: Labels, data: Dataset, *, draw: bool) -> "tuple[str, Figure | None]":
-    """Accuracy and a table by class; the confusion matrix."""
+    """Accuracy and a table by class, as text; and the confusion matrix as a figure."""
     classes, truth = goal.classes, goal.targets(data)
     predicted = np.searchsorted(classes, model.ready.predict(data.x))
     counts = report.confusion_counts(truth, predicted, len(classes))
@@ -90,7 +90,7 @@ def _labels(model: SavedModel, goal: Labels, data: Dataset, *, draw: bool) -> "t
 
 
 def _reals(model: SavedModel, data: Dataset, *, draw: bool) -> "tuple[str, Figure | None]":
-    """R2 and errors; predicted against true targets."""
+    """R2 and errors, as text; and a figure of predicted against true targets."""
     predicted = np.asarray(model.ready.predict(data.x))
     scores = report.regression_scores(data.y, predicted)
     found = {"R2": scores.r2, "RMSE": scores.rmse, "MAE": scores.mae}

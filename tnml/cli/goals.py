@@ -1,7 +1,7 @@
 """What a run or a model is for: labels or real targets, and all that differs between the two.
 
-A goal knows the targets of a data set, trains a layer to give them, makes an estimator of the trained layer
-and measures it. `GOALS` has one for each task of the command line.
+A goal takes the targets from a data set, trains a layer to predict them, turns the trained layer into an
+estimator and measures that. `GOALS` has one for each task of the command line.
 """
 
 import math
@@ -31,35 +31,35 @@ from tnml.training.tasks import CLASSIFICATION, REGRESSION, Task
 
 Estimator = MPSClassifier | MPSRegressor
 MOST = 12  # classes in one line
-_MEMBERS = 10  # of a class, on average, where floats are taken for labels
+_MEMBERS = 10  # samples per class, on average, if floats are taken as labels
 
 
 class Goal(Protocol):
-    """A task together with what the data or a model tell about its targets."""
+    """A task, together with what is known about its targets from the data or a model."""
 
     task: ClassVar[Task]
     real_targets: ClassVar[bool]
     figure: ClassVar[str]
-    """A good name for the figure of `tnml evaluate`."""
+    """The suggested file name for the figure of `tnml evaluate`."""
 
     @classmethod
     def of_data(cls, train: Dataset) -> Self:
-        """That of a run on this training part."""
+        """The goal of a run on this training part."""
 
     @classmethod
     def of_model(cls, model: Any) -> Self:
-        """That of a fitted estimator."""
+        """The goal of a fitted estimator."""
 
     @property
     def outputs(self) -> int:
-        """How many outputs a layer has to have."""
+        """The number of outputs that a layer must have."""
 
     @property
     def about(self) -> str:
         """The targets in a few words."""
 
     def targets(self, data: Dataset) -> npt.NDArray[Any]:
-        """The targets of a data set as layers learn them."""
+        """The targets of a data set, in the form that layers learn."""
 
     def train(
         self,
@@ -76,21 +76,21 @@ class Goal(Protocol):
         """A fitted estimator around a trained layer."""
 
     def measured(self, model: Any, data: Dataset) -> dict[str, float]:
-        """How good an estimator is on inputs in [0, 1], by the names that summaries and files use."""
+        """Scores of an estimator on inputs in [0, 1], by the names used in summaries and files."""
 
     def tested(
         self, result: TrainResult | SweepResult, layer: TensorNetworkLayer, test: Dataset
     ) -> dict[str, float]:
-        """The same of a layer that was just trained."""
+        """The same scores of a layer that was just trained."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Labels:
-    """Classes that are to be told apart.
+    """Class labels as targets.
 
     Args:
         classes: sorted.
-        stranger: what to say about a label that is none of them.
+        stranger: the end of the error message for a label that is not among them.
 
     Example:
         >>> goal = Labels(classes=np.array(["cat", "dog"]))
@@ -107,10 +107,10 @@ class Labels:
 
     @classmethod
     def of_data(cls, train: Dataset) -> Self:
-        """The labels there are.
+        """The labels in the training part.
 
         Raises:
-            InputError: the targets are no labels, or there is only one class.
+            InputError: the targets are not labels, or there is only one class.
         """
         classes = np.unique(train.y)
         if _may_be_labels(train.y, classes):
@@ -122,9 +122,9 @@ class Labels:
             )
         if len(classes) < 2:
             raise InputError(
-                f"{train.name}: expected two classes or more, got only {classes[0]}; add samples of another"
+                f"{train.name}: expected two classes or more, got only {classes[0]}; add another class"
             )
-        told = "which no training sample has; drop those samples or train on some"
+        told = "which no training sample has; drop those samples, or add some to the training data"
         return cls(classes=classes, stranger=told)
 
     @classmethod
@@ -136,19 +136,19 @@ class Labels:
 
     @property
     def outputs(self) -> int:
-        """As many as classes."""
+        """One for each class."""
         return len(self.classes)
 
     @property
     def about(self) -> str:
-        """How many classes there are."""
+        """The number of classes."""
         return f"{len(self.classes)} classes"
 
     def targets(self, data: Dataset) -> npt.NDArray[np.int64]:
         """The labels as positions in `classes`.
 
         Raises:
-            InputError: a label is none of them.
+            InputError: a label is not among them.
         """
         strange = np.setdiff1d(data.y, self.classes)
         if len(strange):
@@ -179,18 +179,18 @@ class Labels:
     def tested(
         self, result: TrainResult | SweepResult, layer: TensorNetworkLayer, test: Dataset
     ) -> dict[str, float]:
-        """The accuracy, which the training has measured."""
+        """The accuracy, which was measured in training."""
         del layer, test
         return {"accuracy": result.test["accuracy"]}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reals:
-    """Real targets, brought to mean 0 and deviation 1 for training.
+    """Real targets, scaled to mean 0 and standard deviation 1 for training.
 
     Args:
         mean: of the training targets.
-        scale: their standard deviation; 1 where all are equal.
+        scale: their standard deviation; 1 if all are equal.
         about: the targets in a few words.
 
     Example:
@@ -208,21 +208,21 @@ class Reals:
 
     @classmethod
     def of_data(cls, train: Dataset) -> Self:
-        """Mean and deviation of the targets."""
+        """The goal with mean and standard deviation of the targets."""
         deviation = float(train.y.std())
         span = f"targets from {train.y.min():.4g} to {train.y.max():.4g}"
         return cls(mean=float(train.y.mean()), scale=deviation if deviation > 0 else 1.0, about=span)
 
     @classmethod
     def of_model(cls, model: MPSRegressor) -> Self:
-        """Mean and deviation of the targets that a regressor was trained on.
+        """The goal with mean and standard deviation of the targets that a regressor was trained on.
 
         Raises:
             InputError: it predicts several targets at once.
         """
         if len(model.y_mean_) != 1:
             raise InputError(
-                f"the model predicts {len(model.y_mean_)} targets at once, and data sets have one; use "
+                f"the model predicts {len(model.y_mean_)} targets at once, but data sets have one; use "
                 "model.score(X, y) in Python"
             )
         return cls(mean=float(model.y_mean_[0]), scale=float(model.y_scale_[0]))
@@ -233,7 +233,7 @@ class Reals:
         return 1
 
     def targets(self, data: Dataset) -> npt.NDArray[np.float64]:
-        """The targets, of mean 0 and deviation 1 over the training part."""
+        """The targets, with mean 0 and standard deviation 1 over the training part."""
         standard: npt.NDArray[np.float64] = (data.y - self.mean) / self.scale
         return standard
 
@@ -247,7 +247,7 @@ class Reals:
         **given: Any,
     ) -> TrainResult | SweepResult:
         """Trains a layer in place, by gradients or by sweeps as the options say."""
-        del image_shape  # which is for shifts
+        del image_shape  # used for shifts only
         return _trained(train_regressor, sweep_regressor, layer, x, y, options, given)
 
     def estimator(self, layer: TensorNetworkLayer, **given: Any) -> MPSRegressor:
@@ -255,7 +255,7 @@ class Reals:
         return MPSRegressor.from_layer(layer, y_mean=self.mean, y_scale=self.scale, **given)
 
     def measured(self, model: MPSRegressor, data: Dataset) -> dict[str, float]:
-        """R2 and the root of the mean squared error; without R2 of a single sample."""
+        """R2 and the root mean squared error; no R2 for a single sample."""
         scores = report.regression_scores(data.y, np.asarray(model.predict(data.x)))
         found = {"R2": scores.r2, "RMSE": scores.rmse}
         return {name: value for name, value in found.items() if math.isfinite(value)}
@@ -263,20 +263,20 @@ class Reals:
     def tested(
         self, result: TrainResult | SweepResult, layer: TensorNetworkLayer, test: Dataset
     ) -> dict[str, float]:
-        """R2 and RMSE in the units of the target, of which the training knows nothing."""
+        """R2 and RMSE in the units of the target, which are not known in training."""
         del result
         return self.measured(self.estimator(layer), test)
 
 
 def _may_be_labels(y: npt.NDArray[Any], values: npt.NDArray[Any]) -> bool:
-    """Whether floats are labels without doubt: whole numbers, of which each is there ten times on average."""
+    """Whether floats are clearly labels: whole numbers, each of which occurs ten times on average."""
     return (
         y.dtype.kind == "f" and _MEMBERS * len(values) <= len(y) and bool((values == np.rint(values)).all())
     )
 
 
 GOALS: Mapping[str, type[Labels] | type[Reals]] = {goal.task.name: goal for goal in (Labels, Reals)}
-"""By the name of the task."""
+"""The goals by the name of their task."""
 
 
 def in_line(items: Sequence[Any] | npt.NDArray[Any], most: int = MOST) -> str:
@@ -290,7 +290,7 @@ def in_line(items: Sequence[Any] | npt.NDArray[Any], most: int = MOST) -> str:
 
 
 def shown(name: str, value: float) -> str:
-    """A measured number as it is printed: errors, which have units, with six digits, others with decimals.
+    """A score as it is printed: errors, which have units, with six digits, others with four decimals.
 
     Example:
         >>> shown("test accuracy", 0.5), shown("RMSE", 1234.5678), shown("R2", 0.12345)
@@ -308,7 +308,7 @@ def _trained(
     options: TrainOptions | SweepOptions,
     given: Mapping[str, Any],
 ) -> TrainResult | SweepResult:
-    """The result of the training that the options are for."""
+    """The result of training by the solver that the options belong to."""
     if isinstance(options, SweepOptions):
         return by_sweeps(cast(MPSLayer, layer), x, y, options, **given)
     return by_gradients(layer, x, y, options, **given)

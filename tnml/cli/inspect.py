@@ -27,7 +27,7 @@ from tnml.nn.layer import Chain
 from tnml.randomness import seeded
 
 MOST_SAMPLES = 1_000_000
-_UNSAID = ("name", "dim", "columns", "missing")  # said otherwise, or too long
+_UNSAID = ("name", "dim", "columns", "missing")  # shown in another way, or too long
 EXAMPLES = (
     "tnml inspect runs/digits-001",
     "tnml inspect model.safetensors mnist --figure bonds.png",
@@ -35,10 +35,10 @@ EXAMPLES = (
 
 
 def run(words: Sequence[str]) -> int:
-    """The exit code of `tnml inspect` with these words.
+    """The exit code of `tnml inspect` with these arguments.
 
     Raises:
-        InputError: the model or the data cannot be read, or do not fit.
+        InputError: the model or the data cannot be read, or they do not match.
     """
     parser = new_parser(
         "tnml inspect MODEL [DATA] [options]",
@@ -51,17 +51,17 @@ def run(words: Sequence[str]) -> int:
         "data",
         nargs="?",
         metavar="DATA",
-        help="measure the outputs on these data; on uniform random inputs where left out",
+        help="data to measure the outputs on; if left out, uniform random inputs",
     )
     add("--split", type=str, default="test", help="train, test or all")
     add("--target", type=str, metavar="NAME", help="column of a table with the targets; null: as in training")
-    add("--samples", type=int, default=1000, help="at most so many samples are measured")
-    add("--seed", type=int, default=0, help="of the random inputs")
+    add("--samples", type=int, default=1000, help="largest number of samples that are measured")
+    add("--seed", type=int, default=0, help="seed of the random inputs")
     add(
         "--figure",
         type=str,
         metavar="FILE",
-        help="also draw bond dimensions and entropies: .png, .pdf or .svg",
+        help="also plot bond dimensions and entropies: .png, .pdf or .svg",
     )
     asked = parse(parser, words)
     whole("--samples", asked.samples, 1, MOST_SAMPLES)
@@ -92,7 +92,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _contents(model: SavedModel) -> list[tuple[str, object]]:
-    """Names and values of what the file says."""
+    """The contents of the file, as names and values."""
     layer = model.layer
     version = read_model(model.path)[1].get("tnml", "unknown")
     results = model.data.get("results", {})
@@ -145,7 +145,7 @@ def _kind(model: SavedModel) -> str:
 
 
 def _last_row(metrics: Path) -> str | None:
-    """The last line of a run's history; None where there is none."""
+    """The last line of a run's history; None if there is none."""
     try:
         with open(metrics, newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
@@ -158,7 +158,7 @@ def _last_row(metrics: Path) -> str | None:
 
 
 def _bonds(layer: TensorNetworkLayer, cuts: Schmidt) -> tuple[list[int], list[int] | None]:
-    """Bond dimensions on both sides of the label core, or those at the cuts of a network that is no chain."""
+    """Bond dimensions on both sides of the label core, or at the cuts of a network that is not a chain."""
     if isinstance(layer, Chain):
         return layer.bond_dims[: layer.label_site + 1], layer.bond_dims[layer.label_site + 1 :]
     return [len(values) for values in cuts.values], None
@@ -169,13 +169,13 @@ def picture_of(
 ) -> npt.NDArray[np.float64] | None:
     """Each bond's entropy `[height, width]` at the pixel whose core it joins to the label core's side.
 
-    Every inner bond of a chain has one such pixel: the label core has n bonds and n sites around it. Cuts of
-    other networks are shown where there is one for each site.
+    Every inner bond of a chain has one such pixel: around the label core there are n bonds and n sites. Cuts
+    of other networks are shown if there is one for each site.
 
     Args:
-        layer: whose site order tells the pixels.
+        layer: its site order determines the pixels.
         entropies: of the inner bonds or cuts.
-        shape: of the image; None gives None.
+        shape: of the image; None returns None.
 
     Example:
         >>> from tnml.nn import MPSLayer
@@ -191,7 +191,7 @@ def picture_of(
 
 
 def _image_shape(model: SavedModel) -> tuple[int, int] | None:
-    """(height, width) of an image: what the file says, else a square."""
+    """(height, width) of an image: from the file, else a square."""
     stored = model.estimator.image_shape or pair(model.data.get("image_shape"))
     side = math.isqrt(model.layer.n_sites)
     square = side >= 4 and side * side == model.layer.n_sites
@@ -199,7 +199,7 @@ def _image_shape(model: SavedModel) -> tuple[int, int] | None:
 
 
 def _entanglement(model: SavedModel, entropies: Sequence[float]) -> list[tuple[str, object]]:
-    """Where the entropy is largest, and how many equal Schmidt values would have as much."""
+    """Where the entropy is largest, and how many equal Schmidt values would have the same entropy."""
     if not entropies:
         return []
     at = int(np.argmax(entropies))
@@ -218,7 +218,7 @@ def _entanglement(model: SavedModel, entropies: Sequence[float]) -> list[tuple[s
 
 @torch.no_grad()
 def _scales(model: SavedModel, x: Tensor) -> list[tuple[str, object]]:
-    """Statistics of the outputs, in natural logarithms where they may be huge."""
+    """Statistics of the outputs, in natural logarithms if they may be huge."""
     value, log_scale = model.layer.log_forward(x.to(model.layer.dtype))
     logits = (value * log_scale.exp()[:, None]).double()
     log_norm = value.double().square().sum(1).sqrt().log() + log_scale

@@ -13,7 +13,7 @@ GROUPS = ("data", "model", "train", "sweep")
 SHARED = frozenset({"seed", "device", "devices"})  # asked for once, at the top
 TRAINED: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, REGRESSION)}  # from the command line
 GROUP_OF = {"gradient": "train", "dmrg": "sweep"}  # each solver's own options
-# Sweeps start from bond dimension 1, without noise, and drop nothing out.
+# Sweeps start from bond dimension 1, without noise, and have no dropout.
 NOT_SWEPT = frozenset({"bond_dim", "noise", "bond_dropout", "site_dropout"})
 
 
@@ -22,15 +22,15 @@ class DataOptions:
     """How the data are read.
 
     Args:
-        pool: mean over pool x pool blocks of pixels: 2 takes 28 x 28 to 14 x 14.
+        pool: average over pool x pool blocks of pixels: 2 makes 28 x 28 images 14 x 14.
         resize: [height, width] to interpolate to, after pooling.
-        scale: "auto" (bytes up to 255 are pixels, all else must lie in 0..1; columns of a table are scaled
-            by their range in the training part), or the range [low, high] of the values in your files.
-        drop: columns of a table to leave out, id or [id, name].
-        download: whether a missing set may be downloaded.
+        scale: "auto" (bytes up to 255 are pixels, other values must lie in 0..1; columns of a table are
+            scaled by their range in the training part), or the range [low, high] of the values in your files.
+        drop: columns of a table to leave out, such as id or [id, name].
+        download: whether a missing data set may be downloaded.
 
     Raises:
-        InputError: the scale is another word.
+        InputError: the scale is neither.
 
     Example:
         >>> DataOptions(scale="0-16")
@@ -46,7 +46,7 @@ class DataOptions:
 
     @property
     def dropped(self) -> list[str]:
-        """The columns to leave out; YAML takes a name such as 2020 for a number.
+        """The columns to leave out, as text; YAML reads a name such as 2020 as a number.
 
         Example:
             >>> DataOptions(drop=[2020, "id"]).dropped
@@ -64,13 +64,13 @@ class DataOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """The network and its options; it checks the values, and refuses options that it has no use for.
+    """The network and its options; the network checks the values and rejects options that it cannot use.
 
-    Under `--solver dmrg` the bonds are those of the sweeps, up to `--sweep.max_bond`, and `bond_dim`,
-    `noise` and the dropouts do not apply.
+    With `--solver dmrg` the bonds grow in the sweeps, up to `--sweep.max_bond`, and `bond_dim`, `noise` and
+    the dropouts do not apply.
 
     Args:
-        network: mps, or another one's name, or {name: mps, option: value} with options of its own.
+        network: mps or the name of another network, or {name: mps, option: value} with its own options.
         options: further options that only this network has, {option: value}.
         bond_dim: largest bond dimension.
         features: feature map, a name or {name: legendre, dim: 4}.
@@ -113,20 +113,18 @@ class ModelOptions:
         named = {"name": self.network} if isinstance(self.network, str) else dict(self.network)
         for name in self.options:
             if name in named:
-                raise InputError(
-                    f"--model.options gives {name!r}, which --model.network does, too; give it once"
-                )
+                raise InputError(f"--model.options gives {name!r}, and so does --model.network; give it once")
         return {**named, **self.options}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Everything a training run is made from.
+    """All options of a training run.
 
     Args:
         dataset: name, folder or file.
         task: "classification" or "regression".
-        target: of a table, the column to predict.
+        target: the column to predict, for a table.
         preset: where the defaults came from.
         solver: "gradient" or "dmrg", training by sweeps.
         data: how the data are read.
@@ -136,8 +134,8 @@ class RunOptions:
         callbacks: names of diagnostics to measure after every epoch or sweep.
 
     Raises:
-        InputError: the solver, the task or a callback is another word, the loss is not one of the task, or
-            sweeps are to run in several processes.
+        InputError: the solver, the task or a callback is unknown, the loss is not one for the task, or sweeps
+            are to run in several processes.
 
     Example:
         >>> RunOptions(dataset="digits").record()["seed"]
@@ -178,13 +176,13 @@ class RunOptions:
 
     @property
     def training(self) -> TrainOptions | SweepOptions:
-        """The options of the training by the solver that was chosen."""
+        """The training options of the chosen solver."""
         return self.sweep if self.swept else self.train
 
     def record(self) -> dict[str, Any]:
         """Plain numbers, words and lists for `options.yaml`, which `--config` reads.
 
-        Of what only one solver uses, that of the other one is left out.
+        Options that only the other solver uses are left out.
         """
         shared = {name: value for name, value in sorted(self.train.record().items()) if name in SHARED}
         training = self.training.record()

@@ -14,14 +14,14 @@ MAX_SEED = 2**32 - 1
 
 
 class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Defaults after each option, the examples below as they were written."""
+    """Shows the default after each option, and the examples unchanged below."""
 
 
 def new_parser(usage: str, description: str, examples: Sequence[str]) -> ArgumentParser:
     """A parser without options.
 
     Args:
-        usage: the words of a call, "tnml train [DATA] [options]".
+        usage: the form of a call, such as "tnml train [DATA] [options]".
         description: one or two sentences.
         examples: whole command lines, shown below the options.
 
@@ -46,11 +46,11 @@ def new_parser(usage: str, description: str, examples: Sequence[str]) -> Argumen
 
 
 def parse(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
-    """What the words say.
+    """The options parsed from these arguments.
 
     Raises:
         InputError: an unknown option, a value of the wrong type, a missing or malformed config file.
-        SystemExit: `--help` was asked for and shown.
+        SystemExit: `--help` was given, and the help was shown.
 
     Example:
         >>> parser = new_parser("tnml sing", "Sings.", [])
@@ -66,10 +66,10 @@ def parse(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
 
 
 def checked(parser: ArgumentParser, content: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """These nested options as the parser takes them, by dotted name: numbers from text, tuples from lists.
+    """Nested options converted by the parser, by dotted name: numbers from text, tuples from lists.
 
     Raises:
-        InputError: an unknown name or a value of the wrong type; the text names `source`.
+        InputError: an unknown name or a value of the wrong type; the message names `source`.
 
     Example:
         >>> parser = new_parser("tnml sing", "Sings.", [])
@@ -90,7 +90,7 @@ def checked(parser: ArgumentParser, content: Mapping[str, Any], source: str) -> 
 
 
 def plain(namespace: Namespace | Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries of what was parsed.
+    """The parsed options as nested dictionaries.
 
     Example:
         >>> plain(Namespace(a=Namespace(b=1)))
@@ -100,7 +100,7 @@ def plain(namespace: Namespace | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def option_names(parser: ArgumentParser) -> list[str]:
-    """Every long option the parser knows.
+    """Every long option that the parser knows.
 
     Example:
         >>> option_names(new_parser("tnml sing", "Sings.", []))
@@ -137,7 +137,7 @@ def _reworded(parser: ArgumentParser, text: str, dashes: str = "--") -> str:
 
 
 def _tidy(reason: str) -> str:
-    """Types by their names, alternatives in one line."""
+    """The reason with types by their names, and alternatives in one line."""
     reason = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", reason)
     if match := re.search(r"Subtypes: \[(.*?)\] Errors:.* Given value: (.*)$", reason):
         return f"expected {match[1].replace('NoneType', 'null').replace(', ', ' or ')}, got {match[2]}"

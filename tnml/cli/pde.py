@@ -24,11 +24,11 @@ from tnml.training import ProgressReporter
 
 CHECK = "check.json"
 INTERRUPTED = 130
-LEAST_SECONDS = 10.0  # of a check; else a tenth of the training
+LEAST_SECONDS = 10.0  # of a check, at least; else a tenth of the training time
 MOST_PATHS = 100_000
 ABOUT = (
     "Parabolic equations in many dimensions, solved by networks along random paths. `tnml pde ACTION --help` "
-    "shows the options of an action, `tnml pde solve NAME --help` those of a problem, too."
+    "shows the options of an action, `tnml pde solve NAME --help` also those of a problem."
 )
 EXAMPLES = (
     "tnml pde list",
@@ -39,10 +39,10 @@ EXAMPLES = (
 
 
 def run(words: Sequence[str]) -> int:
-    """The exit code of `tnml pde` with these words.
+    """The exit code of `tnml pde` with these arguments.
 
     Raises:
-        InputError: something asked for cannot be used.
+        InputError: an argument is invalid.
 
     Example:
         >>> run(["list", "--all"])
@@ -53,7 +53,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _list(words: Sequence[str]) -> int:
-    """Shows every problem at its defaults."""
+    """Shows every problem with its defaults."""
     parse(new_parser("tnml pde list", "Lists the problems known by name.", ["tnml pde list"]), words)
     rows = []
     for name, maker in PROBLEMS.items():
@@ -72,7 +72,7 @@ def _known(made: Problem) -> str:
 
 
 def _left(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns under a heading, all to the left."""
+    """Columns under a heading, all aligned left."""
     lines = [list(head), *map(list, rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     return "\n".join(
@@ -85,7 +85,7 @@ def _solve(words: Sequence[str]) -> int:
     """Solves a problem; options, checkpoints, metrics and the model file go into the folder of the run."""
     request = read_request(words)
     made = problem(request.name, **request.problem)
-    options = request.solve.settled(made)  # complains before anything is written
+    options = request.solve.settled(made)  # raises before anything is written
     main, folder = rank() == 0, request.resume
     try:
         if folder is None:
@@ -139,7 +139,7 @@ def _folder(request: PdeRequest, *, claim: bool) -> Path:
 
 
 def _opening(options: SolveOptions, made: Problem, folder: Path, *, resumed: bool = False) -> str:
-    """What will happen, before it does."""
+    """A description of the run, shown before it starts."""
     if options.loss == "deep-bsde":
         loss = "deep-bsde loss"
         layers = " and ".join(map(str, hidden_widths(made.dim)))
@@ -152,7 +152,7 @@ def _opening(options: SolveOptions, made: Problem, folder: Path, *, resumed: boo
     loop, steps = options.loop()
     count = f"{loop.epochs * steps:,} iterations"
     if options.max_seconds is not None:
-        count += f", or what fits into {options.max_seconds:g} s"
+        count += f", or as many as fit into {options.max_seconds:g} s"
     if resumed:
         count = "as many iterations as the run began with"
     return facts(
@@ -167,7 +167,7 @@ def _opening(options: SolveOptions, made: Problem, folder: Path, *, resumed: boo
 
 
 def _final(solution: Solution, check: Check, paths: int = 256, sets: int = 4, seed: int = 0) -> str:
-    """The table at the end."""
+    """The table that is shown at the end."""
     rows = solution.summary(solution.relative_error(paths=paths, sets=sets, seed=seed), check)
     head = f"{solution.problem.name}, d = {solution.problem.dim}"
     return table([head, ""], rows)
@@ -176,10 +176,12 @@ def _final(solution: Solution, check: Check, paths: int = 256, sets: int = 4, se
 def _evaluate(words: Sequence[str]) -> int:
     """Measures a stored solution."""
     parser = _model_parser("evaluate", "Measures a solution against the truth, along fresh paths.")
-    parser.add_argument("--paths", type=int, default=256, help="paths, over all sets")
-    parser.add_argument("--sets", type=int, default=4, help="independent sets of paths, for the spread")
-    parser.add_argument("--check_paths", type=int, default=1024, help="paths of the check")
-    parser.add_argument("--seed", type=int, default=0, help="of the paths")
+    parser.add_argument("--paths", type=int, default=256, help="number of paths, in all sets together")
+    parser.add_argument(
+        "--sets", type=int, default=4, help="number of independent sets of paths, for the spread"
+    )
+    parser.add_argument("--check_paths", type=int, default=1024, help="number of paths of the check")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the paths")
     asked = parse(parser, words)
     whole("--check_paths", asked.check_paths, 16, MOST_PATHS)
     whole("--sets", asked.sets, 2, 1000)
@@ -196,9 +198,11 @@ def _figure(words: Sequence[str]) -> int:
     parser = _model_parser(
         "figure", "Draws a solution along paths, its error against time, and the training."
     )
-    parser.add_argument("--out", type=str, metavar="FILE", required=True, help=".png, .pdf or .svg")
-    parser.add_argument("--paths", type=int, default=5, help="paths that are drawn")
-    parser.add_argument("--seed", type=int, default=0, help="of the paths")
+    parser.add_argument(
+        "--out", type=str, metavar="FILE", required=True, help="where to write the figure: .png, .pdf or .svg"
+    )
+    parser.add_argument("--paths", type=int, default=5, help="number of paths to draw")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the paths")
     asked = parse(parser, words)
     whole("--paths", asked.paths, 1, 100)
     whole("--seed", asked.seed, 0, MAX_SEED)
@@ -225,7 +229,8 @@ def _opened(path: str) -> Solution:
         place = place / MODEL
         if not place.exists():
             raise InputError(
-                f"{path} holds no {MODEL}; is its run unfinished? `tnml pde solve --resume {path}` goes on"
+                f"{path} holds no {MODEL}; is its run unfinished? "
+                f"`tnml pde solve --resume {path}` continues it"
             )
     return Solution.load(place)
 

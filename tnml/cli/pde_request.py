@@ -17,7 +17,7 @@ from tnml.files import user_path
 from tnml.pde import SolveOptions, preset
 from tnml.pde.equations.table import PROBLEMS
 
-SHARED = frozenset({"seed", "device", "devices"})  # asked for once, at the top
+SHARED = frozenset({"seed", "device", "devices"})  # given once, at the top level
 EXAMPLES = (
     "tnml pde solve bsb",
     "tnml pde solve hjb --problem.dim 20 --solve.max_seconds 60 --out runs/hjb",
@@ -32,9 +32,9 @@ class PdeRequest:
 
     Args:
         name: of the problem.
-        problem: arguments of its maker.
-        solve: how it is solved.
-        out: folder asked for; None chooses one.
+        problem: arguments of the function that makes it.
+        solve: the options of the solution.
+        out: folder given with `--out`; None chooses one.
         resume: folder of the run to continue, or None.
 
     Example:
@@ -56,15 +56,15 @@ class PdeRequest:
 
 
 def read_request(words: Sequence[str]) -> PdeRequest:
-    """What `tnml pde solve` was asked for.
+    """The parsed arguments of `tnml pde solve`.
 
     The problem's preset gives the defaults, the file of `--config` (or the run of `--resume`) takes
-    precedence over them, and the words typed over both. A problem typed may differ from that of the file,
-    whose options of the problem are then left out; a run to resume must solve it.
+    precedence over them, and the command line over both. If the command line names a different problem than
+    the file, the file's problem options are ignored. A run to resume must solve the named problem.
 
     Raises:
         InputError: unknown options or names, wrong types or values, a missing or malformed file.
-        SystemExit: `--help` was asked for and shown.
+        SystemExit: `--help` was given, and the help was shown.
 
     Example:
         >>> read_request(["bsb", "--problem.dim", "7", "--seed", "3"]).solve.seed
@@ -74,14 +74,14 @@ def read_request(words: Sequence[str]) -> PdeRequest:
     """
     config, resume = (_value_of(option, words) for option in ("--config", "--resume"))
     if config is not None and resume is not None:
-        raise InputError("--resume takes the options of the run; leave --config out")
+        raise InputError("--resume uses the options of the run; leave --config out")
     stored: dict[str, Any] = {}
     source = config if resume is None else str(user_path(resume) / OPTIONS)
     if source is not None:
         stored = _stored(user_path(source))
     place = _place_of_name(words)
     typed = None if place is None else words[place]
-    if place is not None:  # to the front, where it is read whatever follows
+    if place is not None:  # move it to the front, where it is read whatever follows
         words = [words[place], *words[:place], *words[place + 1 :]]
     if resume is not None and typed not in (None, stored.get("name")):
         raise InputError(
@@ -111,7 +111,7 @@ def read_request(words: Sequence[str]) -> PdeRequest:
 
 
 def _place_of_name(words: Sequence[str]) -> int | None:
-    """Where the first word is that is neither an option nor the value of one; an option has at most one."""
+    """The position of the first argument that is not an option or its value; an option has at most one."""
     place = 0
     while place < len(words):
         word = words[place]
@@ -123,7 +123,7 @@ def _place_of_name(words: Sequence[str]) -> int | None:
 
 
 def _value_of(option: str, words: Sequence[str]) -> str | None:
-    """What is typed after an option, in either spelling; the last one counts."""
+    """The value of an option, in either spelling; the last one counts."""
     found = None
     for place, word in enumerate(words):
         if word == option and place + 1 < len(words):
@@ -136,7 +136,7 @@ def _value_of(option: str, words: Sequence[str]) -> str | None:
 def _parser(name: str) -> ArgumentParser:
     parser = new_parser(
         "tnml pde solve NAME [options]",
-        "Solves a parabolic equation with a network along random paths, and keeps it in a model file.",
+        "Solves a parabolic equation with a network along random paths, and writes a model file.",
         EXAMPLES,
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help=", ".join(PROBLEMS))
@@ -152,11 +152,11 @@ def _stored(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text"
+        reason = getattr(error, "strerror", None) or "not a text file"
         raise InputError(f"cannot read the options in {path}: {reason}; check the path") from error
     except yaml.YAMLError as error:
         raise InputError(
-            f"{path} is not valid YAML ({error}); correct it, or take options.yaml of a run"
+            f"{path} is not valid YAML ({error}); correct it, or use options.yaml of a run"
         ) from error
     if not isinstance(content, dict) or not all(
         isinstance(content.get(group, {}), dict) for group in ("problem", "solve")

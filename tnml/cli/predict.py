@@ -22,10 +22,10 @@ EXAMPLES = (
 
 
 def run(words: Sequence[str]) -> int:
-    """The exit code of `tnml predict` with these words.
+    """The exit code of `tnml predict` with these arguments.
 
     Raises:
-        InputError: the samples do not fit the model, or something cannot be read or written.
+        InputError: the samples do not match the model, or a file cannot be read or written.
     """
     parser = new_parser(
         "tnml predict MODEL FILE [options]",
@@ -38,15 +38,15 @@ def run(words: Sequence[str]) -> int:
     add(
         "file",
         metavar="FILE",
-        help="samples: .npz (x), .npy, .csv (one sample a line, a heading is allowed), .parquet or IDX "
-        "images; the columns of a table are found by name where the model was trained on one",
+        help="samples: .npz (x), .npy, .csv (one sample per line, optional heading), .parquet or IDX "
+        "images; if the model was trained on a table, columns are found by name",
     )
     add(
         "--scale",
         type=str | tuple[float, float],
         help="range [low, high] of the values; null: as in training",
     )
-    add("--out", type=str, metavar="FILE.csv", help="where to; null: the standard output")
+    add("--out", type=str, metavar="FILE.csv", help="where to write; null: standard output")
     asked = parse(parser, words)
     model = open_model(asked.model).for_data()
     rows = _rows(model, read_samples(asked.file, model, asked.scale))
@@ -79,5 +79,5 @@ def _rows(model: SavedModel, x: Float32[ndarray, "b n"]) -> list[list[object]]:
 
 
 def _digits(value: float) -> str:
-    """Nine digits, as many as single precision has."""
+    """The number with nine digits, which is enough for single precision."""
     return f"{value:.9g}"

@@ -25,10 +25,10 @@ def read_data(
     real_targets: bool = False,
     option: str = "--scale",
 ) -> Dataset:
-    """`tnml.data.load`, whose advice about scaling is put in the words of the command line.
+    """The data set from `tnml.data.load`; errors about scaling name the option of the command line.
 
     Raises:
-        InputError: as `load`.
+        InputError: as in `load`.
 
     Example:
         >>> read_data("digits", split="test", pool=2).image_shape
@@ -36,7 +36,7 @@ def read_data(
     """
     with scaling_advice(option):
         if download and name in {record.name for record in available() if not record.present}:
-            fetch(name, report=say)  # minutes, perhaps: say so
+            fetch(name, report=say)  # may take minutes, so report it
         return load(
             name,
             split=split,
@@ -52,7 +52,7 @@ def read_parts(options: RunOptions, *, real_targets: bool) -> tuple[Dataset, Dat
     """Training and test part of the data of a run.
 
     Raises:
-        InputError: they cannot be read, or options do not go with data of their kind.
+        InputError: they cannot be read, or an option does not apply to data of their kind.
 
     Example:
         >>> [len(part) for part in read_parts(RunOptions(dataset="digits"), real_targets=False)]
@@ -81,7 +81,7 @@ def read_parts(options: RunOptions, *, real_targets: bool) -> tuple[Dataset, Dat
 
 
 def read_part(options: RunOptions, split: str, *, real_targets: bool) -> Dataset:
-    """One part of data that are no table, as the options of a run want them.
+    """One part of data that are not a table, read as the options of a run say.
 
     Example:
         >>> len(read_part(RunOptions(dataset="digits"), "all", real_targets=True))
@@ -101,11 +101,11 @@ def read_part(options: RunOptions, split: str, *, real_targets: bool) -> Dataset
 
 
 def _refuse_columns(options: RunOptions) -> None:
-    """Raises where columns are named and there are none."""
+    """Raises if an option names columns of data that are not a table."""
     if options.target is not None or options.data.drop:
         option = "--data.drop" if options.target is None else f"--target {options.target}"
         raise InputError(
-            f"{option} names columns of a table, a .csv or .parquet file; {options.dataset} brings its own "
+            f"{option} names columns of a table, a .csv or .parquet file; {options.dataset} has its own "
             "targets, so leave it out"
         )
 
@@ -116,14 +116,14 @@ def data_for(
     """A data set read as the model's training data were: same columns or pooling, size and scaling.
 
     Args:
-        model: whose file says how.
-        name: of the data set; None takes the one the model was trained on.
+        model: its file says how to read the data.
+        name: of the data set; None takes the one that the model was trained on.
         split: "train", "test" or "all".
-        scale: instead of the stored one.
-        target: of a table, instead of the stored one.
+        scale: used instead of the stored one.
+        target: column of a table, used instead of the stored one.
 
     Raises:
-        InputError: the data cannot be read, or have another width than the model.
+        InputError: the data cannot be read, or their number of values differs from the number of sites.
     """
     name = name or model.data.get("name")
     if name is None:
@@ -131,12 +131,12 @@ def data_for(
     if is_table(name):
         return _table_for(model, name, split, scale, target)
     if target is not None:
-        raise InputError(f"--target names a column of a table, and {name} is none; leave it out")
+        raise InputError(f"--target names a column of a table, and {name} is not a table; leave it out")
     if model.scales_itself:
         raise InputError(
             f"{model.path} was trained on a table; give a .csv or .parquet file with its columns"
             if model.names is not None
-            else f"{model.path} was fitted in Python on values it scales itself, data sets come in [0, 1]; "
+            else f"{model.path} was fitted in Python and scales values itself, but data sets are in [0, 1]; "
             "use model.score(X, y) in Python"
         )
     known = name in ("digits", *SHIPPED)
@@ -157,10 +157,10 @@ def data_for(
 
 
 def _table_for(model: SavedModel, name: str, split: str, scale: Scale | None, target: str | None) -> Dataset:
-    """The columns of a table that the model knows by name, scaled as in its training."""
+    """The columns of a table that the model was trained on, found by name and scaled as in training."""
     if model.names is None:
         raise InputError(
-            f"{model.path} knows no names of columns, so it was not trained on a table; give arrays, as .npz"
+            f"{model.path} has no column names, so it was not trained on a table; give arrays, such as .npz"
         )
     if scale is not None:
         raise InputError(f"{model.path} scales the columns of a table itself; leave --scale out")
@@ -183,7 +183,7 @@ def _table_for(model: SavedModel, name: str, split: str, scale: Scale | None, ta
 
 
 def note_unused(table: Table, used: list[str]) -> None:
-    r"""Says once which columns of a table are not used.
+    r"""Reports which columns of a table are not used.
 
     Example:
         >>> import contextlib, io, pathlib
@@ -204,7 +204,7 @@ def note_unused(table: Table, used: list[str]) -> None:
 
 @contextmanager
 def scaling_advice(option: str = "--scale") -> Iterator[None]:
-    """Turns what the library says about values outside [0, 1] into what to type.
+    """Rewords errors about values outside [0, 1], so that they name the option of the command line.
 
     Example:
         >>> with scaling_advice():
@@ -222,7 +222,7 @@ def scaling_advice(option: str = "--scale") -> Iterator[None]:
 
 
 def chosen_scale(model: SavedModel, asked: Scale | None) -> Scale:
-    """The scaling asked for, or that of the model's training data."""
+    """The given scaling, or that of the model's training data."""
     stored = asked if asked is not None else model.data.get("scale", "auto")
     if stored == "auto" and f"; {PIXELS}" in model.data.get("provenance", ""):
         return "pixels"

@@ -47,7 +47,7 @@ class Request:
 
     Args:
         options: of the run.
-        out: folder asked for; None chooses one.
+        out: folder given with `--out`; None chooses one.
         resume: folder of the run to continue, or None.
 
     Example:
@@ -61,16 +61,16 @@ class Request:
 
 
 def read_request(words: Sequence[str]) -> Request:
-    """What `tnml train` was asked for.
+    """The parsed arguments of `tnml train`.
 
     The preset gives the defaults, the file of `--config` (or the run of `--resume`) takes precedence over
-    them, and the words typed over both, wherever they stand. Options of the solver that is not asked for are
-    an error, but where `--solver` chooses another one than a config file, those of the file's are left.
+    them, and the command line over both, in any order. Options of a solver that was not chosen are an error;
+    but if `--solver` differs from the solver in a config file, the options of the file's solver are ignored.
 
     Raises:
         InputError: unknown options or names, wrong types or values, a missing or malformed file, options
             of the other solver.
-        SystemExit: `--help` was asked for and shown.
+        SystemExit: `--help` was given, and the help was shown.
 
     Example:
         >>> read_request(["mnist", "--model.bond_dim", "7", "--seed", "3"]).options.train.seed
@@ -103,7 +103,7 @@ def _options(found: Mapping[str, Any]) -> RunOptions:
     """The options of the run from what was parsed.
 
     Raises:
-        InputError: a value is out of its range, or options do not go together.
+        InputError: a value is out of range, or options cannot be combined.
     """
     usual = TRAINED[found["task"]].default_loss  # by its name, so that options.yaml and checkpoints agree
     train, sweep = ({**found[group], "loss": found[group]["loss"] or usual} for group in ("train", "sweep"))
@@ -120,13 +120,13 @@ def _options(found: Mapping[str, Any]) -> RunOptions:
 
 
 def _settled(option: str, asked: str | None, stored: Mapping[str, Any], usual: str, *, resumed: bool) -> str:
-    """The solver or task asked for, else that of the file, else the usual one; old files may name none."""
+    """The given solver or task, else that of the file, else the default; old files may not name it."""
     before: str = stored.get(option) or usual
     if asked is None:
         return before
     if resumed and asked != before:
         raise InputError(
-            f"the run to resume was begun with --{option} {before}, got {asked}; leave --{option} out, or "
+            f"the run to resume was started with --{option} {before}, got {asked}; leave --{option} out, or "
             "start a new run"
         )
     return asked
@@ -138,7 +138,7 @@ def _of_solver(
     """The stored options without those that only another solver used.
 
     Raises:
-        InputError: an option typed, or one in a file for this solver, belongs to another solver.
+        InputError: an option on the command line, or in a file for this solver, belongs to another solver.
     """
     choose("solver", solver, dict.fromkeys(GROUP_OF))
     own = GROUP_OF[solver]
@@ -165,7 +165,7 @@ def _instead(option: str, solver: str) -> str:
     if option == "--model.bond_dim":
         return "the bonds grow from 1 as far as --sweep.max_bond lets them"
     if option.startswith("--model."):
-        return "leave it out, sweeps have no use for it"
+        return "leave it out, sweeps do not use it"
     other = next(name for name in GROUP_OF if name != solver)
     return f"its options begin with --{GROUP_OF[solver]}, or choose --solver {other}"
 
@@ -183,7 +183,7 @@ def _preset_defaults(dataset: str, name: str, task: Task) -> dict[str, Any]:
 
 
 def _drop_smoothing(recipe: dict[str, Any], first: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
-    """Takes the preset's label smoothing out of `recipe` where a loss was chosen that has none."""
+    """Takes the preset's label smoothing out of `recipe` if the chosen loss has none."""
     for group in GROUP_OF.values():
         loss = first[group]["loss"] or stored.get(f"{group}.loss")
         if loss not in (None, "cross-entropy"):
@@ -193,7 +193,7 @@ def _drop_smoothing(recipe: dict[str, Any], first: Mapping[str, Any], stored: Ma
 def _parser() -> ArgumentParser:
     parser = new_parser(
         "tnml train [DATA] [options]",
-        "Trains a tensor network to tell classes apart or to give real targets, and keeps it in a file.",
+        "Trains a tensor network to predict class labels or real targets, and writes it to a model file.",
         EXAMPLES,
     )
     add = parser.add_argument
@@ -204,13 +204,13 @@ def _parser() -> ArgumentParser:
         help="digits, mnist, fashion-mnist, a folder with IDX files, a .npz file or a table: .csv, .parquet",
     )
     add("--task", type=str, help="classification (of labels) or regression (of real targets)")
-    add("--target", type=str, metavar="NAME", help="of a table: the column to predict")
+    add("--target", type=str, metavar="NAME", help="column to predict, for a table")
     add("--preset", type=str, help="where the defaults below come from: default (fast) or accurate")
     add(
         "--solver",
         type=str,
         help="gradient (with the options --train), or dmrg: sweeps over the bonds, which grow from 1 as the "
-        "data want it (with the options --sweep)",
+        "data need (with the options --sweep)",
     )
     add(
         "--callbacks",
@@ -243,13 +243,13 @@ def _stored(parser: ArgumentParser, path: Path, what: str) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text"
+        reason = getattr(error, "strerror", None) or "not a text file"
         raise InputError(f"cannot read the {what} {path}: {reason}; check the path") from error
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(
-            f"{path} is not valid YAML ({error}); correct it, or take options.yaml of a run"
+            f"{path} is not valid YAML ({error}); correct it, or use options.yaml of a run"
         ) from error
     if not isinstance(content, dict):
         raise InputError(
@@ -265,7 +265,7 @@ def _stored(parser: ArgumentParser, path: Path, what: str) -> dict[str, Any]:
 
 
 def _located(dataset: str) -> str:
-    """The whole path of a folder or file, so that a run can be resumed from anywhere; names as they are."""
+    """The whole path of a folder or file, so that a run can be resumed from anywhere; names unchanged."""
     path = user_path(dataset)
     is_path = path.exists() and dataset not in ("digits", *SHIPPED)
     return str(path.resolve()) if is_path else dataset

@@ -25,7 +25,7 @@ def add_run_options(parser: ArgumentParser) -> None:
         "--config",
         type=str,
         metavar="FILE.yaml",
-        help="options from a file, as options.yaml in every run folder",
+        help="read options from a file, such as options.yaml in any run folder",
     )
     add("--out", type=str, metavar="FOLDER", help="folder of the run; null: runs/NAME-001, 002, ...")
     add(
@@ -34,16 +34,21 @@ def add_run_options(parser: ArgumentParser) -> None:
         metavar="FOLDER",
         help="continue the run in this folder, exactly where it stopped",
     )
-    add("--seed", type=int, default=0, help="of everything random")
-    add("--device", type=str, default="auto", help="auto (CUDA where there is one), cpu, cuda or cuda:1")
-    add("--devices", type=int, default=1, help="processes, one device each; leave it at 1 under torchrun")
+    add("--seed", type=int, default=0, help="seed of everything random")
+    add("--device", type=str, default="auto", help="auto (CUDA if available), cpu, cuda or cuda:1")
+    add(
+        "--devices",
+        type=int,
+        default=1,
+        help="number of processes, one device each; leave it at 1 under torchrun",
+    )
 
 
 def run_folders(found: Mapping[str, Any]) -> tuple[Path | None, Path | None]:
-    """The folders of `--out` and `--resume`, each None where it was not asked for.
+    """The folders of `--out` and `--resume`, each None if not given.
 
     Raises:
-        InputError: both were asked for.
+        InputError: both were given.
 
     Example:
         >>> run_folders({"out": None, "resume": "runs/digits-001"})[0] is None
@@ -56,7 +61,7 @@ def run_folders(found: Mapping[str, Any]) -> tuple[Path | None, Path | None]:
 
 
 def hide_files_of_groups(parser: ArgumentParser, groups: Collection[str]) -> None:
-    """Leaves out of the help the file that jsonargparse offers for each group: one `--config` is enough.
+    """Hides the file option that jsonargparse adds for each group from the help: one `--config` is enough.
 
     Example:
         >>> parser = ArgumentParser()

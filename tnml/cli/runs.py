@@ -17,12 +17,12 @@ def open_folder(options: RunOptions, out: Path | None, *, claim: bool) -> Path:
     """The folder of a new run with its `options.yaml`: `out`, or the next free `runs/NAME-001`.
 
     Args:
-        options: written down, so that the run can be repeated and resumed.
-        out: the folder asked for.
+        options: stored, so that the run can be repeated and resumed.
+        out: the folder given with `--out`, or None.
         claim: whether this process makes the folder; the other processes of a group only name it.
 
     Raises:
-        InputError: `out` holds a run already, or cannot be written to.
+        InputError: `out` already holds a run, or cannot be written to.
 
     Example:
         >>> open_folder(RunOptions(dataset="digits"), Path("here"), claim=False)
@@ -43,7 +43,7 @@ def open_folder(options: RunOptions, out: Path | None, *, claim: bool) -> Path:
 def remove_leftovers(folder: Path) -> None:
     """Removes the temporary files of a run that was killed while it wrote its options or its model.
 
-    Those of the checkpoint and the metrics are removed where these are written, by `tnml.training`.
+    `tnml.training`, which writes the checkpoint and the metrics, removes the temporary files of those.
 
     Example:
         >>> remove_leftovers(Path("no-such-folder"))
@@ -54,17 +54,17 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def discard_unused(folder: Path) -> None:
-    """Removes the folder of a run that never began, if there is nothing in it but its options."""
+    """Removes the folder of a run that never started, if it holds nothing but the options."""
     if [path.name for path in folder.iterdir()] == [OPTIONS]:
         (folder / OPTIONS).unlink()
-        with suppress(OSError):  # other runs are beside it
+        with suppress(OSError):  # there are other runs next to it
             folder.rmdir()
             if folder.parent == RUNS:
                 RUNS.rmdir()
 
 
 def next_free(parent: Path, name: str) -> Path:
-    """A new folder in `parent`, made by nobody else: name-001, 002, ...
+    """A new folder in `parent` that did not exist before: name-001, 002, ...
 
     Raises:
         InputError: it cannot be made.

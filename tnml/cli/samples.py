@@ -24,17 +24,17 @@ from tnml.files import user_path
 def read_samples(
     path: str | os.PathLike[str], model: SavedModel, scale: Scale | None = None
 ) -> Float32[ndarray, "b n"]:
-    """Inputs `[n, sites]` as the network takes them, from a .npz, .npy, .csv, .parquet or IDX file.
+    """Inputs `[n, sites]` in the form that the network takes, from a .npz, .npy, .csv, .parquet or IDX file.
 
     A model that was trained on a table finds its columns by name, if the file has names.
 
     Args:
         path: the file. An .npz holds `x` (or one array under any name).
-        model: says the width, and the pooling and resizing of its training data.
+        model: gives the number of sites, and the pooling and resizing of its training data.
         scale: range of the values; None takes that of the training data.
 
     Raises:
-        InputError: the file is missing, damaged or of another kind, or its samples do not fit the model.
+        InputError: the file is missing, damaged or of another kind, or its samples do not match the model.
     """
     source = user_path(path)
     if not source.is_file():
@@ -43,30 +43,30 @@ def read_samples(
         return _named(source, model, scale)
     values = _read(source)
     if values.ndim == 0:
-        raise InputError(f"{source} holds a single value; expected an array [n, sites], one row a sample")
+        raise InputError(f"{source} holds a single value; expected an array [n, sites], one row per sample")
     if model.scales_itself:
         scale = _range_of(values)
-        from_arrays(values, np.zeros(len(values), np.int64), source.name, scale=scale)  # only to check
+        from_arrays(values, np.zeros(len(values), np.int64), source.name, scale=scale)  # only as a check
         x = values.reshape(len(values), -1)
     else:
         x = _prepared(values, source.name, model, chosen_scale(model, scale))
     if x.shape[1] != model.layer.n_sites:
         raise InputError(
-            f"{source}: expected {model.layer.n_sites} values in each sample, as the model has sites, "
+            f"{source}: expected {model.layer.n_sites} values in each sample, one per site of the model, "
             f"got {x.shape[1]}; give the columns it was trained on, without index or label"
         )
     return model.in_unit(x)
 
 
 def _has_names(source: Path) -> bool:
-    """Whether a file is a table whose columns have names: a line of numbers is no heading."""
+    """Whether a file is a table whose columns have names: a line of numbers is not a heading."""
     if source.suffix.lower() != ".csv":
         return is_table(source)
     try:
         with open(source, newline="", encoding="utf-8-sig") as stream:
             first = next(csv.reader(stream), [])
     except (UnicodeDecodeError, csv.Error):
-        return True  # and reading it will say what is wrong
+        return True  # reading it will then report what is wrong
     try:
         [float(cell) for cell in first]
     except ValueError:
@@ -75,7 +75,7 @@ def _has_names(source: Path) -> bool:
 
 
 def _named(source: Path, model: SavedModel, scale: Scale | None) -> Float32[ndarray, "b n"]:
-    """The columns of a table that the model knows by name."""
+    """The columns of a table that the model was trained on, found by name."""
     if scale is not None:
         raise InputError(f"{model.path} scales the columns of a table itself; leave --scale out")
     table, names = read_table(source), model.names or []
@@ -85,7 +85,7 @@ def _named(source: Path, model: SavedModel, scale: Scale | None) -> Float32[ndar
 
 
 def _range_of(values: npt.NDArray[Any]) -> Scale:
-    """A range that holds all values; "auto" for what is no array of finite numbers and is refused anyway."""
+    """A range that holds all values; "auto" if they are not all finite numbers, which is an error later."""
     if values.dtype.kind not in "biuf" or not values.size or not np.isfinite(values).all():
         return "auto"
     return float(values.min()), float(values.max()) + 1.0
@@ -94,7 +94,7 @@ def _range_of(values: npt.NDArray[Any]) -> Scale:
 def _prepared(
     values: npt.NDArray[Any], name: str, model: SavedModel, scale: Scale
 ) -> npt.NDArray[np.float32]:
-    """Scaled as asked; images of the size of the training data's originals are pooled and resized as they."""
+    """Scaled samples; images with the original size of the training images are pooled and resized, too."""
     original = pair(model.data.get("original_shape"))
     if original is not None and values.shape[1:] == (original[0] * original[1],):
         values = values.reshape(-1, *original)
@@ -110,7 +110,7 @@ def _prepared(
 
 
 def _read(source: Path) -> npt.NDArray[Any]:
-    """The array in a file, by its ending; anything else is taken for IDX."""
+    """The array in a file, by its extension; any other file is read as IDX."""
     kind = source.suffix.lower()
     if kind == ".csv":
         return _read_csv(source)
@@ -159,5 +159,5 @@ def _read_csv(source: Path) -> npt.NDArray[np.float64]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{source} is not a readable CSV file ({error}); save it as text, UTF-8") from error
     if not rows:
-        raise InputError(f"{source} holds no sample; expected one line of numbers for each")
+        raise InputError(f"{source} holds no samples; expected one line of numbers for each")
     return np.array(rows)

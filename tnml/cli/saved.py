@@ -31,7 +31,7 @@ class SavedModel:
     Args:
         path: of the file.
         estimator: the fitted model, on the CPU.
-        data: how its training data were made; empty where the file does not say.
+        data: how its training data were prepared; empty if the file does not say.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class SavedModel:
 
     @property
     def goal(self) -> Goal:
-        """What it was trained for.
+        """The goal that it was trained for.
 
         Raises:
             InputError: it predicts several targets at once.
@@ -64,26 +64,26 @@ class SavedModel:
 
     @property
     def names(self) -> list[str] | None:
-        """The names of the columns it was trained on; None where they had none."""
+        """The names of the columns it was trained on; None if they had none."""
         names = getattr(self.estimator, "feature_names_in_", None)
         return None if names is None else [str(name) for name in names]
 
     @property
     def limits(self) -> npt.NDArray[np.float64] | None:
-        """`[2, n]` what the model brings to 0 and 1; None where it takes values as they are."""
+        """`[2, n]`, the values that the model scales to 0 and 1; None if it takes values unchanged."""
         return self.estimator.feature_range_
 
     @property
     def scales_itself(self) -> bool:
-        """Whether the model brings raw values to [0, 1], as those fitted in Python and on tables do."""
+        """Whether the model scales raw values to [0, 1], as models fitted in Python or on tables do."""
         limits = self.limits
         return limits is not None and not (np.all(limits[0] == 0) and np.all(limits[1] == 1))
 
     def for_data(self) -> Self:
-        """This model, if values from a file can be brought to it.
+        """This model, if it can be used on values from a file.
 
         Raises:
-            InputError: it encodes columns itself, text and gaps among them, which files are not read for.
+            InputError: it encodes columns itself, also text and gaps, which are not read from files.
         """
         if self.estimator.columns_ is not None:
             raise InputError(
@@ -94,7 +94,7 @@ class SavedModel:
 
     @cached_property
     def ready(self) -> Estimator:
-        """The estimator for inputs that are in [0, 1] already, without names; it shares the layer."""
+        """The estimator for inputs that are already in [0, 1], without names; it shares the layer."""
         model = copy.copy(self.estimator)
         model.layer_, model.feature_range_ = self.estimator.layer_, None
         if self.names is not None:
@@ -102,7 +102,7 @@ class SavedModel:
         return model
 
     def in_unit(self, values: npt.NDArray[Any]) -> Float32[ndarray, "b n"]:
-        """Raw values `[b, n]` as the network takes them."""
+        """Raw values `[b, n]` in the form that the network takes."""
         x = values.astype(np.float64)
         if self.limits is None:
             return x.astype(np.float32)
@@ -116,7 +116,7 @@ def open_model(path: str | os.PathLike[str]) -> SavedModel:
     """The classifier or regressor in a model file, or in the folder of a run.
 
     Raises:
-        InputError: no such file, a damaged one, or one that holds something else.
+        InputError: the file is missing or damaged, or holds something else.
 
     Example:
         >>> open_model("nowhere.safetensors")
@@ -142,7 +142,7 @@ def open_model(path: str | os.PathLike[str]) -> SavedModel:
 
 
 def n_parameters(layer: TensorNetworkLayer) -> int:
-    """How many numbers training can change.
+    """The number of trainable parameters.
 
     Example:
         >>> from tnml.nn import MPSLayer

@@ -22,8 +22,8 @@ FAILED, INTERRUPTED = 1, 130
 MOST = 100_000
 ABOUT = (
     "Many runs over a grid of options, on all cores or a Dask cluster. A study may be stopped, or crash, at "
-    "any time: what is finished is kept, and the same command goes on. `tnml study ACTION --help` shows the "
-    "options of an action."
+    "any time: what is finished is kept, and the same command continues it. `tnml study ACTION --help` shows "
+    "the options of an action."
 )
 EXAMPLES = (
     "tnml study list",
@@ -36,10 +36,10 @@ EXAMPLES = (
 
 
 def run(words: Sequence[str]) -> int:
-    """The exit code of `tnml study` with these words: 0, or 1 where runs have failed.
+    """The exit code of `tnml study` with these arguments: 0, or 1 if runs have failed.
 
     Raises:
-        InputError: something asked for cannot be used.
+        InputError: an argument is invalid.
 
     Example:
         >>> run(["status", "nowhere"])
@@ -61,16 +61,19 @@ def _list(words: Sequence[str]) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    """Does the runs of a study that are not done yet."""
+    """Does all runs of a study that are not finished yet."""
     parser = new_parser(
         "tnml study run STUDY [options]",
-        "Does all runs of a study. What is finished is kept: the same command goes on with a study that was "
-        "stopped, and takes in values that its grid has gained.",
+        "Does all runs of a study. What is finished is kept: the same command continues a study that was "
+        "stopped, and adds runs for new values in its grid.",
         [line for line in EXAMPLES if " run " in line],
     )
     parser.add_argument("study", metavar="STUDY", help="a name from `tnml study list`, or a YAML file")
     parser.add_argument(
-        "--folder", type=str, metavar="FOLDER", help="of the study; null: runs/study-NAME, or -NAME-smoke"
+        "--folder",
+        type=str,
+        metavar="FOLDER",
+        help="folder of the study; null: runs/study-NAME, or -NAME-smoke",
     )
     parser.add_argument("--smoke", action="store_true", help="a quick trial: few and short runs")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N-1; null: those of the study")
@@ -86,8 +89,8 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _resume(words: Sequence[str]) -> int:
-    """Goes on with the study that a folder describes."""
-    parser = _folder_parser("resume", "Goes on with a study that was stopped; failed runs are tried again.")
+    """Continues the study in a folder."""
+    parser = _folder_parser("resume", "Continues a study that was stopped; failed runs are tried again.")
     _add_workers(parser)
     asked = parse(parser, words)
     return _go(Store(asked.folder).study(), user_path(asked.folder), asked)
@@ -95,7 +98,10 @@ def _resume(words: Sequence[str]) -> int:
 
 def _add_workers(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes; null: one per core; 0: no other process"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="number of processes; null: one per core; 0: only this process",
     )
     parser.add_argument(
         "--scheduler",
@@ -105,7 +111,10 @@ def _add_workers(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--retries", type=int, default=1, help="how many more times a failed run is tried")
     parser.add_argument(
-        "--replicas", type=str, default="auto", help="runs done together at most; auto: what the study allows"
+        "--replicas",
+        type=str,
+        default="auto",
+        help="largest number of runs trained together; auto: what the study allows",
     )
     parser.add_argument(
         "--wait",
@@ -123,7 +132,10 @@ def _go(study: Study, folder: Path, asked: Namespace) -> int:
     runs = len(study.options())
     say(
         facts(
-            [("study", f"{study.name}, {runs} runs"), ("folder", f"{folder} (Ctrl-C stops, resume goes on)")]
+            [
+                ("study", f"{study.name}, {runs} runs"),
+                ("folder", f"{folder} (Ctrl-C stops it, resume continues it)"),
+            ]
         )
     )
     busy = Store(folder).driver()
@@ -148,7 +160,7 @@ def _go(study: Study, folder: Path, asked: Namespace) -> int:
 
 
 def _closing(table: Table, folder: Path) -> int:
-    """What there is now, and what to do next."""
+    """Shows what is done, and what to do next."""
     say(facts([("done", len(table.rows)), ("failed", len(table.failed)), ("table", folder / "table.csv")]))
     for identity, error in table.failed.items():
         say(f"  runs/{identity}/error.txt: {error}")
@@ -161,13 +173,13 @@ def _closing(table: Table, folder: Path) -> int:
 
 def _folder_parser(action: str, description: str) -> ArgumentParser:
     parser = new_parser(f"tnml study {action} FOLDER", description, [f"tnml study {action} runs/study-NAME"])
-    parser.add_argument("folder", metavar="FOLDER", help="of the study")
+    parser.add_argument("folder", metavar="FOLDER", help="folder of the study")
     return parser
 
 
 def _status(words: Sequence[str]) -> int:
     """Counts the runs."""
-    asked = parse(_folder_parser("status", "Says how far a study is, and why runs failed."), words)
+    asked = parse(_folder_parser("status", "Shows the progress of a study, and why runs failed."), words)
     store = Store(asked.folder)
     study = store.study()
     counts = store.counts(study)
@@ -192,7 +204,7 @@ def _status(words: Sequence[str]) -> int:
 
 
 def _table(words: Sequence[str]) -> int:
-    """Makes the table anew; also while the study runs."""
+    """Writes the table again; also while the study runs."""
     asked = parse(_folder_parser("table", "Writes table.csv and table.parquet of the finished runs."), words)
     table = read_table(Store(asked.folder))
     for path in table.write(user_path(asked.folder)):
@@ -201,18 +213,18 @@ def _table(words: Sequence[str]) -> int:
 
 
 def _report(words: Sequence[str]) -> int:
-    """Makes the page about the study; also while it runs."""
+    """Writes the page about the study; also while it runs."""
     asked = parse(_folder_parser("report", "Writes one HTML page about the finished runs."), words)
-    Store(asked.folder).study()  # complains where there is none
+    Store(asked.folder).study()  # raises if there is no study
     say(f"report: {report.study_page(user_path(asked.folder))}")
     return 0
 
 
 ACTIONS: Mapping[str, Action] = {
     "list": Action("the studies known by name", _list),
-    "run": Action("do all runs of a study; those that are done already are kept", _run),
+    "run": Action("do all runs of a study; finished runs are kept", _run),
     "status": Action("how many runs are done, running, failed and waiting, and why some failed", _status),
-    "resume": Action("go on with the study in a folder", _resume),
+    "resume": Action("continue the study in a folder", _resume),
     "table": Action("write the table of the finished runs again", _table),
     "report": Action("write one HTML page about the finished runs", _report),
 }

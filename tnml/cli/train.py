@@ -31,22 +31,22 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Job:
-    """What a run is about, and what the model file will say about the data."""
+    """The parts of a run, and what the model file will say about the data."""
 
     train: Dataset
     test: Dataset
     goal: Goal
-    targets: tuple[npt.NDArray[Any], npt.NDArray[Any]]  # of both parts, as layers learn them
+    targets: tuple[npt.NDArray[Any], npt.NDArray[Any]]  # of both parts, in the form that layers learn
     layer: TensorNetworkLayer
     callbacks: Sequence[Callback]
     record: dict[str, Any]
 
 
 def run(request: Request) -> int:
-    """The exit code of `tnml train`, asked for what `request.read_request` read.
+    """The exit code of `tnml train` for a request from `request.read_request`.
 
     Raises:
-        InputError: something asked for cannot be used.
+        InputError: an option is invalid.
     """
     options, main, folder = request.options, rank() == 0, request.resume
     if options.swept and "TORCHELASTIC_RUN_ID" in os.environ:
@@ -59,7 +59,7 @@ def run(request: Request) -> int:
             remove_leftovers(folder)
         say(_opening(job, options, folder))
         results = _trained(job, options, folder, resume=request.resume is not None)
-    except KeyboardInterrupt:  # in the loop, which has saved then, or anywhere around it
+    except KeyboardInterrupt:  # in the loop, which has then saved a checkpoint, or outside it
         if folder is None:
             raise
         if main:
@@ -76,7 +76,7 @@ def _prepared(options: RunOptions) -> _Job:
     goal: Goal = kind.of_data(train)
     targets = goal.targets(train), goal.targets(test)
     layer = _layer(options, train, goal.outputs)
-    if layer.features.path(layer.n_sites) is None:  # its starting path has to be fitted to samples
+    if layer.features.path(layer.n_sites) is None:  # its initial path must be fitted to samples
         layer.rescale_(torch.from_numpy(train.x[:: max(1, len(train) // 500)]).to(layer.dtype))
     measured = RunFacts(
         x_train=torch.from_numpy(train.x),
@@ -108,7 +108,7 @@ def _layer(options: RunOptions, train: Dataset, outputs: int) -> TensorNetworkLa
         model = {name: value for name, value in model.items() if name not in NOT_SWEPT}
         start = options.sweep.starting_bond
         model |= {"bond_dim": start, "noise": 0.0 if start == 1 else None}
-    for name in ("network", "options"):  # which are in the spec
+    for name in ("network", "options"):  # they are in the spec
         del model[name]
     return make_layer(
         spec,
@@ -122,7 +122,7 @@ def _layer(options: RunOptions, train: Dataset, outputs: int) -> TensorNetworkLa
 
 
 def _trained(job: _Job, options: RunOptions, folder: Path, *, resume: bool) -> dict[str, float]:
-    """Trains, measures, writes the model file; gives the results."""
+    """Trains, measures and writes the model file; returns the results."""
     main = rank() == 0
     try:
         result = job.goal.train(
@@ -159,7 +159,7 @@ def _trained(job: _Job, options: RunOptions, folder: Path, *, resume: bool) -> d
 
 
 def _opening(job: _Job, options: RunOptions, folder: Path) -> str:
-    """What will happen, before it does."""
+    """A description of the run, shown before it starts."""
     train, test, layer = job.train, job.test, job.layer
     sites = f"{train.x.shape[1]} sites"
     if train.image_shape is not None:
@@ -171,7 +171,7 @@ def _opening(job: _Job, options: RunOptions, folder: Path) -> str:
         limits = options.sweep.max_bond
         most = limits if isinstance(limits, int) else max(limits)
         start, sweeps = options.sweep.starting_bond, options.sweep.sweeps
-        model = f"MPS whose bonds grow from {start}, at most to {most}, in {sweeps} sweeps"
+        model = f"MPS whose bonds grow from {start} to at most {most}, in {sweeps} sweeps"
     return facts(
         [
             (
@@ -185,7 +185,7 @@ def _opening(job: _Job, options: RunOptions, folder: Path) -> str:
 
 
 def _data_record(options: RunOptions, train: Dataset) -> dict[str, Any]:
-    """What a reader of the model file has to know to prepare data in the same way."""
+    """What a reader of the model file needs to prepare data in the same way."""
     data = options.data
     original = train.image_shape
     if data.pool != 1 or data.resize is not None:

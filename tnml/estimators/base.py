@@ -38,7 +38,7 @@ from tnml.training.losses import Loss
 from tnml.training.samples import split_rows
 from tnml.training.tasks import Task
 
-BY_INFORMATION = "mutual-information"  # the order that samples decide about
+BY_INFORMATION = "mutual-information"  # the order that is computed from the samples
 
 
 class TensorNetworkEstimator(LayersOfParameters, ABC):
@@ -46,10 +46,10 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
 
     Attributes:
         layer_: the trained layer; the first one with `n_estimators`.
-        layers_: all of them.
-        feature_range_: `[2, n]` what was scaled to 0 and 1; None where nothing was.
-        columns_: `tnml.estimators.columns.Columns`, what `fit` found about the columns of a table; None where
-            all have the same features.
+        layers_: all trained layers.
+        feature_range_: `[2, n]`, the values that are scaled to 0 and 1; None if nothing is scaled.
+        columns_: `tnml.estimators.columns.Columns`, what `fit` found out about the columns of a table; None
+            if all columns have the same features.
         history_: one dictionary per epoch or sweep, with the numbers of the callbacks; not kept in model
             files.
         n_iter_: epochs or sweeps trained.
@@ -66,16 +66,16 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
     ) -> Self:
         """A fitted copy with smaller bonds; this estimator stays as it is.
 
-        The copy's parameter `bond_dim` is the largest bond it has, so a new `fit` of it trains a model of
-        that size. Its `data_["compression"]`, also kept in model files, says what was lost. Results of tests
-        in `data_` are dropped: they were those of the larger model.
+        The copy's parameter `bond_dim` is the largest bond it has, so fitting it again trains a model of
+        that size. Its `data_["compression"]`, also kept in model files, says what was lost. Test results in
+        `data_` are dropped, because they belong to the larger model.
 
         Args:
             max_bond: largest bond.
             max_error: largest relative error; see `tnml.nn.MPSLayer.compressed`, and with X
                 `tnml.training.truncate_layer`.
-            X: samples like those of `fit`. They make the error that of outputs on such samples, and many
-                fewer predictions change than without.
+            X: samples like those of `fit`. With them, the error is that of the outputs on such samples, and
+                far fewer predictions change.
 
         Raises:
             InputError: neither limit is given, or one is out of range.
@@ -113,7 +113,7 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         return model
 
     def _forget(self) -> None:
-        """Drops what was measured on the networks as they were."""
+        """Drops what was measured before the networks were changed."""
 
     @classmethod
     def _around(
@@ -155,7 +155,7 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         return model
 
     def __sklearn_tags__(self) -> Any:
-        """scikit-learn's description of what this takes: gaps and text, where columns have own features."""
+        """scikit-learn's description of valid input: gaps and text if each column has its own features."""
         tags = super().__sklearn_tags__()
         if is_by_column(self.features):
             tags.input_tags.allow_nan = tags.input_tags.string = True
@@ -163,15 +163,15 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         return tags
 
     def _continues(self) -> bool:
-        """Whether `fit` goes on from the fitted layer."""
+        """Whether `fit` continues from the fitted layer."""
         return bool(self.warm_start) and hasattr(self, "layer_")
 
     def _loss_options(self) -> dict[str, Any]:
-        """What the options of both solvers are told about the loss and the samples."""
+        """What the options of both solvers need to know about the loss and the samples."""
         return {"loss": plain(self.loss)}
 
     def _checked(self, callbacks: Sequence[Callback]) -> Loss:
-        """The loss; raises, before anything is done, where a parameter does not go with solver or task."""
+        """The loss; raises, before anything is done, if a parameter does not suit the solver or the task."""
         chosen = self._chosen()
         check_solver(chosen, type(self)().get_params(deep=False))
         if self.solver in SWEPT:
@@ -185,7 +185,7 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
     def _start(
         self, X: Any, targets: npt.NDArray[Any], weight: Float64[ndarray, " b"] | None, outputs: int
     ) -> None:
-        """A new layer for samples like `X`, and everything else that a fit begins with."""
+        """Makes new layers for samples like `X`, and everything else that a fit starts from."""
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self._fit_inputs(X, weight)
         order = self._order_for(X, targets, weight)
@@ -200,7 +200,7 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         self.history_, self.n_iter_, self.seed_, self.data_ = [], 0, seed, None
 
     def _fit_inputs(self, X: Any, weight: Float64[ndarray, " b"] | None) -> None:
-        """What the samples say about the columns, or about the range of the features."""
+        """Finds the properties of the columns, or the range of the features, from the samples."""
         self.columns_ = self.feature_range_ = None
         if not isinstance(X, Table):
             self.feature_range_ = fit_range(X, self.feature_range)
@@ -213,7 +213,7 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         self.columns_ = fit_columns(X, self._chosen()["features"], weight)
 
     def _validated(self, X: Any, y: Any, *, first: bool, **targets: Any) -> tuple[Any, Any]:
-        """Checked samples, an array or, where each column has its own features, a `Table`; and targets."""
+        """Checked samples, an array or, if each column has its own features, a `Table`; and targets."""
         if is_by_column(self._chosen()["features"]) if first else self.columns_ is not None:
             table = checked_table(self, X, reset=first)
             return table, checked_targets(self, len(table), y, **targets)
@@ -227,7 +227,7 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         return validated(self, X, reset=False)
 
     def _order_for(self, X: Any, targets: npt.NDArray[Any], weight: Float64[ndarray, " b"] | None) -> Any:
-        """The order of the sites, where the samples decide about it."""
+        """The order of the sites, computed from the samples if they are to decide."""
         order = self._chosen()["order"]
         asked = isinstance(order, str) and order == BY_INFORMATION
         table = isinstance(order, str) and order == "auto" and self.image_shape is None
@@ -237,7 +237,7 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         return order_of_columns(x, targets, weight, ranked=self.columns_ is not None)
 
     def _sweeps_for(self, bond_dim: int, samples: float, *, one_pass: bool) -> dict[str, Any]:
-        """Options of the sweeps, up to a bond dimension on that many samples, or on that sum of weights."""
+        """Options of the sweeps, up to this bond dimension, for this number of samples or sum of weights."""
         del bond_dim, samples, one_pass
         return dict(self._usual_sweeps)
 
@@ -252,12 +252,12 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         loss: Mapping[str, Any],
         **data: Any,
     ) -> Self:
-        """This estimator after a training run, or one epoch or sweep of it, on samples that count."""
+        """This estimator after a training run, or one epoch or sweep, on samples of weight above 0."""
         chosen, samples, swept = self._chosen(), len(X), self._sweeps_on(X.shape[1])
         if chosen["n_estimators"] != len(self.layers_):
             raise InputError(
                 f"the fitted model has {len(self.layers_)} networks, got n_estimators="
-                f"{chosen['n_estimators']}; a fit that goes on keeps their number"
+                f"{chosen['n_estimators']}; a fit that continues keeps their number"
             )
         fresh, seed = self.n_iter_ == 0, self.seed_ + self.n_iter_
         told = {**loss, "seed": seed}
@@ -277,7 +277,7 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
                 told["observations"] = total / samples
                 steps = sweep_options(chosen, samples, one_pass=one_pass, **told)
                 rows = type(self)._swept(cast(MPSLayer, self.layer_), x, targets, steps, **given).history
-            elif self.solver != "als":  # which has but one core there, fitted in the end
+            elif self.solver != "als":  # with "als" there is only one core here, fitted at the end
                 told["feature_size"] = self._feature_size(X, weight)
                 options = train_options(chosen, self.layer_.n_sites, samples, one_pass=one_pass, **told)
                 given |= {"task": self._task, "alone": type(self)._trained}
@@ -298,7 +298,7 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
 
     @torch.no_grad()
     def _feature_size(self, X: Any, weight: Float64[ndarray, " b"] | None) -> float:
-        """The mean over samples and sites of the sum of |phi_d|, at least 1; it slows the default rate."""
+        """The mean over samples and sites of the sum of |phi_d|, at least 1; it divides the default rate."""
         if self.layer_.features.normalisation == "sum":
             return 1.0
         rows, counts = typical_rows(weight, len(X))
@@ -317,11 +317,11 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         """Measures what a fitted model keeps, once its networks are trained.
 
         Args:
-            x: what they were trained on, scaled.
-            targets: as the task wants them.
+            x: the scaled samples that they were trained on.
+            targets: in the form that the task needs.
             weight: of the samples.
             keep: rows trained on.
-            held: rows that no fit has seen: none after a fit that went on from another.
+            held: rows that no fit has seen: none after a fit that continued another.
         """
 
     def _progress(self, *, swept: bool) -> ProgressReporter | None:
@@ -336,12 +336,12 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         return self.columns_.vectors(X, DTYPES[str(plain(self.dtype))])
 
     def _look_at_range(self, X: Any) -> None:
-        """Says so where many values lie beyond the range that the layer takes."""
+        """Warns or raises, as `clip` says, if many values lie outside the range of the features."""
         if self.columns_ is None:
             look_at_range(X, self.feature_range_, self.clip)
 
     def _evaluate(self, X: Any) -> Float64[ndarray, "b c"]:
-        """Outputs of the network, or of all of them together."""
+        """Outputs of the network, or of all networks combined."""
         return self._outputs(self._to_predict(X))
 
     def _to_predict(self, X: Any) -> npt.NDArray[Any]:
@@ -352,12 +352,12 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         return self._scaled(given) if self.columns_ is None else self.columns_.encode(given)
 
     def _outputs(self, x: npt.NDArray[Any]) -> Float64[ndarray, "b c"]:
-        """The same for scaled samples."""
+        """Outputs of the network, or of all networks combined, for scaled samples."""
         each = [self._in_blocks(layer, x) for layer in self.layers_]
         return each[0] if len(each) == 1 else self._joined(np.stack(each))
 
     def _joined(self, each: Float64[ndarray, "k b c"]) -> Float64[ndarray, "b c"]:
-        """What several networks say together."""
+        """The outputs of several networks, combined."""
         found: Float64[ndarray, "b c"] = each.mean(axis=0)
         return found
 

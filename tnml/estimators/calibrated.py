@@ -18,17 +18,17 @@ from tnml.training.losses import Loss
 
 
 class Calibrated(TensorNetworkEstimator):
-    """The part of a classifier that makes probabilities of outputs.
+    """The part of a classifier that turns outputs into probabilities.
 
     Attributes:
-        temperature_: with `calibrate`, what the outputs are divided by; None without.
+        temperature_: with `calibrate`, the number that the outputs are divided by; None without.
         calibration_: with `calibrate`, "ece" and "log_loss" of the held-out part with the temperature, and
-            "ece_before" and "log_loss_before" without; "samples" counts that part. The expected calibration
-            error is over 15 bins, see `tnml.estimators.calibration`. None without `calibrate`.
+            "ece_before" and "log_loss_before" without it; "samples" is the size of that part. The expected
+            calibration error uses 15 bins, see `tnml.estimators.calibration`. None without `calibrate`.
     """
 
     calibrate: bool
-    _logits: bool = True  # of an estimator pickled by an earlier version, too
+    _logits: bool = True  # also for an estimator pickled by an earlier version
     temperature_: float | None = None
     calibration_: dict[str, float] | None = None
 
@@ -36,13 +36,13 @@ class Calibrated(TensorNetworkEstimator):
         loss = super()._checked(callbacks)
         if self.calibrate and not self.validation_fraction:
             raise InputError(
-                "calibrate=True chooses the temperature on a held-out part, and validation_fraction is 0; "
-                "set it, such as to 0.2"
+                "calibrate=True chooses the temperature on a held-out part, but validation_fraction is 0; "
+                "set it, for example to 0.2"
             )
         if self.calibrate and self._continues():
             raise InputError(
-                "calibrate=True needs samples that no fit has seen, and warm_start=True draws others each "
-                "time; leave one of them out"
+                "calibrate=True needs samples that no fit has seen, but warm_start=True holds out different "
+                "ones each time; leave one of the two out"
             )
         return loss
 
@@ -71,14 +71,14 @@ class Calibrated(TensorNetworkEstimator):
         }
 
     def _joined(self, each: Float64[ndarray, "k b c"]) -> Float64[ndarray, "b c"]:
-        """The logarithms of averaged probabilities, where the outputs are logits; else averaged outputs."""
+        """The logarithms of averaged probabilities, if the outputs are logits; else the averaged outputs."""
         if not self._logits:
             return super()._joined(each)
         found: Float64[ndarray, "b c"] = logsumexp(log_softmax(each, axis=2), axis=0) - np.log(len(each))
         return found
 
     def _probabilities(self, outputs: Float64[ndarray, "b c"]) -> Float64[ndarray, "b c"]:
-        """What outputs say about the classes."""
+        """The probabilities of the classes, from outputs."""
         if self.temperature_ is None and not self._logits:
             return nearest_probabilities(outputs)
         found: npt.NDArray[np.float64] = softmax(outputs / (self.temperature_ or 1.0), axis=1)

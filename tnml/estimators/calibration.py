@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 _BINS = 15
 _COLDEST, _HOTTEST = 1e-2, 1e2
-_HALVINGS = 60  # of that range: below the last digit of a double
+_HALVINGS = 60  # of that range, down to less than the last digit of a double
 
 
 def best_temperature(
@@ -21,12 +21,12 @@ def best_temperature(
     """The temperature T between 0.01 and 100 at which `softmax(outputs / T)` makes the labels most probable.
 
     The mean log loss is convex in 1 / T, so the zero of its derivative is found by bisection. One number for
-    all classes changes no order of probabilities, and with it no decision.
+    all classes keeps the order of the probabilities, and so every decision.
 
     Args:
         outputs: logits of held-out samples.
-        codes: the places of their labels.
-        weight: of these samples; None where all count alike.
+        codes: the indices of their labels.
+        weight: of these samples; None if all count alike.
 
     Source: Guo, Pleiss, Sun and Weinberger, On calibration of modern neural networks, ICML 2017, section 4.2.
 
@@ -67,14 +67,14 @@ def expected_calibration_error(
     codes: Int64[ndarray, " b"],
     weight: Float64[ndarray, " b"] | None = None,
 ) -> float:
-    """How far the share of right decisions is from what their probabilities promise, on average.
+    """How far the share of correct decisions is from their probabilities, on average.
 
-        sum over bins of (share of samples in the bin) |share that is right - mean probability|
+        sum over bins of (share of samples in the bin) |share that is correct - mean probability|
 
     Args:
-        probabilities: whose largest is the decision.
-        codes: the places of the labels.
-        weight: of the samples; None where all count alike.
+        probabilities: of the classes; the largest one is the decision.
+        codes: the indices of the labels.
+        weight: of the samples; None if all count alike.
 
     Source: Naeini, Cooper and Hauskrecht, AAAI 2015; 15 equal bins as in Guo et al., ICML 2017.
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from tnml.errors import InputError
 from tnml.training.rows import DatasetRows, MappedArray, MemmapRows, Rows, is_mapped, pair_of
 
-ROWS, BYTES = 10_000, 100_000_000  # a chunk is full when it has either
+ROWS, BYTES = 10_000, 100_000_000  # a chunk is full when it reaches either
 _BLOCK = 1000  # rows read at a time
 
 Part = tuple[Any, Any, Any]
@@ -18,15 +18,16 @@ Part = tuple[Any, Any, Any]
 def chunks(X: Any, y: Any, sample_weight: Any = None) -> Iterator[Part]:
     """Samples, targets and weights of a mapped file, a Dataset or a DataLoader, about 10,000 at a time.
 
-    Less than half a chunk at the end joins the one before. Anything else is one part, as it is.
+    If the last chunk is less than half full, it is joined to the one before. Any other data are returned
+    unchanged, as one part.
 
     Args:
         X: the samples.
-        y: their targets; None where `X` gives them itself.
+        y: their targets; None if `X` contains them.
         sample_weight: one for each sample, or None; samples of weight 0 are left out.
 
     Raises:
-        InputError: there are no samples, or not as many targets or weights.
+        InputError: there are no samples, or the number of targets or weights differs from theirs.
 
     Example:
         >>> import torch
@@ -48,7 +49,7 @@ def chunks(X: Any, y: Any, sample_weight: Any = None) -> Iterator[Part]:
         yield from _joined(ready)
         ready = []
     if not (ready or waiting):
-        raise InputError("there are no samples, or none of a weight above 0, to train on")
+        raise InputError("there are no samples, or none with a weight above 0, to train on")
     yield from _joined(ready + waiting)
 
 
@@ -78,7 +79,7 @@ def _blocks(X: Any, y: Any, sample_weight: Any) -> Iterable[Part]:
 
 
 def _column(name: str, values: Any, rows: int) -> Any:
-    """What there is one of for each sample."""
+    """Values, one for each sample, as an array."""
     if values is None:
         return None
     found = np.asarray(values)
@@ -92,13 +93,13 @@ def _array(values: Any) -> Any:
 
 
 def _fullness(parts: list[Part]) -> float:
-    """How many chunks the parts are."""
+    """How many chunks the parts fill."""
     rows, size = sum(len(x) for x, _, _ in parts), sum(int(x.nbytes) for x, _, _ in parts)
     return max(rows / ROWS, size / BYTES)
 
 
 def _joined(parts: list[Part]) -> Iterator[Part]:
-    """One part, or none where there are none."""
+    """The parts as one; nothing if there are none."""
     if parts:
         columns = zip(*parts, strict=True)
         x, y, weight = (None if any(v is None for v in c) else np.concatenate(c) for c in columns)

@@ -25,10 +25,10 @@ from tnml.nn import TensorNetworkLayer
 from tnml.training import sweep_classifier, train_classifier
 from tnml.training.tasks import CLASSIFICATION
 
-_MANY = 30  # sites: from here on a sweep makes so many steps that they can stay small
-_ENOUGH = 5  # sweeps, with which steps that grow come to their end
+_MANY = 30  # sites: with this many or more, a sweep has so many steps that they can stay small
+_ENOUGH = 5  # sweeps: with this many, steps that grow reach their final size
 _FEW_SITES: Mapping[str, Any] = {"proximal": (3.0, 1.0, 0.3, 0.1), "max_error": 0.1}
-# Many classes of many features: each says little of the whole, and what the bonds drop adds up.
+# With many classes and features each bond says little about the whole, and what bonds drop adds up.
 _MANY_CLASSES: Mapping[str, Any] = {**_FEW_SITES, "max_error": 0.05}
 
 
@@ -36,22 +36,22 @@ _MANY_CLASSES: Mapping[str, Any] = {**_FEW_SITES, "max_error": 0.05}
 class TensorNetworkClassifier(ClassifierMixin, Calibrated):
     """The scikit-learn classifier of any tensor network.
 
-    A pair of estimators for a network of your own is a subclass of this one and one of
-    `TensorNetworkRegressor`, with another default of `network`. Model files of both come back as
-    `MPSClassifier` and `MPSRegressor`, which have the same methods, with the same `network`.
+    To make a pair of estimators for your own network, subclass this class and `TensorNetworkRegressor` with
+    a different default of `network`. Their model files are loaded as `MPSClassifier` and `MPSRegressor`,
+    which have the same methods, with the same `network`.
 
     Args:
-        label_smoothing: share of the target spread evenly over the classes; it keeps small data from being
-            learnt by heart and probabilities off 0 and 1, but hides a rare class behind the others. None is
-            0.05, and quickly less where the rarest of c classes has less than half of an equal share 1 / c;
-            there it is times the cube of its share over that half. Of the cross-entropy only: other
-            losses take no notice of 0.05 and None, and refuse any other value but 0.
+        label_smoothing: share of the target spread evenly over the classes. It keeps small data sets from
+            being memorised and probabilities away from 0 and 1, but hides a rare class behind the others.
+            None is 0.05, or less if the rarest of c classes has less than half of an equal share 1 / c: then
+            0.05 times the cube of (its share / that half). For the cross-entropy only: other losses ignore
+            0.05 and None, and reject all other values except 0.
         calibrate: divide the logits of `predict_proba` by a temperature, chosen on the held-out part, so
             that decisions are right as often as their probabilities say. Decisions stay the same. It needs a
-            `validation_fraction` and a `fit` from the start.
+            `validation_fraction` and a `fit` without warm start.
         max_shift: shift training images by up to this many pixels at random.
         class_weight: None; "balanced", which gives every class the same total weight (not in `partial_fit`,
-            which does not see all samples); or a mapping from labels to weights, 1 where it has none.
+            which does not see all samples); or a mapping from labels to weights, 1 for labels not in it.
 
     Attributes:
         classes_: the labels, sorted; the columns of `predict_proba`.
@@ -99,19 +99,19 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
         """A fitted classifier around `layer`, which was trained elsewhere and is shared, not copied.
 
         Args:
-            layer: its outputs are the logits of `classes`, or what `loss` makes of them.
+            layer: its outputs are the logits of `classes`, or what `loss` trains them to be.
             classes: labels in ascending order, one per output.
-            image_shape: (height, width) where a sample is an image.
-            feature_range: (low, high) that becomes (0, 1) before the layer, or `[2, n]` of each feature; None
-                for none.
-            feature_names: of the n features; None where they have none.
+            image_shape: (height, width) if a sample is an image.
+            feature_range: (low, high), scaled to (0, 1) before the layer, or `[2, n]`, one pair for each
+                feature; None scales nothing.
+            feature_names: of the n features; None if they have none.
             history: rows of its training.
             data: what it was trained on, kept as `data_` and in the model file; plain JSON values.
-            loss: what it was trained with, as the parameter of that name.
+            loss: what it was trained with, in the form of the parameter `loss`.
 
         Raises:
-            InputError: the number of classes is not that of the outputs, they do not ascend, the feature
-                map is a function without a name, or the loss is not one of labels.
+            InputError: the numbers of classes and outputs differ, the classes are not in ascending order, the
+                feature map is a function without a name, or the loss is not one for labels.
 
         Example:
             >>> from tnml import MPSClassifier
@@ -147,11 +147,11 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
             y: labels of any type.
             sample_weight: `[b]`, at least 0; see the class.
             callbacks: functions of (layer, optimizer, row), called after each epoch or sweep; the numbers
-                that they return join `history_`. See `tnml.training.run`.
+                that they return are added to `history_`. See `tnml.training.run`.
 
         Raises:
             InputError: a parameter or a weight is out of range, or there is only one class; scikit-learn's
-                ValueError for data it does not take (NaN, wrong shapes).
+                ValueError for data it does not accept (NaN, wrong shapes).
         """
         first = not self._continues()
         return self._learn(X, y, sample_weight, callbacks, first=first, one_pass=False)
@@ -167,30 +167,30 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
     ) -> Self:
         """This classifier after one pass, at the constant rate `lr`, or one sweep over `X [b, n]`, `y [b]`.
 
-        The first call fixes the feature range by its samples; give `feature_range` if they do not show it.
-        Each call starts the optimiser's averages from zero, and a sweep fits the part it sees, so prefer few
-        large parts to many small ones.
+        The samples of the first call fix the feature range; give `feature_range` if they do not cover it.
+        Each call starts the optimiser's averages from zero, and a sweep fits only the part it sees, so use a
+        few large parts rather than many small ones.
 
         Args:
             X: samples; or an `np.memmap`, a `torch.utils.data.Dataset` of (x, y) pairs or a `DataLoader`,
-                read once in chunks of about 10,000 samples, each trained on as in a call of its own.
+                read once in chunks of about 10,000 samples; each is trained on like a separate call.
             y: their labels; None with a Dataset or DataLoader.
-            classes: all labels there will be; needed in the first call.
+            classes: all labels that will occur; required in the first call.
             sample_weight: as in `fit`; weights are compared within one call or chunk only.
             callbacks: as in `fit`.
 
         Raises:
-            InputError: no classes in the first call, other ones later, or a label that is none of them; or
-                `class_weight="balanced"`.
+            InputError: no classes in the first call, different ones later, a label that is not among them,
+                `class_weight="balanced"`, or `calibrate`.
         """
         if isinstance(self.class_weight, str) and self.class_weight == "balanced":
             raise InputError(
-                "class_weight='balanced' needs all samples, and partial_fit sees a part of them; give the "
-                "weights as a mapping from labels, such as sklearn.utils.class_weight.compute_class_weight "
-                "makes of a sample"
+                "class_weight='balanced' needs all samples, but partial_fit sees only some of them; give the "
+                "weights as a mapping from labels, for example computed on some of the samples with "
+                "sklearn.utils.class_weight.compute_class_weight"
             )
         if self.calibrate:
-            raise InputError("calibrate=True needs a held-out part, and partial_fit has none; use fit")
+            raise InputError("calibrate=True needs a held-out part, but partial_fit has none; use fit")
         for x, labels, weight in chunks(X, y, sample_weight):
             first = not hasattr(self, "layer_")
             self._learn(x, labels, weight, callbacks, first=first, one_pass=True, classes=classes)
@@ -229,7 +229,7 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
         )
 
     def _labels(self, y: npt.NDArray[Any], classes: Any, *, first: bool, one_pass: bool) -> npt.NDArray[Any]:
-        """All labels there are or will be."""
+        """All labels that occur now or later."""
         if not first:
             if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
                 raise InputError(f"classes must be those of the first call, {self.classes_}, got {classes}")
@@ -244,7 +244,7 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
         return labels
 
     def _sweeps_for(self, bond_dim: int, samples: float, *, one_pass: bool) -> dict[str, Any]:
-        """On a short chain the steps grow, and the cutoff leaves out what few samples say of products."""
+        """On a short chain the steps grow, and the cutoff drops products that few samples support."""
         usual = super()._sweeps_for(bond_dim, samples, one_pass=one_pass)
         # Many classes have many outputs, of which all but one are off for every sample.
         ridge = number("ridge", plain(self.ridge), least=0.0) * 2 / self.layer_.out_features
@@ -261,9 +261,9 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
         return {"loss": loss, "label_smoothing": smoothing, "max_shift": plain(self.max_shift)}
 
     def decision_function(self, X: Any) -> Float64[ndarray, "..."]:
-        """Outputs `[b, c]` of samples `X [b, n]`, logits but for `loss="mse"`.
+        """Outputs `[b, c]` of samples `X [b, n]`, logits except with `loss="mse"`.
 
-        Of two classes their difference `[b]`, positive for the second.
+        For two classes it is the difference of the two outputs, `[b]`, positive for the second class.
         """
         outputs = self._evaluate(X)
         return outputs[:, 1] - outputs[:, 0] if len(self.classes_) == 2 else outputs
@@ -271,15 +271,15 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
     def predict_proba(self, X: Any) -> Float64[ndarray, "b c"]:
         """The probability of each of `classes_`, `[b, c]`.
 
-        The softmax of the outputs. With `loss="mse"` the outputs come near probabilities by themselves, but
-        may be negative and need not add up to 1; then it is the nearest point that is a distribution. With
-        `calibrate` it is the softmax of the outputs over `temperature_`, whatever the loss.
+        It is the softmax of the outputs. With `loss="mse"` the outputs approximate probabilities, but may be
+        negative and need not add up to 1; then it is the nearest probability distribution. With `calibrate`
+        it is the softmax of the outputs divided by `temperature_`, whatever the loss.
         """
         return self._probabilities(self._evaluate(X))
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """The most probable label of each sample, `[b]`."""
-        best = self._evaluate(X).argmax(axis=1)  # first: it tells whether there was a fit
+        best = self._evaluate(X).argmax(axis=1)  # first, because it checks that the model is fitted
         labels: npt.NDArray[Any] = self.classes_[best]
         return labels
 
@@ -290,7 +290,7 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
         values = self.classes_.tolist()
         if not all(isinstance(value, str | int | float | bool) for value in values):
             raise InputError(
-                f"a model file keeps classes that are text, numbers or truth values, got {values[0]!r} "
+                f"a model file keeps only classes that are text, numbers or truth values, got {values[0]!r} "
                 f"of dtype {self.classes_.dtype}; convert the labels before fit, or pickle the model"
             )
         return {
@@ -316,18 +316,19 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
 class MPSClassifier(TensorNetworkClassifier):
     """A scikit-learn classifier: a matrix product state on the features, trained by gradients or sweeps.
 
-    `fit(X, y)` takes any real features and labels of any type. The defaults are meant for a first good
-    result on small tables and images alike; `None` lets the data decide, as said below.
+    `fit(X, y)` takes any real features and labels of any type. The defaults are meant to give a good
+    first result on small tables and on images; `None` lets the data decide, as described below.
 
     `solver="dmrg"` solves for two neighbouring cores at a time, from bond to bond and back, as the density
-    matrix renormalisation group does. Bonds begin at 1 and grow where the data want it. `label_site`,
-    `noise`, the dropouts, `epochs`, everything from `lr` to `average`, and early stopping belong to
-    `solver="gradient"`; with "dmrg" they are an error unless they have their defaults.
+    matrix renormalisation group does. Bond dimensions start at 1 and grow if the data need it.
+    `label_site`, `noise`, the dropouts, `epochs`, everything from `lr` to `average`, and early stopping
+    belong to `solver="gradient"`; with "dmrg" they must keep their defaults.
 
-    A `sample_weight` of 2 is a sample that is there twice, and one of 0 a sample that is not there; the
-    labels of all samples are classes. Where each step sees all samples (`batch_size` is at least their
-    number) a fit with weights is the one of repeated samples, to rounding. Multiplying all weights by one
-    number changes nothing. Choices left at None go by the number of samples with a weight above 0.
+    A sample with a `sample_weight` of 2 counts like two equal samples, and one with a weight of 0 is left
+    out, but its label is still one of the classes. If each step sees all samples (`batch_size` is at least
+    their number), a fit with weights equals a fit with repeated samples, up to rounding. Multiplying all
+    weights by one number changes nothing. Choices left at None depend on the number of samples with a weight
+    above 0.
 
     Example:
         >>> X = [[0.0, 1.0], [0.1, 0.8], [0.9, 0.2], [1.0, 0.0]]
@@ -341,7 +342,7 @@ class MPSClassifier(TensorNetworkClassifier):
 
 
 def _codes(y: npt.NDArray[Any], classes: npt.NDArray[Any]) -> Int64[ndarray, " b"]:
-    """The place of each label among the classes."""
+    """The index of each label among the classes."""
     unknown = np.setdiff1d(y, classes)
     if len(unknown):
         raise InputError(

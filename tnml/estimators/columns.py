@@ -2,8 +2,8 @@
 
     table  --encode-->  x [b, n] in [0, 1], NaN where a value is missing  --map of columns-->  phi [b, n, d]
 
-A category becomes its place among the categories seen in training; a number its place among the training
-values (its quantile). What is left to the data, "auto", is decided here, column by column.
+A category becomes its index among the categories seen in training; a number becomes its quantile among the
+training values. The features of "auto" columns are chosen here, column by column.
 """
 
 import math
@@ -24,20 +24,20 @@ from tnml.features import FeatureMap, feature_map
 from tnml.features.columns import ColumnMap, map_of_columns
 from tnml.features.orders import mutual_information_order
 
-_KNOTS = 65  # of the quantiles that a column of numbers is scaled by
-LEVELS = 16  # categories, at most, that have features of their own; the rarest ones share one
-_MOST_ROWS = 5000  # samples, about, that tell how columns depend on each other
+_KNOTS = 65  # the number of quantiles that a column of numbers is scaled by
+LEVELS = 16  # the most categories that have a feature of their own; the rarest ones share one
+_MOST_ROWS = 5000  # about how many samples are used to measure how columns depend on each other
 _MOST_CODES = 2000  # quantiles of all columns together, for the same
-_PER_LEVEL = 10  # samples for each of the different numbers that are taken for categories
+_PER_LEVEL = 10  # samples, at least, for each distinct number of a column that counts as categories
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scaled:
-    """A column of numbers, brought to [0, 1] by a broken line.
+    """A column of numbers, mapped to [0, 1] by a piecewise linear function.
 
     Args:
         knots: ascending values.
-        places: what becomes of them; in between the line is straight, and beyond the ends it is flat.
+        places: what they are mapped to; linear in between, constant beyond the ends.
     """
 
     knots: tuple[float, ...]
@@ -55,11 +55,11 @@ class Scaled:
 
 @dataclass(frozen=True, kw_only=True)
 class Levels:
-    """A column of categories, brought to equally spaced numbers from 0 to 1.
+    """A column of categories, mapped to equally spaced numbers from 0 to 1.
 
     Args:
         values: the categories, numbers or text.
-        rest: whether there is a last place for all others; without one, others count as missing.
+        rest: whether all other values share one more place at the end; if not, they count as missing.
     """
 
     values: tuple[Any, ...]
@@ -71,7 +71,7 @@ class Levels:
         return max(2, len(self.values) + self.rest)
 
     def encode(self, column: Column) -> Float64[ndarray, " b"]:
-        """The place of each value over that of the last one; NaN where it is missing or unknown."""
+        """The place of each value divided by the last place; NaN if it is missing or unknown."""
         is_text = bool(self.values) and isinstance(self.values[0], str)
         if is_text != column.is_text and not column.missing.all():
             told = ("text", "numbers") if is_text else ("numbers", "text")
@@ -92,7 +92,7 @@ class Columns:
     """The columns of a table, as a fit found them.
 
     Attributes:
-        encoders: of every column, in the order of the table.
+        encoders: one for each column, in the order of the table.
         features: their feature map.
     """
 
@@ -100,7 +100,7 @@ class Columns:
     features: ColumnMap
 
     def encode(self, table: Table) -> Float32[ndarray, "b n"]:
-        """Values in [0, 1], NaN where one is missing."""
+        """Values in [0, 1], NaN if missing."""
         pairs = zip(self.encoders, table.columns, strict=True)
         columns = [encoder.encode(column).astype(np.float32) for encoder, column in pairs]
         return np.stack(columns, axis=1)
@@ -119,7 +119,7 @@ def from_json(kept: Sequence[Mapping[str, Any]], features: FeatureMap) -> Column
     """The columns that `Columns.to_json` wrote.
 
     Raises:
-        InputError: they do not fit the features.
+        InputError: they do not match the features.
     """
     encoders: list[Scaled | Levels] = []
     for column in kept:
@@ -148,13 +148,13 @@ def fit_columns(table: Table, features: Any, weight: Float64[ndarray, " b"] | No
     """The columns of a training table.
 
     Args:
-        table: of the samples that count.
+        table: the samples with a weight above 0.
         features: "auto", or a mapping from names or numbers of columns to "auto", "one-hot", a name or a
             description of a feature map; columns that it does not name are "auto".
-        weight: of the samples; None where all count alike.
+        weight: of the samples; None if all count alike.
 
     Raises:
-        InputError: a column that there is not, or features that do not suit a column.
+        InputError: a column does not exist, or its features do not suit it.
     """
     told = _told(features, table)
     rows = len(table)
@@ -170,7 +170,7 @@ def fit_columns(table: Table, features: Any, weight: Float64[ndarray, " b"] | No
 
 
 def _told(features: Any, table: Table) -> dict[int, Any]:
-    """What was asked for, by the number of the column."""
+    """The features that were asked for, by the number of the column."""
     if isinstance(features, str):
         return {}
     names = {column.name: place for place, column in enumerate(table.columns)}
@@ -211,7 +211,7 @@ def _fitted(
 
 
 def _automatic(column: Column, rows: int, columns: int) -> Any:
-    """Features for a column left to the data."""
+    """Features for an "auto" column."""
     distinct = len(np.unique(column.values[~column.missing]))
     if column.categorical or distinct <= min(LEVELS, max(2, rows // _PER_LEVEL)):
         return "one-hot"
@@ -220,7 +220,7 @@ def _automatic(column: Column, rows: int, columns: int) -> Any:
 
 
 def _levels(column: Column, most: int, weight: Float64[ndarray, " b"] | None) -> Levels:
-    """The categories of a column, the rarest ones together where there are too many."""
+    """The categories of a column, the rarest ones together if there are too many."""
     there = ~column.missing
     values, inverse = np.unique(column.values[there], return_inverse=True)
     if len(values) <= most:
@@ -248,7 +248,7 @@ def _scaled(column: Column, weight: Float64[ndarray, " b"] | None) -> Scaled:
 
 
 def _mean_features(x: Float64[ndarray, " b"], fmap: FeatureMap, weight: Any) -> list[float]:
-    """The mean of a column's features over the samples that have a value; over all values where none has."""
+    """The mean of a column's features over the samples that have a value; over [0, 1] if none has."""
     there = ~np.isnan(x)
     given = torch.from_numpy(x[there] if there.any() else np.linspace(0, 1, 257))
     vectors = fmap(given).numpy()
@@ -267,10 +267,10 @@ def order_of_columns(
     """The order by mutual information of columns of numbers, with their quantiles for codes.
 
     Args:
-        x: the columns, NaN where a value is missing.
+        x: the columns, NaN if a value is missing.
         targets: labels `[b]`, or real targets `[b, c]`.
-        weight: of the samples; None where all count alike.
-        ranked: whether the columns are categories and quantiles in [0, 1] already.
+        weight: of the samples; None if all count alike.
+        ranked: whether the columns are already categories and quantiles in [0, 1].
     """
     step = max(1, len(x) // _MOST_ROWS) if weight is None else 1
     x, targets = x[::step], targets[::step]
@@ -286,7 +286,7 @@ def order_of_columns(
 def _codes(
     x: Float64[ndarray, " b"], weight: Float64[ndarray, " b"] | None, bins: int, *, ranked: bool
 ) -> Int64[ndarray, " b"]:
-    """Whole numbers below `bins` by the size of the values, and `bins` where one is missing."""
+    """Whole numbers below `bins`, in the order of the values; `bins` if a value is missing."""
     if not ranked:
         x = _scaled(Column("", x, categorical=False), weight).encode(Column("", x, categorical=False))
     there = ~np.isnan(x)

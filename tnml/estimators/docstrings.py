@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Sequence
 
-_SECTIONS = ("Args", "Attributes")  # whose entries are taken over
+_SECTIONS = ("Args", "Attributes")  # sections whose entries are inherited
 
 
 def with_entries_of(own: str, bases: Sequence[str]) -> str:
@@ -38,7 +38,7 @@ def with_entries_of(own: str, bases: Sequence[str]) -> str:
 
 
 def _entries(doc: str, section: str) -> dict[str, str]:
-    """The entries of a section by name, with their lines as they stand."""
+    """The entries of a section by name, with their lines unchanged."""
     found = re.search(_section(section), doc)
     if found is None:
         return {}
@@ -50,5 +50,5 @@ def _entries(doc: str, section: str) -> dict[str, str]:
 
 
 def _section(name: str) -> str:
-    """A pattern for a section of a clean docstring: its heading and the indented lines below."""
+    """A pattern for a section of a clean docstring: its heading and the indented lines below it."""
     return rf"(?m)^{name}:(?:\n    .+)+"

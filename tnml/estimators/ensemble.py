@@ -16,8 +16,8 @@ from tnml.nn.networks import can, compressible
 from tnml.training import TrainOptions, TrainResult, train_replicas, truncate_layer, worth_it
 from tnml.training.tasks import Task
 
-BLOCK = 256  # samples predicted at a time; always as many, so that no sample's bits depend on the others
-_MEASURED_TOGETHER = ("seconds",)  # of all networks: their sum is what a fit took
+BLOCK = 256  # samples per prediction; always this many, so that no sample's bits depend on the others
+_MEASURED_TOGETHER = ("seconds",)  # of all networks: the sum is the time of the fit
 
 
 def train_members(
@@ -33,20 +33,20 @@ def train_members(
     progress: ProgressReporter | None,
     **data: Any,
 ) -> list[Row]:
-    """The history of networks trained in place on the same samples, the mean of theirs.
+    """The mean history of networks that are trained in place on the same samples.
 
-    They hold out the same samples and see the others in the same order. Short chains are trained together,
-    in little more time than one; what replicas cannot do (dropout, L-BFGS, shifts, other networks) and long
-    chains, which would gain nothing, are trained one after the other, to the same numbers.
+    All hold out the same samples and see the rest in the same order. Short chains are trained together, which
+    takes little more time than training one. Long chains, which would gain nothing, and whatever replicas
+    cannot do (dropout, L-BFGS, shifts, other networks) are trained one after the other, to the same numbers.
 
     Args:
         layers: the networks.
         x: inputs.
-        y: targets, as the task wants them.
-        options: of every one.
+        y: targets, in the form that the task needs.
+        options: the same for all networks.
         task: what is to be learned.
         alone: trains one of them.
-        sample_weight: of mean 1, or None.
+        sample_weight: weights with mean 1, or None.
         callbacks: called for every network.
         progress: the reporter, or None.
         data: further arguments of `alone`.
@@ -80,7 +80,7 @@ def train_members(
 
 
 def _together(layers: Sequence[TensorNetworkLayer], options: TrainOptions) -> bool:
-    """Whether replicas can train them, and are faster."""
+    """Whether the layers can be trained as replicas, and faster so."""
     if not all(can(layer, "replicas") for layer in layers):
         return False
     first = cast(MPSLayer, layers[0])
@@ -89,7 +89,7 @@ def _together(layers: Sequence[TensorNetworkLayer], options: TrainOptions) -> bo
 
 
 def _first_of(progress: ProgressReporter, epochs: int) -> Callable[[int, Row], None]:
-    """Tells a reporter of the epochs of the first network."""
+    """Passes the epochs of the first network to a reporter."""
     progress.start()
 
     def tell(network: int, row: Row) -> None:
@@ -100,7 +100,7 @@ def _first_of(progress: ProgressReporter, epochs: int) -> Callable[[int, Row], N
 
 
 def mean_history(histories: Sequence[Sequence[Row]]) -> list[Row]:
-    """One row per epoch: the means over the networks that trained so long, and the sum of their seconds.
+    """One row per epoch: the means over the networks that reached it, and the sum of their seconds.
 
     Example:
         >>> one, other = ({"epoch": 1, "loss": loss, "seconds": 1.0} for loss in (0.5, 1.5))
@@ -129,10 +129,10 @@ def in_blocks(
     function: Callable[[TensorNetworkLayer, Tensor], Tensor],
     device: torch.device,
 ) -> npt.NDArray[np.float64]:
-    """What a function makes of a layer and samples, `[b, ...]` in double precision.
+    """The values of a function of a layer and samples, `[b, ...]` in double precision.
 
-    It sees blocks of one size, the last one filled up: a sample's values are then the same to the last bit
-    whatever else it is predicted with.
+    All blocks have the same size, the last one padded. So a sample's values are the same to the last bit,
+    whatever other samples are given with it.
 
     Example:
         >>> x = np.ones((3, 4), dtype=np.float32)
@@ -150,7 +150,7 @@ def in_blocks(
 def smaller(
     layer: TensorNetworkLayer, some: npt.NDArray[Any] | None, limits: Mapping[str, Any]
 ) -> tuple[TensorNetworkLayer, float]:
-    """A copy of a layer with smaller bonds, and its error; on samples by a sweep where it has sweeps.
+    """A copy of a layer with smaller bonds, and its error; on samples by a sweep if sweeps can train it.
 
     Example:
         >>> max(smaller(MPSLayer(4, 2), None, {"max_bond": 1})[0].bond_dims)

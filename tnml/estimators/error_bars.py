@@ -20,14 +20,14 @@ from tnml.training.dmrg.posterior import CorePosterior, fit_label_core, label_de
 
 
 class ErrorBars(TensorNetworkEstimator):
-    """The part of a regressor that says how far off its predictions may be.
+    """The part of a regressor that estimates the errors of its predictions.
 
     Attributes:
         posterior_: with `solver="als"`, the posterior of the label core in units of `y_scale_`, see
             `tnml.training.dmrg.posterior.CorePosterior`; else None.
-        interval_scores_: `[h, c]` of the held-out part, the distance of each target from its prediction in
-            units of `y_scale_`; with `posterior_` in standard deviations. None without a held-out part that
-            no fit has seen.
+        interval_scores_: `[h, c]`, the distance of each held-out target from its prediction, in units of
+            `y_scale_`, or with `posterior_` in standard deviations. None without a held-out part that no fit
+            has seen.
     """
 
     y_mean_: npt.NDArray[np.float64]
@@ -72,17 +72,17 @@ class ErrorBars(TensorNetworkEstimator):
             weight=None if weight is None else torch.from_numpy(weight / mean),
             observations=mean,
         )
-        if layer.n_sites == 1:  # which was all there is to fit
+        if layer.n_sites == 1:  # the label core was all there is to fit
             loss = float(np.average(np.square(self._outputs(x) - targets).mean(axis=1), weights=weight))
             self.n_iter_ += 1
             self.history_.append({"sweep": self.n_iter_, "loss": loss})
 
     def _deviations(self, x: npt.NDArray[Any]) -> Float64[ndarray, "b c"]:
-        """Standard deviations of targets by the posterior, in units of `y_scale_`."""
+        """Standard deviations of targets from the posterior, in units of `y_scale_`."""
         if self.posterior_ is None:
             raise InputError(
                 "standard deviations come from the posterior of solver='als', which this model does not "
-                "have: it was trained in another way, or compressed; choose solver='als', or take "
+                "have: it was trained in another way, or compressed; choose solver='als', or use "
                 "predict_interval"
             )
         design = self._in_blocks(self.layer_, x, label_design)
@@ -90,13 +90,12 @@ class ErrorBars(TensorNetworkEstimator):
         return found
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
-        """The targets of samples `X [b, n]`: `[b]` or `[b, c]`, as they came to `fit`.
+        """The targets of samples `X [b, n]`: `[b]` or `[b, c]`, in the shape given to `fit`.
 
         Args:
             X: samples.
-            return_std: give a pair, the targets and their standard deviations: noise, and what the samples
-                leave open about the label core when all other cores are taken as they are. With
-                `solver="als"` only.
+            return_std: return a pair, the targets and their standard deviations. These contain the noise and
+                the uncertainty of the label core when all other cores are fixed. With `solver="als"` only.
 
         Raises:
             InputError: there is no posterior.
@@ -108,25 +107,24 @@ class ErrorBars(TensorNetworkEstimator):
     def predict_interval(
         self, X: Any, coverage: float = 0.9
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Lower and upper ends of intervals that hold the targets of new samples with this probability.
+        """Lower and upper ends of intervals that contain targets of new samples with this probability.
 
-        Split conformal prediction: the half width is a quantile of the errors on the held-out part, with
-        `solver="als"` in standard deviations of each sample, else the same for all. Whatever the model and
-        the data, an interval holds the target of a new sample like the held-out ones with a probability of
-        at least `coverage`, on average over samples, for each target by itself. Where `patience` chose the
-        weights by the held-out part this holds nearly.
+        Split conformal prediction: the half width is a quantile of the errors on the held-out part. With
+        `solver="als"` it is in units of each sample's standard deviation, else the same for all samples.
+        Whatever the model and the data, an interval contains the target of a new sample like the held-out
+        ones with a probability of at least `coverage`, on average over samples, for each target separately.
+        If `patience` chose the weights with the held-out part, this holds only approximately.
 
         Args:
             X: samples.
             coverage: a probability.
 
         Returns:
-            Two arrays of the shape that `predict` gives.
+            Two arrays of the shape that `predict` returns.
 
         Raises:
-            InputError: there is no held-out part (set `validation_fraction`; a fit that went on from another,
-                as with `partial_fit` or a warm start, has none that is new), or it is too small for this
-                coverage.
+            InputError: there is no held-out part (set `validation_fraction`; a fit that continued another, as
+                with `partial_fit` or a warm start, has no new one), or it is too small for this coverage.
 
         Example:
             >>> from tnml import MPSRegressor
@@ -141,7 +139,7 @@ class ErrorBars(TensorNetworkEstimator):
         x = self._to_predict(X)
         if self.interval_scores_ is None:
             raise InputError(
-                "intervals come from the errors on held-out samples that no fit has seen, and this model has "
+                "intervals come from the errors on held-out samples that no fit has seen, but this model has "
                 "none; fit it with validation_fraction, such as 0.2, without warm_start or partial_fit"
             )
         radius = conformal_quantile(self.interval_scores_, self._interval_weights, coverage) * self.y_scale_
@@ -150,18 +148,18 @@ class ErrorBars(TensorNetworkEstimator):
         return self._as_given(values - spread), self._as_given(values + spread)
 
     def _as_given(self, values: Float64[ndarray, "b c"]) -> npt.NDArray[np.float64]:
-        """In the shape of the targets of `fit`."""
+        """The values in the shape of the targets of `fit`."""
         return values[:, 0] if self._flat else values
 
     def _arrays_of_errors(self) -> dict[str, npt.NDArray[Any]]:
-        """What a model file keeps."""
+        """The arrays that a model file keeps."""
         kept = {"interval_scores": self.interval_scores_, "interval_weights": self._interval_weights}
         if self.posterior_ is not None:
             kept |= {f"posterior_{name}": value for name, value in vars(self.posterior_).items()}
         return {name: value for name, value in kept.items() if value is not None}
 
     def _adopt_errors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes back what `_arrays_of_errors` gave."""
+        """Restores what `_arrays_of_errors` returned."""
         outputs = (self.layer_.out_features,)
         self._forget()
         if "interval_scores" in tensors:

@@ -18,18 +18,18 @@ def conformal_quantile(
 ) -> Float64[ndarray, " c"]:
     """The bound that the next score stays below with a probability of `coverage`, for each column.
 
-    Of b scores it is the `ceil(coverage (b + 1))`-th smallest. If the b samples and the next one are
+    It is the `ceil(coverage (b + 1))`-th smallest of b scores. If the b samples and the next one are
     exchangeable, the next score is at most this large with a probability from `coverage` to
-    `coverage + 1 / (b + 1)`, whatever the model and the distribution. With weights the next sample has the
-    mean weight.
+    `coverage + 1 / (b + 1)`, whatever the model and the distribution. With weights, the next sample is
+    given the mean weight.
 
     Args:
         scores: of held-out samples, at least 0.
-        weight: of these samples; None where all count alike.
+        weight: of these samples; None if all count alike.
         coverage: a probability.
 
     Raises:
-        InputError: the coverage is out of range, or so high that no score of so few samples bounds it.
+        InputError: the coverage is out of range, or too high for that few samples.
 
     Source: Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, Distribution-free predictive inference for
     regression, JASA 113 (2018), theorem 2; weights as in Barber et al., Annals of Statistics 51 (2023).

@@ -13,7 +13,7 @@ from tnml.estimators.stored import StoredEstimator, plain
 from tnml.estimators.warm import following
 from tnml.nn import TensorNetworkLayer, make_layer
 
-LAYER_PARAMETERS = (  # which a network may have as options of the same name
+LAYER_PARAMETERS = (  # a network may have options of the same names
     "bond_dim",
     "features",
     "order",
@@ -25,17 +25,17 @@ LAYER_PARAMETERS = (  # which a network may have as options of the same name
     "engine",
 )
 _KEPT = (*LAYER_PARAMETERS, "network", "image_shape", "feature_range")  # what a fitted model is made with
-OF_THE_DATA = ("n_sites", "out_features", "shape")  # which a layer's config has, too
+OF_THE_DATA = ("n_sites", "out_features", "shape")  # also in the config of a layer
 
 
 class LayersOfParameters(StoredEstimator, ABC):
     """The part of an estimator that turns parameters into layers."""
 
     def _chosen(self) -> dict[str, Any]:
-        """The parameters by name, as Python numbers, with those that `network` gives as its options.
+        """The parameters by name, as Python numbers, with those given as options of `network`.
 
         Raises:
-            InputError: one is given in both places.
+            InputError: a parameter is given in both places.
         """
         chosen = {name: plain(value) for name, value in self.get_params(deep=False).items()}
         usual = type(self)().get_params(deep=False)
@@ -52,7 +52,7 @@ class LayersOfParameters(StoredEstimator, ABC):
         return chosen
 
     def _facts_of_layer(self) -> dict[str, Any]:
-        """The parameters that a fitted model is made with, as they are now."""
+        """The present values of the parameters that a fitted model is made with."""
         chosen, network = self._chosen(), self.network
         if isinstance(network, Mapping):
             network = {name: value for name, value in network.items() if name not in LAYER_PARAMETERS}
@@ -60,9 +60,9 @@ class LayersOfParameters(StoredEstimator, ABC):
         return {**{name: chosen[name] for name in _KEPT}, "network": network}
 
     def _follow(self) -> None:
-        """Lets the fitted layer follow parameters that were changed since, before it is trained further."""
+        """Adapts the fitted layers to parameters that were changed, before they are trained further."""
         before, now = getattr(self, "_made_with", None), self._facts_of_layer()
-        if before is not None:  # else pickled by an earlier version
+        if before is not None:  # None if pickled by an earlier version
             swept, seed = self._sweeps_on(self.layer_.n_sites), self.seed_ + self.n_iter_
             self.layer_, *self._others = [
                 following(layer, before, now, swept=swept, seed=seed + place)
@@ -71,7 +71,7 @@ class LayersOfParameters(StoredEstimator, ABC):
             self._made_with = now
 
     def _new_layer(self, sites: int, outputs: int, seed: int, order: Any) -> TensorNetworkLayer:
-        """A layer as it is before training; sweeps let the bonds grow, from 1."""
+        """A layer before training; with sweeps its bond dimensions start at 1 and grow."""
         chosen = {**self._chosen(), "order": order}
         if self.columns_ is not None:
             chosen["features"] = self.columns_.features
@@ -89,7 +89,7 @@ class LayersOfParameters(StoredEstimator, ABC):
 
 
 def _layer_arguments(chosen: Mapping[str, Any], sites: int, seed: int) -> dict[str, Any]:
-    """What any network is made with; the order "auto" is "snake" on images, also on what it takes for one."""
+    """The arguments of any network; the order "auto" is "snake" for images and for what may be one."""
     order, shape = chosen["order"], chosen["image_shape"]
     if isinstance(order, str) and order == "auto":
         square = sites >= 16 and math.isqrt(sites) ** 2 == sites

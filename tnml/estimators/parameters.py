@@ -14,11 +14,11 @@ def estimator(cls: type[T]) -> type[T]:
     """The class as a scikit-learn estimator whose parameters are its fields and those of its bases.
 
     `__init__` with its real signature comes from `dataclasses`, so `get_params`, `clone` and `help` see every
-    parameter; the docstring gets the lines of the bases for the parameters and attributes that it does not
-    describe itself.
+    parameter; the docstring inherits the descriptions of parameters and attributes that it does not have
+    itself.
 
     Args:
-        cls: fields are annotated names with defaults; a field of a base may get another default.
+        cls: fields are annotated names with defaults; a field of a base may get a different default.
 
     Example:
         >>> @estimator
@@ -41,81 +41,81 @@ def estimator(cls: type[T]) -> type[T]:
 
 @estimator
 class Parameters:
-    """What can be chosen about a network, its training and its inputs, whatever is to be learned.
+    """The parameters of a network, its training and its inputs, for any task.
 
     Args:
         bond_dim: largest bond dimension, the capacity of the model.
         network: a name of `tnml.nn.NETWORKS`, or a mapping with the name and options of that network. A
             parameter that the network does not have must keep its default.
-        n_estimators: networks with different starting weights, whose probabilities or predictions are
-            averaged; `solver="gradient"` only. Small ones take little more time together than one alone.
+        n_estimators: number of networks with different starting weights, whose probabilities or predictions
+            are averaged; `solver="gradient"` only. Small networks together take little more time than one.
         solver: "gradient" (stochastic gradient descent), "dmrg" (sweeps; on a single feature, which has no
             bond, gradients) or, for real targets, "als" (sweeps of exact least squares, with the ridge, the
             noise and the bonds of largest evidence, and error bars).
         features: local feature map, see `tnml.features.feature_map`. "linear" makes the outputs linear in
-            each feature as long as the others stand still, {"name": "polynomial", "dim": 4} cubic. "auto"
-            looks at each column: text, truth values, pandas' categories and numbers with few different values
-            become "one-hot" of the categories seen (of more than 16 the rarest share one), other numbers are
-            replaced by their quantiles for Legendre functions, more of them for more samples. A mapping such
-            as {"age": "legendre", 3: "one-hot"}, by names or numbers of columns, says it for some of them.
-            With both, a missing value (NaN, None) may be in any column, also in `predict`: the outputs are
-            then the mean over that column's training values, and unknown categories count as missing. All
-            features of the training samples are held in memory. A key "name" makes it one map for all.
+            each feature while the others are fixed, {"name": "polynomial", "dim": 4} makes them cubic. "auto"
+            looks at each column: text, truth values, pandas' categories and numbers with few distinct values
+            become "one-hot" of the categories seen (if more than 16, the rarest share one); other numbers are
+            replaced by Legendre functions of their quantiles, more functions for more samples. A mapping such
+            as {"age": "legendre", 3: "one-hot"}, by names or numbers of columns, sets it for some columns.
+            With both, any column may have missing values (NaN, None), also in `predict`: the outputs are then
+            the mean over that column's training values, and unknown categories count as missing. All features
+            of the training samples are held in memory. A mapping with a "name" is one map for all columns.
         order: the sequence of the features on the chain, see `tnml.features.site_order`; or
             "mutual-information", which puts columns that depend on each other side by side, greedily. "auto"
-            is that where `features` go by column; else "snake" with an `image_shape` or for 16, 25, 36, ...
-            features, and the order given for all others.
-        image_shape: (height, width) where a sample is an image; None takes a square where it is needed.
+            is "mutual-information" if each column has its own `features`; else "snake" with an `image_shape`
+            or for 16, 25, 36, ... features, and the order of the columns otherwise.
+        image_shape: (height, width) if a sample is an image; None takes a square when one is needed.
         label_site: number of sites left of the label core; None is the middle.
         noise: standard deviation of the noise on the starting cores; None chooses it from the chain.
         bond_dropout: probability of dropping a bond index in training.
         site_dropout: probability of skipping a feature of a sample in training.
-        feature_range: what becomes 0 and 1. "auto": 0 and 1 where all training values lie between them,
-            else each feature's least and greatest training value; a pair (low, high) for all features; None
-            hands values on untouched. Unless None, values beyond are cut off, also in `predict`.
-        clip: what to do, in any method, where more than 1 % of the values lie beyond `feature_range` by more
-            than a tenth of it: "warn", "silent", or "error" in place of cutting them off.
+        feature_range: what becomes 0 and 1. "auto": 0 and 1 if all training values lie between them,
+            else each feature's lowest and highest training value; a pair (low, high) for all features; None
+            leaves values unchanged. Unless None, values outside are clipped, also in `predict`.
+        clip: what to do, in any method, if more than 1 % of the values lie outside `feature_range` by more
+            than a tenth of it: "warn", "silent", or "error" instead of clipping them.
         loss: a name of `tnml.training.losses.LOSSES`, or a mapping with the name and options of that loss,
             such as {"name": "huber", "delta": 0.5}; None is "cross-entropy" for labels and "mse" for real
-            targets. `solver="dmrg"` wants a convex loss with curvature.
-        epochs: passes over the data; None makes it about 1000 steps, in 10 to 200 epochs.
+            targets. `solver="dmrg"` needs a convex loss with curvature.
+        epochs: passes over the data; None means about 1000 steps, in 10 to 200 epochs.
         batch_size: samples per step; None is a hundredth of the samples, between 32 and 100. With "dmrg",
-            samples of each half sweep; None takes all, but no more than 10,000, drawn anew each time.
+            samples per half sweep; None takes all, but at most 10,000, drawn again each time.
         lr: peak learning rate; None is 2 / steps (times 100 / features² for fewer than 10), at most 0.02
-            and 0.2 / features, but at least 3e-4, over the mean sum of |phi_d| where the feature map has
-            larger ones; 1 for "lbfgs".
+            and 0.2 / features, but at least 3e-4; divided by the mean sum of |phi_d| if that is above 1;
+            1 for "lbfgs".
         optimizer: "adam", "adamw", "sgd" or "lbfgs".
         weight_decay: decoupled for "adamw", else an L2 penalty.
         schedule: of the learning rate, "one-cycle", "cosine", "constant" or "step".
-        clip_norm: longest gradient, None for no limit.
+        clip_norm: largest norm of the gradient; None for no limit.
         average: "ema" keeps a moving average of the weights, "none" does not.
-        validation_fraction: part of the samples held out, at random, with labels stratified; `history_` tells
-            how it does, and intervals and temperatures of probabilities come from it.
-        patience: epochs without a better `monitor` after which training stops and the best weights come
-            back; None never stops.
+        validation_fraction: share of the samples held out, at random, stratified by label; `history_` has the
+            results on it, and intervals and temperatures of probabilities are computed from it.
+        patience: epochs without a better `monitor` after which training stops and the best weights are
+            restored; None never stops.
         monitor: the column of `history_` that `patience` watches; callbacks may add columns.
-        monitor_mode: "min" where lower is better, "max" where higher is; "auto" takes "max" for names with
+        monitor_mode: "min" if lower is better, "max" if higher is better; "auto" takes "max" for names with
             "accuracy" in them.
-        sweeps: over all bonds and back, not for `solver="gradient"`; None is 5 for real targets, and for
-            labels as many as lower the loss by 2 % each, at most 20.
+        sweeps: over all bonds and back, not for `solver="gradient"`; None is 5 for real targets; for labels
+            it continues while a sweep lowers the loss by 2 % or more, for at most 20 sweeps.
         max_error: not for `solver="gradient"`: at each bond singular values are dropped while they make up
-            less than this share of the norm, so that bonds are as large as the data want, up to `bond_dim`;
+            less than this share of the norm, so that bonds are as large as the data need, up to `bond_dim`;
             one number, or one for each sweep, the last one for all that follow. None is 0.003 for real
-            targets, 0 where the evidence chooses, and for labels 0.01; with fewer than 30 features and at
-            least 5 sweeps 0.1, or 0.05 where there are more than 12 features and 4 classes.
+            targets, 0 for "als", and 0.01 for labels; with fewer than 30 features and at least 5 sweeps it
+            is 0.1 for labels, or 0.05 with more than 12 features and more than 4 classes.
         proximal: `solver="dmrg"` only: holds back the steps at the bonds, see `tnml.training.SweepOptions`;
-            one number, or one for each sweep, the last one for all that follow. None is 1 for real targets,
-            and for labels 3, with fewer than 30 features and at least 5 sweeps 3, 1, 0.3 and then 0.1: a
-            sweep over few bonds makes few steps.
-        ridge: `solver="dmrg"` only: weight of the mean square output in the loss, which keeps a model of
-            few samples small; of more than two outputs for labels the mean, times two.
+            one number, or one for each sweep, the last one for all that follow. None is 1 for real targets
+            and 3 for labels; with fewer than 30 features and at least 5 sweeps, it is 3, 1, 0.3 and then 0.1
+            for labels, because a sweep over few bonds makes few steps.
+        ridge: `solver="dmrg"` only: weight of the mean square output in the loss, which keeps the outputs
+            small when there are few samples; for c classes it is multiplied by 2 / c.
         dtype: "float32" or "float64".
         engine: of the contraction, see `tnml.nn.MPSLayer`.
-        device: "cpu", "cuda", "cuda:1", or "auto" for CUDA where there is one.
+        device: "cpu", "cuda", "cuda:1", or "auto" for CUDA if it is available.
         warm_start: let `fit` continue from the last fit instead of starting a new one; it keeps the feature
-            range of the first one, and its classes or the mean and scale of its targets. A larger `bond_dim`
-            adds bonds that change no output to begin with; `network`, `features` and whatever else the
-            model was made with cannot change, also from one `partial_fit` to the next.
+            range of the first fit, and its classes or the mean and scale of its targets. A larger `bond_dim`
+            widens the bonds without changing the outputs at first; `network`, `features` and whatever else
+            the model was made with cannot change, nor can they from one `partial_fit` to the next.
         verbose: show progress.
         random_state: None, a number or a `numpy.random.RandomState`; a number makes `fit` repeatable.
 

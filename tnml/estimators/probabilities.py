@@ -7,7 +7,7 @@ from numpy import ndarray
 
 
 def nearest_probabilities(outputs: Float64[ndarray, "b c"]) -> Float64[ndarray, "b c"]:
-    """For each row the nearest point, by Euclid, whose entries are not negative and add up to 1.
+    """For each row the nearest point, in Euclidean distance, with entries of at least 0 that add up to 1.
 
         p_i = max(f_i - t, 0),   t such that sum_i p_i = 1
 

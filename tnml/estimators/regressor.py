@@ -27,7 +27,7 @@ class TensorNetworkRegressor(RegressorMixin, ErrorBars):
     """The scikit-learn regressor of any tensor network; see `TensorNetworkClassifier`.
 
     Attributes:
-        y_mean_, y_scale_: `[c]`, what was taken from the targets before training.
+        y_mean_, y_scale_: `[c]`, mean and scale of the targets, which are standardised for training.
 
     Example:
         >>> @estimator
@@ -46,7 +46,7 @@ class TensorNetworkRegressor(RegressorMixin, ErrorBars):
     _usual_sweeps: ClassVar[Mapping[str, Any]] = {"sweeps": 5, "proximal": 1.0, "max_error": 0.003}
 
     def __sklearn_tags__(self) -> Any:
-        """scikit-learn's description of what this takes: several targets at once, too."""
+        """scikit-learn's description of valid input: also several targets at once."""
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
@@ -70,18 +70,18 @@ class TensorNetworkRegressor(RegressorMixin, ErrorBars):
         Args:
             layer: its outputs times `y_scale` plus `y_mean` are the predictions; one output makes them `[b]`.
             y_mean: a number, or one for each output.
-            y_scale: likewise, above 0.
-            image_shape: (height, width) where a sample is an image.
-            feature_range: (low, high) that becomes (0, 1) before the layer, or `[2, n]` of each feature; None
-                for none.
-            feature_names: of the n features; None where they have none.
+            y_scale: the same, above 0.
+            image_shape: (height, width) if a sample is an image.
+            feature_range: (low, high), scaled to (0, 1) before the layer, or `[2, n]`, one pair for each
+                feature; None scales nothing.
+            feature_names: of the n features; None if they have none.
             history: rows of its training.
             data: what it was trained on, kept as `data_` and in the model file; plain JSON values.
-            loss: what it was trained with, as the parameter of that name.
+            loss: what it was trained with, in the form of the parameter `loss`.
 
         Raises:
-            InputError: mean or scale have another shape or are out of range, the feature map is a function
-                without a name, or the loss is not one of real targets.
+            InputError: mean or scale has the wrong shape or is out of range, the feature map is a function
+                without a name, or the loss is not one for real targets.
 
         Example:
             >>> from tnml import MPSRegressor
@@ -117,11 +117,11 @@ class TensorNetworkRegressor(RegressorMixin, ErrorBars):
             y: real targets.
             sample_weight: `[b]`, at least 0; see the class.
             callbacks: functions of (layer, optimizer, row), called after each epoch or sweep; the numbers
-                that they return join `history_`. See `tnml.training.run`.
+                that they return are added to `history_`. See `tnml.training.run`.
 
         Raises:
             InputError: a parameter or a weight is out of range; scikit-learn's ValueError for data it does
-                not take (NaN, wrong shapes).
+                not accept (NaN, wrong shapes).
         """
         first = not self._continues()
         return self._learn(X, y, sample_weight, callbacks, first=first, one_pass=False)
@@ -131,12 +131,12 @@ class TensorNetworkRegressor(RegressorMixin, ErrorBars):
     ) -> Self:
         """This regressor after one pass, at the constant rate `lr`, or one sweep over `X [b, n]` and `y`.
 
-        The first call fixes the feature range and the mean and scale of the targets by its samples. Each call
-        starts the optimiser's averages from zero, so prefer few large parts to many small ones.
+        The samples of the first call fix the feature range, and the mean and scale of the targets. Each call
+        starts the optimiser's averages from zero, so use a few large parts rather than many small ones.
 
         Args:
             X: samples; or an `np.memmap`, a `torch.utils.data.Dataset` of (x, y) pairs or a `DataLoader`,
-                read once in chunks of about 10,000 samples, each trained on as in a call of its own.
+                read once in chunks of about 10,000 samples; each is trained on like a separate call.
             y: their targets; None with a Dataset or DataLoader.
             sample_weight: as in `fit`; weights are compared within one call or chunk only.
             callbacks: as in `fit`.
@@ -182,8 +182,8 @@ class TensorNetworkRegressor(RegressorMixin, ErrorBars):
         return self._run(X, standard, weight, callbacks, one_pass=one_pass, loss=self._loss_options())
 
     def _sweeps_for(self, bond_dim: int, samples: float, *, one_pass: bool) -> dict[str, Any]:
-        """With the damping, by the weights that the two sites of a bond can have."""
-        if self.solver == "als":  # whose ridge mistrusts what samples hardly show, as much as is right
+        """Adds the damping, from the number of weights that the two sites of a bond can have."""
+        if self.solver == "als":  # its ridge is chosen by the evidence, so it needs no damping
             own = {"solver": "evidence", "max_error": 0.0, "tolerance": None}
             return own | ({} if self.sweeps is not None else {"sweeps": 5})
         usual = super()._sweeps_for(bond_dim, samples, one_pass=one_pass)
@@ -194,7 +194,7 @@ class TensorNetworkRegressor(RegressorMixin, ErrorBars):
         return damping(min(float(d) ** sites, float(d * bond_dim) ** 2), samples)
 
     def _loss_options(self) -> dict[str, Any]:
-        if self.solver == "als" and self.loss is None:  # sweeps have to be told
+        if self.solver == "als" and self.loss is None:  # sweeps need the name of the loss
             return {"loss": "mse"}
         return super()._loss_options()
 
@@ -226,16 +226,16 @@ def _one_each(name: str, value: Any, outputs: int) -> npt.NDArray[np.float64]:
 class MPSRegressor(TensorNetworkRegressor):
     """A scikit-learn regressor: a matrix product state on the features, trained to least squares.
 
-    `fit(X, y)` takes any real features and targets `[b]` or `[b, c]`. Targets are brought to mean 0 and
-    standard deviation 1 for training, and predictions back. Options of a loss, such as Huber's `delta`, are
-    in units of that deviation.
+    `fit(X, y)` takes any real features and targets `[b]` or `[b, c]`. Targets are scaled to mean 0 and
+    standard deviation 1 for training, and predictions are scaled back. Options of a loss, such as Huber's
+    `delta`, are in units of that deviation.
 
-    `solver="dmrg"` trains by sweeps, as told at `MPSClassifier`. Products of many features are trusted the
-    less the fewer samples there are for each weight of the model.
+    `solver="dmrg"` trains by sweeps, as described at `MPSClassifier`. The fewer samples there are for each
+    weight of the model, the more it damps products of many features.
 
-    A `sample_weight` counts as told at `MPSClassifier`, also in mean and deviation of the targets; with
-    `solver="dmrg"` the sum of the weights is taken for the number of samples, so there it matters whether
-    all are multiplied.
+    A `sample_weight` counts as described at `MPSClassifier`, also in the mean and standard deviation of the
+    targets. With `solver="dmrg"` the sum of the weights is taken as the number of samples, so multiplying all
+    weights by one number does change the fit.
 
     Example:
         >>> X = [[0.0], [0.25], [0.5], [0.75], [1.0]]

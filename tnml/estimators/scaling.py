@@ -11,12 +11,12 @@ from tnml.errors import InputError
 
 
 def fit_range(x: Inexact[ndarray, "b n"], rule: Any) -> Float64[ndarray, "2 n"] | None:
-    """The lowest and the highest value of each feature, which `scale` maps to 0 and 1; None: leave x alone.
+    """The lowest and highest value of each feature, which `scale` maps to 0 and 1; None leaves x unchanged.
 
     Args:
         x: finite training samples.
-        rule: "auto" takes (0, 1) where all values lie in [0, 1], else each feature's own lowest and highest
-            value; a pair (low, high) holds for every feature; None means None.
+        rule: "auto" takes (0, 1) if all values lie in [0, 1], else each feature's own lowest and highest
+            value; a pair (low, high) applies to every feature; None returns None.
 
     Raises:
         InputError: the rule is none of these, or the values are too far apart to subtract.
@@ -51,7 +51,7 @@ def _pair(rule: Any) -> tuple[float, float]:
 
 
 def scale(x: Inexact[ndarray, "b n"], limits: Float64[ndarray, "2 n"] | None) -> Float32[ndarray, "b n"]:
-    """`x` with `limits` mapped to 0 and 1 and everything beyond cut off, as a new float32 array.
+    """`x` with `limits` mapped to 0 and 1 and values outside clipped, as a new float32 array.
 
     A feature that was constant in training becomes 0 there.
 

@@ -15,7 +15,7 @@ from tnml.training.batches import batch_count
 from tnml.training.losses import Loss, loss_of
 from tnml.training.tasks import Task
 
-# What not every solver uses, by the solver it belongs to, with the parameter of another that comes nearest.
+# Parameters that not all solvers use, by the solver they belong to, with the nearest one of another solver.
 _OWN: Mapping[str, Mapping[str, str | None]] = {
     "gradient": {
         "n_estimators": None,
@@ -37,28 +37,28 @@ _OWN: Mapping[str, Mapping[str, str | None]] = {
     "dmrg": {"sweeps": "epochs", "max_error": "bond_dim", "ridge": "weight_decay", "proximal": "lr"},
     "als": {},
 }
-_SHARED: Mapping[str, tuple[str, ...]] = {"als": ("sweeps", "max_error")}  # with the one they belong to
+_SHARED: Mapping[str, tuple[str, ...]] = {"als": ("sweeps", "max_error")}  # also used by this solver
 SWEPT = ("dmrg", "als")
-SMOOTHING = 0.05  # of labels, where no class is rare
+SMOOTHING = 0.05  # of labels, if no class is rare
 _LEAST_EPOCHS, _MOST_EPOCHS, _LEAST_STEPS = 10, 200, 1000
-_MOST_SAMPLES = 10_000  # of one half sweep; the next one draws others
+_MOST_SAMPLES = 10_000  # of one half sweep; the next one draws different samples
 _LEAST_DAMPING, _MOST_DAMPING = 0.1, 10.0
 
 
 def check_solver(parameters: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Raises unless the solver exists and all that only the other one uses is as it comes.
+    """Raises unless the solver exists and parameters that only other solvers use have their defaults.
 
     Args:
         parameters: of the estimator, by name.
-        defaults: what they are unless given.
+        defaults: their defaults, by name.
 
     Raises:
-        InputError: the solver is another word, or a parameter would have no effect.
+        InputError: the solver is unknown, or a parameter would have no effect.
 
     Example:
         >>> check_solver({"solver": "dmrg", "epochs": 9}, {"epochs": None})
         Traceback (most recent call last):
-        tnml.errors.InputError: solver='dmrg' does not use epochs=9; ... as it comes (None) or set sweeps
+        tnml.errors.InputError: solver='dmrg' does not use epochs=9; ... its default (None) or set sweeps
     """
     solver = choose("solver", parameters["solver"], {name: name for name in _OWN})
     used = {*_OWN[solver], *_SHARED.get(solver, ())}
@@ -71,7 +71,7 @@ def check_solver(parameters: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
                 )
                 instead = f" or set {nearest}" if fits else f", or choose solver={other!r}"
                 raise InputError(
-                    f"solver={solver!r} does not use {name}={value!r}; leave it as it comes ({usual!r})"
+                    f"solver={solver!r} does not use {name}={value!r}; leave it at its default ({usual!r})"
                     f"{instead}"
                 )
 
@@ -79,17 +79,17 @@ def check_solver(parameters: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
 def usual_smoothing(
     codes: Int64[ndarray, " b"], weight: Float64[ndarray, " b"] | None, classes: int
 ) -> float:
-    """Label smoothing that spares rare classes: 0.05 times the cube of min(1, 2 c p), p the least share.
+    """Label smoothing that spares rare classes: 0.05 min(1, 2 c p)^3, p the smallest share.
 
-    Smoothing gives each of c classes s / c of every sample, so the many samples of the others also speak for
-    a rare class, and the few of its own no longer stand out: of 2 % positives a fit with 0.05 finds a fifth,
-    with 0.001 four fifths, and without nearly nine tenths. Sets whose rarest class has half of an equal share
-    1 / c, or more, keep 0.05.
+    Smoothing gives each of c classes s / c of every sample, so the many samples of other classes also count
+    for a rare class, and its own few samples no longer stand out: if 2 % are positive, a fit with 0.05 finds
+    a fifth of them, with 0.001 four fifths, and without smoothing nearly nine tenths. The smoothing stays
+    0.05 if the rarest class has at least half of an equal share 1 / c.
 
     Args:
-        codes: of each sample the place of its label among the classes.
-        weight: of the samples; None where all count alike.
-        classes: how many there are; those that no sample has do not count.
+        codes: for each sample the index of its label among the classes.
+        weight: of the samples; None if all count alike.
+        classes: the number of classes; those without samples are not taken for the rarest.
 
     Example:
         >>> usual_smoothing(np.array([0, 1]), None, 2)
@@ -103,13 +103,13 @@ def usual_smoothing(
 
 
 def settled_loss(spec: Any, smoothing: float | None, usual: float) -> tuple[Any, float]:
-    """The loss of a classifier and its label smoothing, of which only the cross-entropy has one.
+    """The loss of a classifier and its label smoothing, which only the cross-entropy has.
 
     Args:
         spec: a name, a mapping or None, see `tnml.training.losses.LossSpec`.
         smoothing: the parameter `label_smoothing`. 0.05 was its default and, like None, says nothing about
             other losses.
-        usual: what None is.
+        usual: the smoothing that None stands for.
 
     Raises:
         InputError: the smoothing is given twice.
@@ -142,7 +142,7 @@ def checked_loss(spec: Any, smoothing: float, task: Task, solver: str) -> Loss:
         solver: "gradient", "dmrg" or "als".
 
     Raises:
-        InputError: it is not a loss, not one of this task, or the solver has no use for it.
+        InputError: it is not a loss, not one for this task, or the solver cannot use it.
 
     Example:
         >>> from tnml.training.tasks import REGRESSION
@@ -151,7 +151,7 @@ def checked_loss(spec: Any, smoothing: float, task: Task, solver: str) -> Loss:
     """
     loss = loss_of(task.default_loss if spec is None else spec, task.name, label_smoothing=smoothing)
     if solver == "als" and task.name != "regression":
-        raise InputError("solver='als' is least squares of real targets; choose solver='gradient' or 'dmrg'")
+        raise InputError("solver='als' is least squares for real targets; choose solver='gradient' or 'dmrg'")
     if solver == "als" and spec not in (None, "mse"):
         raise InputError(
             f"solver='als' solves least squares and has no use for loss={spec!r}; leave the loss out, or "
@@ -177,18 +177,19 @@ def train_options(
     feature_size: float = 1.0,
     **own: Any,
 ) -> TrainOptions:
-    """The options of the next run on that many samples, numbers left at None chosen as the docstrings say.
+    """The options of the next run on that many samples; numbers left at None are chosen as documented.
 
     Adam moves a weight by up to lr a step, so a rate of distance / steps lets it go that far whatever
-    the size of the data: less underfits, more fits noise. All sites move at once, hence 1 / n; few sites
-    cannot fit much noise, and with small steps they stay in poor minima (a product of two among three).
-    A step of lr in all weights of a site changes what it does to a sample by lr times the sum of |phi_d|.
+    the size of the data: a lower rate underfits, a higher one fits noise. All sites move at once, hence
+    1 / n. Few sites cannot fit much noise, and small steps leave them in poor minima (a product of two among
+    three).
+    A step of lr in all weights of a site changes its effect on a sample by lr times the sum of |phi_d|.
 
     Args:
         parameters: of the estimator, by name, as Python numbers.
         sites: of the network.
         samples: to train on.
-        one_pass: whether there is to be one epoch only.
+        one_pass: whether to train for a single epoch.
         feature_size: the mean over samples and sites of the sum of |phi_d|, 1 for features that add up to 1.
         own: further options, which take precedence over these.
 
@@ -228,14 +229,14 @@ def train_options(
 
 
 def sweep_options(parameters: Mapping[str, Any], samples: int, *, one_pass: bool, **own: Any) -> SweepOptions:
-    """The options of the next sweeps on that many samples, numbers left at None chosen as the docstrings say.
+    """The options of the next sweeps on that many samples; numbers left at None are chosen as documented.
 
     Args:
         parameters: of the estimator, by name, as Python numbers.
         samples: to train on.
-        one_pass: whether there is to be one sweep only.
+        one_pass: whether to make a single sweep.
         own: further options, which take precedence over these; `sweeps`, `tolerance`, `max_error` and
-            `proximal` only where the estimator has none.
+            `proximal` only if the estimator does not set them.
 
     Raises:
         InputError: an option is out of range.
@@ -263,14 +264,14 @@ def sweep_options(parameters: Mapping[str, Any], samples: int, *, one_pass: bool
 
 
 def damping(weights: float, samples: float) -> float:
-    """How far a regressor mistrusts directions that the samples hardly show: 10 times weights per sample.
+    """How strongly a regressor damps directions that the samples hardly determine: 10 weights / samples.
 
-    Products of many features are such directions. They hold most of the weights of a chain, and where there
-    are more weights than samples a least squares fit would learn the noise by them.
+    It lies between 0.1 and 10. Products of many features are such directions. They have most of the weights
+    of a chain, and with more weights than samples a least squares fit would use them to fit the noise.
 
     Args:
-        weights: that a local problem can have.
-        samples: to train on; where they have weights, the sum of those.
+        weights: the number of weights that a local problem can have.
+        samples: to train on; with sample weights, their sum.
 
     Example:
         >>> damping(8, 400), damping(1024, 400)

@@ -48,7 +48,7 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
     @property
     def layers_(self) -> list[TensorNetworkLayer]:
         """The trained networks; `layer_` is the first."""
-        return [self.layer_, *self.__dict__.get("_others", [])]  # pickles of earlier versions have one
+        return [self.layer_, *self.__dict__.get("_others", [])]  # pickles of earlier versions have only one
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the fitted model to one safetensors file; `tnml.load` reads it.
@@ -57,11 +57,11 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
         that is not a number.
 
         Args:
-            path: by convention it ends in `.safetensors`.
+            path: where to write; by convention it ends in `.safetensors`.
 
         Raises:
-            InputError: the file cannot be written, or something cannot be kept in one: a feature map that
-                is your own function, classes that are not text, numbers or truth values.
+            InputError: the file cannot be written, or it cannot hold something: a feature map that is
+                your own function, or classes that are not text, numbers or truth values.
         """
         check_is_fitted(self)
         if self.layer_.features.name not in STORED_NAMES:
@@ -96,7 +96,7 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
     def _from_file(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Self:
         """The model that `save` wrote; any exception means that the file is damaged."""
         model = cls(**_from_json(metadata["parameters"]))
-        network = metadata.get("network", "mps")  # files of tnml 0.1 name none
+        network = metadata.get("network", "mps")  # files of tnml 0.1 do not name it
         configs = [metadata["config"], *metadata.get("other_configs", [])]
         prefixes = [_LAYER_PREFIX, *(f"{_OTHERS_PREFIX}{number}." for number in range(1, len(configs)))]
         model.layer_, *model._others = [
@@ -136,10 +136,10 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
 
     @abstractmethod
     def _adopt(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-        """Takes back what `_arrays` and `_facts` gave."""
+        """Restores what `_arrays` and `_facts` returned."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Parameters, numbers and numpy arrays, for layers, too; those with an own feature map themselves."""
+        """Parameters, numbers and numpy arrays, also for layers; but see `_packed`."""
         state: dict[str, Any] = dict(super().__getstate__())
         if "layer_" in state:
             state["layer_"], *state["_others"] = [_packed(layer) for layer in self.layers_]
@@ -158,7 +158,7 @@ def _named(prefix: str, layer: TensorNetworkLayer) -> dict[str, Tensor]:
 
 
 def _packed(layer: TensorNetworkLayer) -> Any:
-    """A layer as numbers and numpy arrays; that with an own feature map itself."""
+    """A layer as numbers and numpy arrays; a copy of it if its feature map is your own function."""
     if layer.features.name not in STORED_NAMES:
         return copy.deepcopy(layer).cpu()
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in effective_state(layer).items()}
@@ -166,12 +166,12 @@ def _packed(layer: TensorNetworkLayer) -> Any:
 
 
 def _unpacked(stored: Any) -> TensorNetworkLayer:
-    """The layer that `_packed` took apart."""
+    """The layer that `_packed` packed."""
     if not isinstance(stored, dict):
         layer: TensorNetworkLayer = stored
         return layer
     tensors = {name: torch.tensor(np.array(array)) for name, array in stored["state"].items()}
-    network = stored.get("network", "mps")  # pickles of tnml 0.1 name none
+    network = stored.get("network", "mps")  # pickles of tnml 0.1 do not name it
     return restored_layer(network, stored["config"], tensors).eval()
 
 
@@ -192,7 +192,7 @@ def stored_array(tensors: Mapping[str, Tensor], name: str, shape: tuple[int, ...
 
 
 def plain(value: Any) -> Any:
-    """Python's numbers where numpy's were given, as by a search over `np.arange`; mappings as dictionaries.
+    """Python numbers for numpy numbers, such as those of a search over `np.arange`; dicts for mappings.
 
     Example:
         >>> plain(np.int64(3)), plain({"name": "huber", "delta": np.float64(0.5)})
@@ -204,13 +204,13 @@ def plain(value: Any) -> Any:
 
 
 def _for_json(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters a file can hold; without the device, because the next reader may have another."""
+    """Parameters as a file can hold them; without the device, which the reader may not have."""
     kept = {name: plain(value) for name, value in parameters.items() if name != "device"}
     if not isinstance(kept["random_state"], int):
         kept["random_state"] = None
     if isinstance(kept["features"], FeatureMap):
         kept["features"] = kept["features"].spec
-    elif is_by_column(kept["features"]) and isinstance(kept["features"], Mapping):  # as pairs: numbers, too
+    elif is_by_column(kept["features"]) and isinstance(kept["features"], Mapping):  # a key may be a number
         kept["features"] = [[key, _spec(value)] for key, value in kept["features"].items()]
     if not isinstance(kept["order"], str):
         kept["order"] = [int(site) for site in kept["order"]]
@@ -229,7 +229,7 @@ def _spec(features: Any) -> Any:
 
 
 def _from_json(kept: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that `_for_json` took apart; files of earlier versions have fewer."""
+    """The parameters that `_for_json` converted; files of earlier versions have fewer."""
     parameters = dict(kept)
     if parameters["image_shape"] is not None:
         parameters["image_shape"] = tuple(parameters["image_shape"])

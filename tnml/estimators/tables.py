@@ -17,9 +17,9 @@ class Column:
     """One column.
 
     Attributes:
-        name: its own, or its number.
-        values: `[b]` float64, NaN where a value is missing; or text as objects, None where it is missing.
-        categorical: whether it holds names of things, whatever they look like.
+        name: its name, or its number if it has none.
+        values: `[b]` float64, NaN if a value is missing; or text as objects, None if it is missing.
+        categorical: whether its values are categories, even if they are numbers.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Column:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Columns of one length; `table[rows]` is a part of it, as of an array.
+    """Columns of equal length; `table[rows]` selects rows, as with an array.
 
     Example:
         >>> table = Table([Column("a", np.array([1.0, 2.0]), False)])
@@ -69,16 +69,16 @@ class Table:
 
 
 def checked_table(estimator: Any, X: Any, *, reset: bool) -> Table:
-    """The columns of `X`; their names and number go to the estimator, or fit what it has.
+    """The columns of `X`; their names and number are set in the estimator, or compared with it.
 
     Args:
-        estimator: whose `n_features_in_` and `feature_names_in_` they are.
-        X: an array of numbers or objects, or a data frame of pandas or one that works like it.
+        estimator: `n_features_in_` and `feature_names_in_` are set or compared.
+        X: an array of numbers or objects, or a pandas data frame, or one that works like it.
         reset: whether the estimator takes names and number of columns from `X`.
 
     Raises:
         InputError: a column holds neither numbers nor text, or an infinite number; scikit-learn's ValueError
-            for what is no table.
+            for what is not a table.
     """
     if hasattr(X, "dtypes") and hasattr(X, "iloc") and X.ndim == 2:
         validate_data(estimator, X, skip_check_array=True, reset=reset)
@@ -92,26 +92,26 @@ def checked_table(estimator: Any, X: Any, *, reset: bool) -> Table:
     for column in columns:
         if not column.is_text and np.isinf(column.values).any():
             raise InputError(
-                f"Input X contains infinity in column {column.name}; replace it by a number, or by NaN where "
+                f"Input X contains infinity in column {column.name}; replace it by a number, or by NaN if "
                 "the value is missing"
             )
     return Table(columns)
 
 
 def checked_targets(estimator: Any, rows: int, y: Any, **how: Any) -> Any:
-    """Targets, checked as scikit-learn does with samples next to them.
+    """Targets, checked as scikit-learn checks them together with samples.
 
     Args:
         estimator: named in errors.
-        rows: samples.
-        y: one target for each.
+        rows: number of samples.
+        y: one target for each sample.
         how: `multi_output` and `y_numeric` of `sklearn.utils.check_X_y`.
     """
     return check_X_y(np.zeros((rows, 1)), y, estimator=estimator, **how)[1]
 
 
 def _column(name: str, series: Any) -> Column:
-    """A column from one of an array or a data frame."""
+    """A column, from a column of an array or a data frame."""
     dtype = series.dtype
     categorical = type(dtype).__name__.startswith("Categorical")
     if getattr(dtype, "kind", "O") in "biuf" and isinstance(dtype, np.dtype):
@@ -142,7 +142,7 @@ def _text(value: Any) -> str:
 
 
 def _is_missing(value: Any) -> bool:
-    """None, NaN of any kind, and pandas' NA and NaT, which do not say whether they equal themselves."""
+    """None, NaN of any kind, and pandas' NA and NaT, which need not compare as True or False."""
     if value is None:
         return True
     try:

@@ -17,23 +17,23 @@ from tnml.data.scaling import clipping
 from tnml.errors import InputError
 
 _FLOATS = [np.float64, np.float32]
-_COPIES = 1.5  # of a dense array there is also one in single precision
+_COPIES = 1.5  # a dense array is also copied to single precision
 
 
 def validated(estimator: BaseEstimator, X: Any, *y: Any, **settings: Any) -> Any:
     """What scikit-learn's `validate_data` returns, X as a dense array of floats, or (X, y).
 
-    A network multiplies features of every column, so it has no use for the zeros that sparse data leave out.
+    A network multiplies features of every column, so it gains nothing from zeros that sparse data leave out.
 
     Args:
-        estimator: that is fitted or asked.
+        estimator: the one that is fitted or predicts.
         X: `[b, n]` samples, dense or sparse.
-        y: targets, where there are any.
+        y: targets, if there are any.
         settings: of `validate_data`.
 
     Raises:
-        InputError: as an array sparse data would not fit into memory; scikit-learn's ValueError for
-            data it does not take.
+        InputError: sparse data would not fit into memory as an array; scikit-learn's ValueError for
+            data it does not accept.
 
     Example:
         >>> from scipy.sparse import eye_array
@@ -52,7 +52,7 @@ def validated(estimator: BaseEstimator, X: Any, *y: Any, **settings: Any) -> Any
 
 
 def _check_memory(samples: Any) -> None:
-    """Raises where the dense array is larger than the memory that is free, if the system tells."""
+    """Raises if the dense array is larger than the free memory, where the system reports that."""
     rows, columns = samples.shape
     needed = _COPIES * rows * columns * samples.dtype.itemsize
     try:
@@ -68,15 +68,15 @@ def _check_memory(samples: Any) -> None:
 
 
 def look_at_range(X: npt.NDArray[Any], limits: Float64[ndarray, "2 n"] | None, clip: str) -> None:
-    """Warns, is silent or raises, as `clip` says, where many values lie beyond the range.
+    """Warns, does nothing or raises, as `clip` says, if many values lie outside the range.
 
     Args:
         X: `[b, n]` samples.
-        limits: lowest and highest value of each feature; None where nothing is cut off.
+        limits: lowest and highest value of each feature; None if nothing is clipped.
         clip: "warn", "silent" or "error".
 
     Raises:
-        InputError: `clip` is another word, or it is "error" and there are many such values.
+        InputError: `clip` is something else, or it is "error" and there are many such values.
 
     Example:
         >>> look_at_range(np.array([[9.0]]), np.array([[0.0], [1.0]]), "silent")
@@ -85,7 +85,7 @@ def look_at_range(X: npt.NDArray[Any], limits: Float64[ndarray, "2 n"] | None, c
     told = None if limits is None else clipping(X, limits)
     if told is None or clip == "silent":
         return
-    text = f"{told}; scale samples as those of fit, give a feature_range that covers them, or clip='silent'"
+    text = f"{told}; scale samples like those of fit, give a feature_range that covers them, or clip='silent'"
     if clip == "error":
         raise InputError(text)
     warnings.warn(text, UserWarning, stacklevel=5)

@@ -13,13 +13,13 @@ from tnml.nn.layer import Growable
 def following(
     layer: TensorNetworkLayer, before: Mapping[str, Any], now: Mapping[str, Any], *, swept: bool, seed: int
 ) -> TensorNetworkLayer:
-    """The layer, or a copy with larger bonds where `bond_dim` has grown.
+    """The layer, or a copy with larger bonds if `bond_dim` has grown.
 
     Args:
-        layer: that was fitted.
+        layer: the fitted layer.
         before: the parameters that it was made with.
-        now: the same parameters as they are now.
-        swept: whether sweeps train it next, which grow and cut bonds by themselves.
+        now: the present values of the same parameters.
+        swept: whether it is trained by sweeps next, which grow and cut bonds themselves.
         seed: of the noise on new weights.
 
     Raises:
@@ -45,7 +45,7 @@ def following(
     if wanted < was:
         raise InputError(
             f"bond_dim was {was} when this model was made, and further training cannot lower it to {wanted}; "
-            f"take compressed(max_bond={wanted}), or fit with warm_start=False"
+            f"use compressed(max_bond={wanted}), or fit with warm_start=False"
         )
     if not isinstance(layer, Growable):
         raise InputError(

@@ -12,19 +12,19 @@ from sklearn.utils import check_array
 from tnml.checks import number
 from tnml.errors import InputError, choose
 
-_SOME = 500  # samples, at least, that a starting network is scaled by
+_SOME = 500  # samples, at least, that the initial network is scaled with
 
 
 def sample_weights(weight: Any, rows: int) -> Float64[ndarray, " b"] | None:
-    """The weights that came to `fit`, one for each sample; None where none came.
+    """The weights given to `fit`, one for each sample; None if none were given.
 
     Args:
-        weight: None or what makes an array.
-        rows: samples.
+        weight: None, or anything that can be converted to an array.
+        rows: number of samples.
 
     Raises:
-        InputError: they have another shape, or one is negative; scikit-learn's ValueError for what are no
-            finite numbers.
+        InputError: they have the wrong shape, or one is negative; scikit-learn's ValueError if they are
+            not finite numbers.
 
     Example:
         >>> sample_weights([1, 0, 2], 3)
@@ -52,14 +52,14 @@ def class_weights(
 
     Args:
         rule: None; "balanced", which gives all classes that occur the same total; or a mapping from labels
-            to weights, 1 where it has none.
+            to weights, 1 for labels not in it.
         classes: the labels.
-        codes: of each sample the place of its label among them.
-        weight: of the samples; None where all count alike.
+        codes: for each sample the index of its label among the classes.
+        weight: of the samples; None if all count alike.
 
     Raises:
-        InputError: the rule is something else, a weight is no number of at least 0, or a label is not among
-            the classes while one of those has no weight, as after a slip of the pen.
+        InputError: the rule is something else, a weight is not a number of at least 0, or a label is not
+            among the classes while a class has no weight, which suggests a typing error.
 
     Example:
         >>> class_weights("balanced", np.array(["a", "b"]), np.array([0, 0, 0, 1]), None).round(2)
@@ -91,17 +91,17 @@ def _named_weights(rule: Mapping[Any, Any], classes: npt.NDArray[Any]) -> Float6
     missing = [label for label in labels if label not in rule]
     if strange and missing:
         raise InputError(
-            f"class_weight names {strange}, which are no labels, and leaves out {missing}; "
+            f"class_weight names {strange}, which are not labels, and leaves out {missing}; "
             f"the labels are {labels}"
         )
     return np.array([float(rule.get(label, 1.0)) for label in labels])
 
 
 def counted(weight: Float64[ndarray, " b"] | None, rows: int) -> npt.NDArray[np.bool_] | None:
-    """Which samples count, those of a weight above 0; None where all do.
+    """Which samples have a weight above 0; None if all do.
 
     Raises:
-        InputError: none does.
+        InputError: no sample has one.
 
     Example:
         >>> counted(np.array([1.0, 0.0]), 2)
@@ -117,13 +117,13 @@ def counted(weight: Float64[ndarray, " b"] | None, rows: int) -> npt.NDArray[np.
 def typical_rows(
     weight: Float64[ndarray, " b"] | None, rows: int
 ) -> tuple[Int64[ndarray, " k"], Float64[ndarray, " k"] | None]:
-    """Some samples, evenly spread, that a starting network is scaled by, and their weights.
+    """Some samples, evenly spread, that the initial network is scaled with, and their weights.
 
-    With weights that are whole numbers these are the ones that repeated samples would give.
+    If the weights are whole numbers, the result is the same as for repeated samples.
 
     Args:
-        weight: positive; None where all count alike.
-        rows: samples.
+        weight: positive; None if all count alike.
+        rows: number of samples.
 
     Example:
         >>> typical_rows(None, 4)
@@ -134,7 +134,7 @@ def typical_rows(
     """
     if weight is None:
         return np.arange(0, rows, max(1, rows // _SOME)), None
-    total = max(float(weight.sum()), float(rows))  # as many as there would be, if weights are repeats
+    total = max(float(weight.sum()), float(rows))  # the number of samples if weights are repeats
     if total < 2 * _SOME:
         return np.arange(rows), weight
     reached = np.cumsum(weight * (total / weight.sum()))
