@@ -241,7 +241,7 @@ BAD: dict[str, tuple[Callable[[], None], list[str], str]] = {
     "resumed otherwise": (
         sweep_run,
         ["train", "--resume", "run", "--solver", "gradient"],
-        r"begun with --solver dmrg, got gradient",
+        r"started with --solver dmrg, got gradient",
     ),
     "resumed with another bond": (
         sweep_run,

@@ -80,7 +80,7 @@ def train_members(
 
 
 def _together(layers: Sequence[TensorNetworkLayer], options: TrainOptions) -> bool:
-    """Whether the layers can be trained as replicas, and faster so."""
+    """Whether training the layers as replicas is possible, and faster."""
     if not all(can(layer, "replicas") for layer in layers):
         return False
     first = cast(MPSLayer, layers[0])
