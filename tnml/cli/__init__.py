@@ -1,4 +1,4 @@
-"""The command `tnml`: parse, call the library, print. Each command is a module, loaded when it is called."""
+"""The command `tnml`: parse, call the library, print. Each command is a module, loaded when it is used."""
 
 import errno
 import os

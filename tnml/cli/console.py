@@ -1,4 +1,4 @@
-"""Words on the terminal: answers to the standard output, complaints to the standard error, rank 0 only."""
+"""Text on the terminal: results on standard output, errors and notes on standard error."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""`tnml evaluate`: how good a model is on data whose targets are known."""
+"""`tnml evaluate`: scores of a model on data whose targets are known."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

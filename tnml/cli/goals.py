@@ -1,4 +1,4 @@
-"""What a run or a model is for: labels or real targets, and all that differs between the two.
+"""What a run or a model is for: labels or real targets, and everything that differs between the two.
 
 A goal takes the targets from a data set, trains a layer to predict them, turns the trained layer into an
 estimator and measures that. `GOALS` has one for each task of the command line.

@@ -1,4 +1,4 @@
-"""What can be chosen about `tnml train`: frozen options that check themselves."""
+"""The options of `tnml train`: frozen, and checked when they are made."""
 
 from dataclasses import dataclass, field
 from typing import Any

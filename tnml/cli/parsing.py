@@ -1,4 +1,4 @@
-"""jsonargparse with tnml's manners: no abbreviations, one line per error, nearest names."""
+"""jsonargparse with tnml's rules: no abbreviations, one line per error, nearest names."""
 
 import difflib
 import re

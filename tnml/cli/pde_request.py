@@ -1,4 +1,4 @@
-"""Reads the words after `tnml pde solve`: preset, YAML file, stored run and options, each before the last."""
+"""Reads the arguments of `tnml pde solve`: preset, YAML file or run, options, in rising precedence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Data sets for runs and for models, read and prepared as the training data were."""
+"""Data sets for runs and for models, read and prepared like the training data."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What the commands that begin a run share: its file of options, its folder, seed and devices."""
+"""The common options of commands that start a run: options file, folder, seed and devices."""
 
 from argparse import SUPPRESS
 from collections.abc import Collection, Mapping

@@ -1,4 +1,4 @@
-"""The folder of a run: where it is, what lies in it."""
+"""The folder of a run: where it is, and what it contains."""
 
 from contextlib import suppress
 from pathlib import Path

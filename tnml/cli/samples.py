@@ -1,4 +1,4 @@
-"""Reads unlabelled samples for `tnml predict` and prepares them as the model's training data were."""
+"""Reads unlabelled samples for `tnml predict` and prepares them like the model's training data."""
 
 import csv
 import os

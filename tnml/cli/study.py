@@ -1,4 +1,4 @@
-"""`tnml study`: many runs over a grid of options, started, continued, looked at and put into a report."""
+"""`tnml study`: many runs over a grid of options, started, continued, monitored and reported."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

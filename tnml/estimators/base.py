@@ -1,4 +1,4 @@
-"""What all estimators share: parameters into a layer and a training run, and predictions."""
+"""The common part of all estimators: from parameters to a layer, its training and its predictions."""
 
 import copy
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""Probabilities of classifiers: of several networks together, and with a temperature."""
+"""Probabilities of classifiers: from several networks combined, and with a temperature."""
 
 from collections.abc import Sequence
 from typing import Any

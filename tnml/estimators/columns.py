@@ -1,4 +1,4 @@
-"""Features that fit the columns of a table: what each one is, and how its values reach the network.
+"""Features that suit the columns of a table: what each column is, and how its values reach the network.
 
     table  --encode-->  x [b, n] in [0, 1], NaN where a value is missing  --map of columns-->  phi [b, n, d]
 

@@ -1,4 +1,4 @@
-"""Docstrings of classes that take over parameters and attributes of their bases."""
+"""Docstrings of classes that inherit the parameters and attributes of their bases."""
 
 import inspect
 import re

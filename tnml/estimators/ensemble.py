@@ -1,4 +1,4 @@
-"""The networks of an estimator, one or several: trained together where that is faster, asked, cut."""
+"""The networks of an estimator, one or several: trained (together if faster), evaluated, compressed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast

@@ -1,4 +1,4 @@
-"""The layers of an estimator: made from its parameters, and made to follow them where they are changed."""
+"""The layers of an estimator: made from its parameters, and adapted when these change."""
 
 import math
 from abc import ABC

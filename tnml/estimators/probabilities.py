@@ -1,4 +1,4 @@
-"""Probabilities from outputs that are none yet."""
+"""Probabilities from outputs that are not yet probabilities."""
 
 import numpy as np
 import numpy.typing as npt

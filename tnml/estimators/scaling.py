@@ -1,4 +1,4 @@
-"""Users' features, which are any real numbers, brought to [0, 1], where the feature maps live."""
+"""Features, which may be any real numbers, scaled to [0, 1], where the feature maps are defined."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tables as they come to an estimator: columns of numbers or text, with gaps, from arrays and data frames."""
+"""Tables given to an estimator: columns of numbers or text, with gaps, from arrays and data frames."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

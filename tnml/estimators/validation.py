@@ -1,4 +1,4 @@
-"""Samples as scikit-learn checks them, sparse ones as arrays; and a look at those beyond the range."""
+"""Samples checked as by scikit-learn, sparse ones as arrays; and a check for values outside the range."""
 
 import os
 import warnings

@@ -1,4 +1,4 @@
-"""A fitted layer that follows parameters which were changed before it is trained further."""
+"""A fitted layer, adapted to parameters that were changed, before it is trained further."""
 
 from collections.abc import Mapping
 from typing import Any
