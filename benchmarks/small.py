@@ -2,7 +2,8 @@
 
 The long way sends every chain through the registry of operators, keeps torch's own graph of the loss and
 takes the optimiser's own step. The models of both ways are compared bit by bit before a time is taken; the
-times are taken in turns. Compare CPU seconds: on a busy machine wall-clock seconds measure others, too.
+times are taken in turns. Compare CPU seconds: on a busy machine wall-clock seconds also measure other
+programs.
 """
 
 import argparse
@@ -72,7 +73,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             status.update(name)
             result["rows"].append(compare(name, turns, 2 if options.smoke else None))
     result["errors"] = [
-        f"{row['set']}: the two ways end in other bits" for row in result["rows"] if not row["same_bits"]
+        f"{row['set']}: the two ways end in different bits" for row in result["rows"] if not row["same_bits"]
     ]
     result["bars"] = bars(result)
     return result

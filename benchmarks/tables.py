@@ -1,12 +1,12 @@
-"""Tables: tnml's estimators with their defaults beside scikit-learn's, on 43 sets of labels, 40 of numbers.
+"""Tables: tnml's estimators with their defaults next to scikit-learn's, on 43 sets of labels, 40 of numbers.
 
-The sets come from two wheels of PyPI (`tables_files.py`), what is compared stands in `tables_methods.py`. All
-run on one thread and see the same rows. Scores are accuracy and R2 on rows not trained on: of labels the mean
-of the ten folds that come with the sets (the first three with `--quick`), of real targets of three random
-splits. At most 4,000 rows are trained on. Whatever is chosen about tnml is chosen on the half of the sets
-called "choosing" (`tables_data.py`) and judged on the other one; both are printed.
+The sets come from two wheels of PyPI (`tables_files.py`); what is compared is in `tables_methods.py`. All
+run on one thread and see the same rows. Scores are accuracy and R2 on rows not trained on: for labels the
+mean of the ten folds that come with the sets (the first three with `--quick`), for real targets that of three
+random splits. At most 4,000 rows are trained on. Whatever is chosen about tnml is chosen on the half of the
+sets called "choosing" (`tables_data.py`) and judged on the other half; both are printed.
 
-Fits are written to a journal as they end, and an interrupted run goes on from there.
+Fits are written to a journal as they end, and an interrupted run continues from there.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
                 methods = methods_of(table.task, options)
                 rows += run(table, counts[table.task], methods, journal, status.update)
         except KeyboardInterrupt:
-            result["errors"].append("interrupted: run it again to go on from here")
+            result["errors"].append("interrupted: run it again to continue from here")
     result["machine"]["threads"] = 1
     result["cells"] = by_set(rows)
     result["errors"] += [
@@ -103,7 +103,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def sets_of(parts: list[str], options: argparse.Namespace) -> tuple[list[TableSet], list[str]]:
-    """The sets that were asked for, and why some are missing."""
+    """The requested sets, and why some are missing."""
     skipped: list[str] = []
     tables: list[TableSet] = []
     if options.smoke:
@@ -122,7 +122,7 @@ def sets_of(parts: list[str], options: argparse.Namespace) -> tuple[list[TableSe
 
 
 def methods_of(task: str, options: argparse.Namespace) -> dict[str, tuple[Maker, Any]]:
-    """What is fitted on a set, by name, with the parameters of tnml's."""
+    """What is fitted on a set, by name, with the parameters of tnml's estimators."""
     few = {"epochs": 2} if options.smoke else {}
     found: dict[str, tuple[Maker, Any]] = {
         name: (of_tnml(task, {**given, **few}), given) for name, given in configurations(options.also).items()

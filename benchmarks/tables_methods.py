@@ -3,7 +3,7 @@
 Everything random has the seed 0. Trees and forests take the numbers as they are. The others get what they
 need and nothing more: columns of mean 0 and variance 1, words as indicators, missing numbers as the column's
 mean; `SVR` also a target of mean 0 and variance 1, because its C and epsilon are in units of the target.
-tnml gets the numbers as they are, missing ones filled in only where the estimator does not take them.
+tnml gets the numbers as they are, with missing ones filled in only if the estimator does not take them.
 """
 
 import json
@@ -37,8 +37,8 @@ LEVEL = 0.9  # of the intervals
 SEED = 0
 Maker = Callable[[tuple[int, ...], int], Any]  # from columns of words and the number of rows
 
-# The first is what is judged; the others show what a parameter changes. "scale" is not a parameter of the
-# estimator: "quantile" puts a QuantileTransformer before it.
+# The first is the one that is judged; the others show what a parameter changes. "scale" is not a parameter of
+# the estimator: "quantile" puts a QuantileTransformer before it.
 CONFIGURATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         TNML: {},
@@ -96,7 +96,7 @@ PEERS: Mapping[str, Mapping[str, Maker]] = MappingProxyType(
     }
 )
 BESIDE: Mapping[str, Maker] = MappingProxyType({CONFORMAL: lambda words, rows: ConformalBoosting(words)})
-"""On regression sets also measured, for its intervals only."""
+"""Also measured on regression sets, but for its intervals only."""
 
 
 def configurations(also: list[str] | None = None) -> dict[str, dict[str, Any]]:

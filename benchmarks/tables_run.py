@@ -1,8 +1,9 @@
-"""One fit of the benchmark of tables, measured; and the journal that an interrupted run goes on from.
+"""One fit of the benchmark of tables, measured; and the journal from which an interrupted run continues.
 
 Every finished fit is a line of JSON in the journal. Its key names the set, the split, the method with its
-parameters, the processor, and what the method's code is: for scikit-learn its version, for tnml a sum over
-its sources. A later run takes over the lines whose key it would measure again, with times of another day.
+parameters, the processor, and what the method's code is: for scikit-learn its version, for tnml a checksum of
+its sources. A later run reuses the lines with the keys that it would measure again, though their times are of
+another day.
 """
 
 import hashlib
@@ -113,7 +114,7 @@ def _ends(found: Any, rows: int) -> tuple[Any, Any]:
 
 @cache
 def sources() -> str:
-    """A sum over tnml's Python files: another one means another program, whatever its version says."""
+    """A checksum of tnml's Python files: another one means another program, whatever its version says."""
     found = hashlib.sha256()
     folder = Path(tnml.__file__).parent
     for path in sorted(folder.rglob("*.py")):
@@ -142,7 +143,7 @@ class Journal:
             for line in path.read_text(encoding="utf-8").splitlines():
                 try:
                     entry = json.loads(line)
-                except json.JSONDecodeError:  # the line in which an earlier run was ended
+                except json.JSONDecodeError:  # the line in which an earlier run was interrupted
                     continue
                 self.rows[entry["key"]] = entry["row"]
 

@@ -1,4 +1,4 @@
-"""The tables of the benchmark of tables: every set on a line, what every method says on all, and the bars."""
+"""The tables of the benchmark of tables: a line for each set, a summary of each method, and the bars."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +34,7 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 
 def _sets(task: str, cells: Sequence[Row]) -> Table:
-    """A line for each set: scores of all methods; what tnml's defaults lose on the best peer."""
+    """A line for each set: scores of all methods; how far tnml's defaults are behind the best peer."""
     methods = [name for name in dict.fromkeys(cell["method"] for cell in cells) if name != CONFORMAL]
     table = Table(title=f"{task}: {SCORE[task]} by set (* judged), and CPU seconds of a fit of {TNML}")
     for heading in ("set", "rows", "columns", *methods, f"{TNML} behind", "seconds"):

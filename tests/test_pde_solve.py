@@ -331,7 +331,7 @@ BAD = {
     "unknown problem": (lambda: preset("bsbb"), "unknown problem 'bsbb'; did you mean 'bsb'"),
     "too far ahead": (
         lambda: SolveOptions(ahead=5.0),
-        "ahead is a part of a time step, above 0 and at most 1",
+        "ahead is a fraction of a time step, above 0 and at most 1",
     ),
     "soft and unbiased": (
         lambda: solve(own(), loss="unbiased", options=SolveOptions(terminal="soft")),

@@ -20,7 +20,7 @@ def background_features(
     Args:
         layer: the network whose features and order count.
         background: `[k, n]` inputs or `[k, n, d]` features.
-        weight: `[k]`, at least 0: how often each row counts; None counts all alike.
+        weight: `[k]`, at least 0: how often each row counts; None counts all equally.
         joint: False takes the columns as independent: one row of mean features m_i = E[phi(X_i)], which is
             the average over all combinations of the columns' values. True keeps the k rows as they are.
 
@@ -55,7 +55,7 @@ def background_features(
 def combinations(
     target: int | Sequence[int] | Tensor | None, outputs: int, device: torch.device
 ) -> Float64[Tensor, "c k"]:
-    """The combinations of outputs that are asked for, one in each column.
+    """The requested combinations of outputs, one in each column.
 
     Args:
         target: an output, several, a matrix `[c, k]` of combinations (a column with 1 and -1 is a difference

@@ -24,7 +24,7 @@ class Counterfactual:
     Attributes:
         inputs: `[n]` the changed sample.
         changed: the features that were changed, in the order in which they were.
-        found: whether the target is now the largest output; otherwise `inputs` is as near as was come.
+        found: whether the target is now the largest output; otherwise `inputs` is the nearest that was found.
         margin: the target's output minus the largest other one.
 
     Example:
@@ -43,27 +43,27 @@ class Counterfactual:
 def counterfactual(
     layer: TensorNetworkLayer, x: Tensor, target: int, *, max_changes: int = 1, keep: Tensor | None = None
 ) -> Counterfactual:
-    """A sample near `x` whose largest output is `target`, with as few features changed as were found to do.
+    """A sample near `x` whose largest output is `target`, with the fewest changed features that were found.
 
     An output is linear in the features of one site, so with all others fixed it is known as a function of
-    that site's input, for all sites from one derivative. Where one change is enough the smallest is taken.
-    Where it is not, the change that brings the target nearest is made and the search goes on from there.
+    that site's input, for all sites from one derivative. If one change is enough, the smallest is taken. If
+    not, the change that brings the target nearest is made, and the search continues from there.
 
     Args:
         layer: any real network of `tnml.nn.NETWORKS` with inputs in [0, 1].
         x: `[n]` one sample.
-        target: the output that shall be the largest.
+        target: the output that is to become the largest.
         max_changes: the largest number of features to change.
         keep: `[n]` of bool, the features that must stay as they are; None for none.
 
     Returns:
-        The changed sample; look at `found`, there may be none with so few changes.
+        The changed sample; look at `found`: it is possible that none exists with that few changes.
 
     Raises:
         InputError: a shape or number does not fit, or the network is complex or has one output only.
 
     Cost: for each change a forward and backward pass of c rows and `n c` times 1025 values. The smallest
-    change is exact to rounding unless the target wins within less than 1/1024 only.
+    change is exact to rounding unless the target wins only within an interval shorter than 1/1024.
 
     Source: own design.
 
@@ -119,7 +119,7 @@ def _best_change(
     enough = 1000 * torch.finfo(layer.dtype).eps * float(outputs.abs().max())  # more than rounding
 
     def margins(values: Float64[Tensor, "g n"]) -> Float64[Tensor, "g n"]:
-        """Of every feature on its own, by the order of the inputs."""
+        """The margins when only this feature is changed, for every feature, in the order of the inputs."""
         phi = layer.local_features(values.to(layer.dtype)).double()
         found = torch.empty_like(values)
         found[:, layer.order] = torch.einsum("knd,gnd->kgn", slope[0], phi).amin(0) - enough

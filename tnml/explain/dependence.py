@@ -1,4 +1,4 @@
-"""How outputs follow one feature: an output is linear in its local features, so one derivative tells all."""
+"""How outputs follow one feature: an output is linear in its local features, so one derivative is enough."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ def partial_dependence(
     weight: Tensor | None = None,
     joint: bool = True,
 ) -> Inexact[Tensor, "g k"]:
-    """Outputs averaged over a background in which one feature has each value of a grid.
+    """Outputs averaged over a background in which one feature takes each value of a grid.
 
     Args:
         layer: any network of `tnml.nn.NETWORKS`.
@@ -32,7 +32,7 @@ def partial_dependence(
         grid: `[g]` values in [0, 1].
         background: `[k, n]` inputs or `[k, n, d]` features.
         target: an output, several, a matrix `[c, k]` of combinations, or None for all outputs.
-        weight: `[k]`, at least 0: how often each row counts; None counts all alike.
+        weight: `[k]`, at least 0: how often each row counts; None counts all equally.
         joint: True averages over the rows (Friedman's definition); False over all combinations of the
             columns' values, as `shapley` does by default, at the cost of one row.
 
@@ -94,13 +94,13 @@ def accumulated_effects(
 ) -> Float64[Tensor, "g k"]:
     """Accumulated local effects (ALE): mean changes between neighbours of a grid, over the samples there.
 
-    Unlike `partial_dependence` no sample is moved far from where it is, which matters where columns depend
-    on each other. Intervals without samples add nothing. The curve's mean over the samples is zero.
+    Unlike in `partial_dependence`, no sample is moved far from where it is, which matters where columns
+    depend on each other. Intervals without samples add nothing. The curve's mean over the samples is zero.
 
     Args:
         layer: any network of `tnml.nn.NETWORKS`.
         x: `[b, n]` inputs.
-        feature: its column.
+        feature: its column in the inputs.
         grid: `[g]` ascending values that enclose the column, g at least 2; quantiles of it, as a rule.
         target: as for `partial_dependence`.
 
@@ -108,7 +108,8 @@ def accumulated_effects(
         At each value of the grid.
 
     Raises:
-        InputError: the grid does not ascend or not enclose the column, or a shape or target does not fit.
+        InputError: the grid does not ascend or does not enclose the column, or a shape or target does not
+            fit.
 
     Source: Apley and Zhu, arXiv 1612.08468.
 

@@ -14,7 +14,7 @@ class Explanation:
         values: `[b, n, k]` contributions, in the order of the inputs, in double precision.
         base: `[k]` outputs of the background.
         outputs: `[b, k]` outputs of the samples; `values` add up to `outputs - base` up to `gap`.
-        gap: the largest |sum of values - (outputs - base)| there is, divided by the largest
+        gap: the largest |sum of values - (outputs - base)|, divided by the largest
             |outputs - base|; None for values that do not add up by their definition (Banzhaf).
         nodes: points of the quadrature; with `exact_nodes` it is exact for every polynomial that occurs.
 

@@ -57,7 +57,8 @@ def interactions(
     """The interaction of every pair of features, exactly.
 
     Each is an integral over the line of `shapley` of the second derivative by the features of two sites, with
-    the weight 2 (1 - t) for "shapley-taylor", 1 for "shapley"; "banzhaf" takes it in the middle.
+    the weight 2 (1 - t) for "shapley-taylor", 1 for "shapley"; "banzhaf" takes the derivative in the middle
+    of the line.
 
     Args:
         layer: any network of `tnml.nn.NETWORKS`.
@@ -68,7 +69,7 @@ def interactions(
             Roubens) or "banzhaf".
         weight: `[k]` weights of the rows of the background.
         joint: as for `shapley`.
-        nodes: of the quadrature; None takes as many as are exact.
+        nodes: of the quadrature; None takes as many as make it exact.
 
     Raises:
         InputError: a shape, name, target or number does not fit.

@@ -24,7 +24,7 @@ from tnml.explain.explanation import Explanation
 from tnml.explain.slopes import slopes
 from tnml.nn import TensorNetworkLayer
 
-FIRST_NODES = 8  # leave a gap of 1e-11 of 784 sites; twice as many follow where that is not enough
+FIRST_NODES = 8  # leave a gap of 1e-11 at 784 sites; twice as many follow if that is not enough
 ROWS = 2048  # of features at a time, which bounds the memory
 
 
@@ -50,7 +50,7 @@ def shapley(
         x: `[b, n]` inputs in [0, 1] or `[b, n, d]` features.
         background: `[k, n]` or `[k, n, d]`, some hundred training samples.
         target: an output, several, a matrix `[c, k]` of combinations of outputs, or None for all of them.
-        weight: `[k]`, at least 0: how often each row of the background counts; None counts all alike.
+        weight: `[k]`, at least 0: how often each row of the background counts; None counts all equally.
         joint: whether the rows of the background are kept as they are (interventional values of dependent
             columns, k times the cost); otherwise its columns are independent, and their means are enough.
         nodes: of the quadrature, at least 1; "auto" doubles them until the gap is small or the sum exact.
@@ -94,8 +94,8 @@ def banzhaf(
 ) -> Explanation:
     """The Banzhaf values of all features: what each adds on average to a random coalition of the others.
 
-    Every coalition counts alike here, which makes it one derivative in the middle of the line. The values do
-    not add up to the output. The arguments, and what they raise, are those of `shapley`.
+    Every coalition has the same weight here, so one derivative in the middle of the line is enough. The
+    values do not add up to the output. The arguments, and what they raise, are those of `shapley`.
 
     Cost: forward and backward passes of `b * c` rows, times k with `joint`.
 

@@ -15,8 +15,8 @@ def slopes(
 ) -> tuple[Inexact[Tensor, "b k"], Inexact[Tensor, "b n k"]]:
     """Outputs times `targets`, and their derivative by each site's features along its direction.
 
-    The outputs are linear in the features of every site, so entry `[b, i, k]` is the output k where the
-    features of site i are exchanged for its direction:
+    The outputs are linear in the features of every site, so entry `[b, i, k]` is the output k when the
+    features of site i are replaced by its direction:
 
         phi_1   phi_2         v_i          phi_n
           |       |            |             |

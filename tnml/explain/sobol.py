@@ -23,7 +23,7 @@ class Sobol:
         mean: `[c]`.
         covariance: `[c, c]` of the outputs.
         first: `[n, c]` share of the variance that a feature explains alone.
-        total: `[n, c]` share that is lost where a feature is known no more: its own part and that of all
+        total: `[n, c]` share that is lost when a feature is no longer known: its own part and that of all
             its interactions.
 
     Example:
@@ -49,14 +49,15 @@ def sobol(layer: TensorNetworkLayer, background: Tensor, weight: Tensor | None =
     Args:
         layer: a real network that is a chain, such as an `MPSLayer`.
         background: `[k, n]` inputs or `[k, n, d]` features; its columns are taken as independent.
-        weight: `[k]`, at least 0: how often each row counts; None counts all alike.
+        weight: `[k]`, at least 0: how often each row counts; None counts all equally.
 
     Raises:
-        InputError: the layer is no chain or complex, or a shape does not fit.
+        InputError: the layer is not a chain or is complex, or a shape does not fit.
 
     Cost: O(c n d chi^3), in double precision. Nothing is sampled.
 
-    Source: Sobol', Mathematics and Computers in Simulation 55 (2001) 271, for the indices; own design.
+    Source: Sobol', Mathematics and Computers in Simulation 55 (2001) 271, for the indices; the method is our
+    own design.
 
     Example:
         >>> from tnml.nn import MPSLayer

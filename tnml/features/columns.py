@@ -1,10 +1,10 @@
-"""A feature map of its own for every column of a table, and what a site sees where a value is missing.
+"""A separate feature map for every column of a table, and what a site sees if a value is missing.
 
     x [.., n]  ->  phi [.., n, d],     phi_c = (f_c(x_c), 0, .., 0),     d the largest dimension
 
 A missing value is NaN, and the site then sees the mean of the column's features over the training data. The
 outputs of a network are linear in the features of each site, so this is the mean of the outputs over the
-column's values as they were distributed there: exact marginalisation, without another training.
+column's values as they were distributed there: exact marginalisation, without training again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ class ColumnMap(FeatureMap):
 
     @property
     def n_columns(self) -> int | None:
-        """The number of columns, which is that of the sites."""
+        """The number of columns, which is the number of sites."""
         return len(self.columns)
 
     def reordered(self, order: Sequence[int]) -> "ColumnMap":
@@ -70,7 +70,7 @@ def map_of_columns(
 ) -> ColumnMap:
     """The map of a table whose column c goes through `columns[c]`.
 
-    Shorter vectors are filled up with zeros to the largest dimension; the cores are read as far as that.
+    Shorter vectors are padded with zeros to the largest dimension; the cores are read as far as that.
 
     Args:
         columns: one map for each column.
@@ -78,7 +78,7 @@ def map_of_columns(
             leaves a missing value NaN.
 
     Raises:
-        InputError: there is no column, a map is one of columns itself, or `missing` does not fit.
+        InputError: there is no column, a map is itself a map of columns, or `missing` does not fit.
 
     Cost: one pass for each of the maps that differ, not for each column.
 
@@ -191,7 +191,7 @@ def columns_of_spec(spec: Mapping[str, Any], build: Any) -> ColumnMap:
         build: `tnml.features.feature_map`.
 
     Raises:
-        InputError: the description is none.
+        InputError: it is not such a description.
 
     Example:
         >>> from tnml.features import feature_map

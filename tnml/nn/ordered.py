@@ -12,11 +12,11 @@ from tnml.torch_private import holds_numbers
 
 
 class OrderedModule(nn.Module):
-    """A module whose sites stand in an order; what is whole in its state is safe from averages of weights.
+    """A module whose sites stand in an order; whole numbers in its state are safe from averages of weights.
 
     Averages of weights average parameters and buffers, integers included, and some do so in the tensors of a
     state dict. A site order is then no longer a permutation. So whole numbers are plain attributes here, a
-    state dict holds copies of them, and loading refuses an order that is none.
+    state dict holds copies of them, and loading refuses an order that is not a permutation.
 
     Args:
         n_sites: number of sites n.
@@ -59,10 +59,10 @@ class OrderedModule(nn.Module):
         return {"order": self.order}
 
     def adopt_(self, state: Mapping[str, Any], prefix: str) -> None:
-        """Adopts, before a state is loaded, the sizes that it has; does nothing where sizes are fixed.
+        """Adopts the sizes of a state before it is loaded; does nothing if sizes are fixed.
 
         Args:
-            state: a state dict, perhaps incomplete or not of this network at all: torch raises afterwards.
+            state: a state dict, perhaps incomplete or of another network: torch then raises afterwards.
             prefix: of this layer's names in it.
         """
 
@@ -85,7 +85,7 @@ class OrderedModule(nn.Module):
 
     @final
     def _place(self) -> torch.device:
-        """The device of the parameters; the CPU where that holds no numbers, which an order always does."""
+        """The device of the parameters; the CPU if that is "meta", as an order always holds numbers."""
         device = next((p.device for p in self.parameters()), torch.get_default_device())
         return torch.device("cpu") if device.type == "meta" else device
 
@@ -134,7 +134,7 @@ class OrderedModule(nn.Module):
         )
 
     def _adopted(self, name: str, numbers: list[int] | None, mine: Tensor) -> list[str]:
-        """Adopts an order; complains about one that is none, and about sizes that `adopt_` did not take."""
+        """Adopts an order; reports one that is not a permutation, and sizes that `adopt_` did not take."""
         if numbers is None or not holds_numbers(mine) or numbers == mine.tolist():
             return []
         advice = "whole numbers of a state dict must not be averaged; keep those of the layer."
@@ -149,7 +149,7 @@ class OrderedModule(nn.Module):
 
 
 def whole_numbers(tensor: Tensor) -> list[int] | None:
-    """The entries of a vector as integers, rounded where an average made floats of them; None: none exist.
+    """The entries of a vector as integers, rounded if an average made floats of them; None if there are none.
 
     Example:
         >>> whole_numbers(torch.tensor([3.0, 1.9999])), whole_numbers(torch.ones(1, device="meta"))

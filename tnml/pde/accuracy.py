@@ -154,7 +154,7 @@ def values_and_truth(values: AlongPaths, problem: Problem, paths: Paths) -> Alon
     Args:
         values: the solution `[m, n + 1]` on paths.
         problem: with the truth.
-        paths: where.
+        paths: where both are evaluated.
 
     Example:
         >>> from functools import partial
@@ -195,7 +195,7 @@ def path_errors(
     dtype: torch.dtype = torch.float32,
     solution: Function | None = None,
 ) -> PathErrors:
-    """The errors of a solution along `sets` sets of fresh paths, and of what it is to be compared with.
+    """The errors of a solution along `sets` sets of fresh paths, and those of simpler answers.
 
     Args:
         values: the solution `[m, n + 1]` on paths.

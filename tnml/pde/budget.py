@@ -1,4 +1,4 @@
-"""How many iterations a run has: those asked for, those a time limit leaves, or those it began with."""
+"""How many iterations a run has: those asked for, those a time limit allows, or those it began with."""
 
 import copy
 import statistics
@@ -14,7 +14,7 @@ from tnml.loop.processes import device_of, started_outside
 from tnml.pde.options import SolveOptions
 
 _WARM = 2  # iterations before the clock counts
-_STAGE = 1.0  # seconds of measuring, twice that where they are noisy
+_STAGE = 1.0  # seconds of measuring; twice that if the times are noisy
 _NOISY = 0.1  # relative difference of the means of two halves
 
 
@@ -25,12 +25,12 @@ def iterations_of(
 
     Args:
         options: with `iterations`, `reports` and `max_seconds`.
-        seconds: the time of one iteration, measured for about the seconds it is given.
-        checkpoint: of the run that is resumed, whose number stays what it was.
+        seconds: measures the time of one iteration, for about as many seconds as its argument says.
+        checkpoint: of a resumed run, which keeps its number.
 
     Raises:
         InputError: a time limit for a new run whose processes were started from outside, which would each
-            find another number.
+            find a different number.
 
     Example:
         >>> iterations_of(SolveOptions(iterations=1000, max_seconds=10.0), lambda longest: 0.25)
@@ -42,11 +42,11 @@ def iterations_of(
         try:
             return int(checkpoint["options"]["epochs"]) * int(checkpoint["identity"]["steps_per_epoch"])
         except (KeyError, TypeError, ValueError):
-            return options.iterations  # it is of another kind of training, which the loop reports
+            return options.iterations  # it belongs to another kind of training, which the loop reports
     if options.max_seconds is None:
         return options.iterations
     if started_outside():
-        raise InputError("max_seconds goes with processes that tnml starts; under torchrun give iterations")
+        raise InputError("max_seconds works with processes that tnml starts; under torchrun give iterations")
     loop, steps = options.loop()
     fit = max(1, int(options.max_seconds / seconds(min(_STAGE, options.max_seconds))))
     if fit >= loop.epochs * steps:
@@ -60,13 +60,13 @@ def seconds_per_iteration(
     options: SolveOptions,
     longest: float = _STAGE,
 ) -> float:
-    """The time of one iteration on a copy of the model, the share of one process where there are several.
+    """The time of one iteration on a copy of the model; if there are several processes, of one's share.
 
     Args:
         model: left as it is.
-        loss: of the model, the numbers of the paths and that of the step, as `LossOnPaths`.
+        loss: a function of the model, the numbers of the paths and that of the step, as `LossOnPaths`.
         options: paths, device and devices.
-        longest: seconds to measure; twice as long where they are noisy.
+        longest: seconds to measure; twice as long if the times are noisy.
     """
     device = device_of(options.device)
     index = torch.arange(-(-options.paths // options.devices), device=device)
@@ -87,7 +87,7 @@ def seconds_per_iteration(
 def mean_time(
     iteration: Callable[[int], object], longest: float, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """The mean time of an iteration, measured for `longest` seconds, or twice that where its halves disagree.
+    """The mean time of an iteration, measured for `longest` seconds, or twice that if its halves disagree.
 
     Args:
         iteration: called with 0, 1, 2, ..; the first two times do not count.

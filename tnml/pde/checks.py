@@ -1,4 +1,4 @@
-"""What the numbers and functions of an equation have to be."""
+"""Checks of the numbers and functions of an equation."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,10 +10,10 @@ from tnml.errors import InputError
 
 
 def as_number(name: str, value: object, *, above: float | None = None) -> float:
-    """`value` if it is a finite number above `above`: Python's own as it is, NumPy's as a float.
+    """`value` if it is a finite number above `above`: a Python number as it is, a NumPy number as a float.
 
     The options of a problem are kept in files and compared when a run is resumed: there 1 and 1.0 differ, and
-    NumPy's numbers cannot be written.
+    NumPy numbers cannot be written.
 
     Raises:
         InputError: it is not.
@@ -31,7 +31,7 @@ def starting_point(x0: Tensor | Sequence[float] | float, dim: int) -> Tensor:
     """The point `[d]` in float64.
 
     Raises:
-        InputError: it has another number of coordinates, or one is not finite.
+        InputError: it has the wrong number of coordinates, or one is not finite.
 
     Example:
         >>> starting_point(0.5, 2)
@@ -68,10 +68,10 @@ def check_constant(what: str, value: object, dim: int, *, matrix: bool = True) -
 
 
 def shaped(what: str, shape: tuple[int, int], function: Callable[..., object], *inputs: Tensor) -> Tensor:
-    """What a function returns for a batch of starting points, if it has the shape.
+    """What a function returns for a batch of starting points, if it has the right shape.
 
     Raises:
-        InputError: it fails, or returns another shape.
+        InputError: it fails, or returns a wrong shape.
 
     Example:
         >>> shaped("drift", (1, 2), torch.sin, torch.zeros(1, 2))
@@ -110,10 +110,10 @@ def check_finite(what: str, value: Tensor) -> None:
 
 
 def checked(what: str, shape: tuple[int, int], function: Callable[..., object], *inputs: Tensor) -> Tensor:
-    """What a function returns for a batch of starting points, if it has the shape and is finite.
+    """What a function returns for a batch of starting points, if it has the right shape and is finite.
 
     Raises:
-        InputError: it fails, or returns another shape or no finite number.
+        InputError: it fails, or returns a wrong shape or a number that is not finite.
 
     Example:
         >>> checked("terminal", (1, 1), torch.exp, torch.zeros(1, 1))

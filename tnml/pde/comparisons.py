@@ -1,4 +1,4 @@
-"""What the functions of a problem have to do with each other, and what has no place in one."""
+"""Checks that the functions of a problem agree with each other, and that it asks for nothing unsolved."""
 
 import inspect
 import math
@@ -13,8 +13,8 @@ from torch import Tensor
 from tnml.checks import one_of
 from tnml.errors import InputError
 
-_MOVED = 0.01  # of the noise up to the horizon, by which the points are apart
-_SAME = 1e-4  # of the largest value: the same but for rounding, that of single precision included
+_MOVED = 0.01  # distance between the points, as a part of the noise up to the horizon
+_SAME = 1e-4  # of the largest value: equal up to rounding, also in single precision
 _SLOPE = 1e-3  # of the largest value, for gradients
 _REFUSED: Mapping[str, str] = MappingProxyType(
     {
@@ -51,7 +51,7 @@ class InDouble:
 
 
 def refuse_names(given: Iterable[str], known: Iterable[str]) -> None:
-    """Raises at an argument that no problem has, and says so where it names something that is not solved.
+    """Raises for an argument that no problem has, and says so if it names something that is not solved.
 
     Raises:
         InputError: the first such argument.
@@ -68,7 +68,7 @@ def refuse_names(given: Iterable[str], known: Iterable[str]) -> None:
 
 
 def refuse_arguments(driver: object, diffusion: object) -> None:
-    """Raises where a driver takes D2u, or a diffusion the solution.
+    """Raises if a driver takes D2u, or a diffusion the solution.
 
     Raises:
         InputError: the number of arguments says so.
@@ -88,7 +88,7 @@ def refuse_arguments(driver: object, diffusion: object) -> None:
 
 
 def as_constant(value: Any) -> Any:
-    """Arrays as tensors and NumPy's numbers as Python's; everything else as it is.
+    """Arrays as tensors and NumPy numbers as Python numbers; everything else as it is.
 
     Example:
         >>> as_constant(np.ones(2)), as_constant(np.float32(0.5))
@@ -123,7 +123,7 @@ def points_around(
 
 
 def check_rows(what: str, function: Callable[..., Tensor], whole: Tensor, *inputs: Tensor) -> None:
-    """Raises unless a function gives each point alone what it gives it among others.
+    """Raises unless a function gives each point the same value alone as in a batch.
 
     Args:
         what: its name.
@@ -138,22 +138,22 @@ def check_rows(what: str, function: Callable[..., Tensor], whole: Tensor, *input
         >>> x = torch.tensor([[1.0], [2.0]])
         >>> check_rows("terminal", lambda x: x - x.mean(), x - x.mean(), x)
         Traceback (most recent call last):
-        tnml.errors.InputError: terminal gives a point another value among other points than alone; ...
+        tnml.errors.InputError: terminal gives a point a different value in a batch than alone; ...
     """
     alone = torch.cat([function(*(part[i : i + 1] for part in inputs)) for i in range(len(whole))])
     scale = whole[whole.isfinite()].abs().max() if bool(whole.isfinite().any()) else whole.new_zeros(())
     if not torch.allclose(alone, whole, rtol=0.0, atol=_SAME * float(scale), equal_nan=True):
         raise InputError(
-            f"{what} gives a point another value among other points than alone; reduce over the coordinates, "
+            f"{what} gives a point a different value in a batch than alone; reduce over the coordinates, "
             "x.sum(1, keepdim=True), never over the batch, and draw no random numbers"
         )
 
 
 def check_gradient(given: Tensor, terminal: Callable[[Tensor], Tensor], x: Tensor) -> None:
-    """Raises unless the gradient that was given is that of the terminal value, where that has one.
+    """Raises unless the given gradient is that of the terminal value, wherever the latter has one.
 
     Args:
-        given: at the points, the first of which, the start, may be a kink and is not looked at.
+        given: at the points; the first of them, the start, may be a kink and is not checked.
         terminal: g.
         x: the points.
 
@@ -182,7 +182,7 @@ def check_gradient(given: Tensor, terminal: Callable[[Tensor], Tensor], x: Tenso
 
 
 def check_exact(exact: Callable[[Tensor, Tensor], Tensor], g: Tensor, x: Tensor, horizon: float) -> None:
-    """Raises unless the exact solution ends in the terminal value, where it has a value at the horizon.
+    """Raises unless the exact solution ends in the terminal value, if it has a value at the horizon.
 
     Args:
         exact: u.
@@ -191,7 +191,7 @@ def check_exact(exact: Callable[[Tensor, Tensor], Tensor], g: Tensor, x: Tensor,
         horizon: T.
 
     Raises:
-        InputError: it ends in another.
+        InputError: it ends in another value.
 
     Example:
         >>> x = torch.ones(2, 1)
@@ -211,7 +211,7 @@ def check_exact(exact: Callable[[Tensor, Tensor], Tensor], g: Tensor, x: Tensor,
 
 
 def keeps_dtype(function: Callable[..., Tensor], *inputs: Tensor) -> bool:
-    """Whether a function, given batches in single precision, returns one.
+    """Whether a function returns single precision when it is given batches in single precision.
 
     Example:
         >>> keeps_dtype(lambda x: x @ torch.eye(1, dtype=torch.float64), torch.ones(2, 1))
@@ -225,7 +225,7 @@ def keeps_dtype(function: Callable[..., Tensor], *inputs: Tensor) -> bool:
 
 
 def _arguments(function: object) -> int:
-    """How many arguments a function needs; 0 where that is not known."""
+    """How many arguments a function needs; 0 if that is not known."""
     if not callable(function) or isinstance(function, Tensor):
         return 0
     try:

@@ -11,7 +11,7 @@ Function = Callable[[Tensor, Tensor], Tensor]  # u: t [m, 1], x [m, d] -> [m, 1]
 def value_and_gradient(u: Function, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """`u(t, x) [m, 1]` and `Du(t, x) [m, d]`, both differentiable again where gradients are enabled.
 
-    A function with a method `value_and_gradient(t, x)` of its own, as `Ansatz`, is asked for it.
+    If u has a method `value_and_gradient(t, x)` of its own, as `Ansatz` has, that is called.
 
     Example:
         >>> t, x = torch.zeros(1, 1), torch.ones(1, 2)
@@ -27,9 +27,9 @@ def value_and_gradient(u: Function, t: Tensor, x: Tensor) -> tuple[Tensor, Tenso
 def value_and_slope(u: Function, t: Tensor, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """`u(t, x) [m, 1]` and `v . Du(t, x) [m, 1]`, both differentiable again.
 
-    A function with a method `value_and_slope(t, x, v)` of its own, as `Ansatz`, is asked for it, and may use
-    forward mode. Any other takes reverse mode: what `torch.func.jvp` returns is not differentiable again
-    everywhere (through a layer norm its gradient is wrong, without a word), and it is not quicker.
+    If u has a method `value_and_slope(t, x, v)` of its own, as `Ansatz` has, that is called, and may use
+    forward mode. Any other function is differentiated in reverse mode: what `torch.func.jvp` returns cannot
+    always be differentiated again (through a layer norm its gradient is silently wrong), and is not faster.
 
     Example:
         >>> x, v = torch.ones(1, 2), torch.tensor([[1.0, 2.0]])

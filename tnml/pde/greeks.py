@@ -23,7 +23,7 @@ _FIRST = 11_000  # number of the set of increments
 
 
 class Greeks(ABC):
-    """The derivatives that a solution has: what it takes is u as a module and a way over points of any shape.
+    """The derivatives of a solution; a subclass gives u as a module and evaluates it at points of any shape.
 
     Example:
         >>> from tnml.pde import HeatEquation, Solution, SolveOptions
@@ -80,7 +80,7 @@ class Greeks(ABC):
             v: one vector `[d]` for all points.
 
         Raises:
-            InputError: as `u`; or v is no vector of d numbers.
+            InputError: as `u`; or v is not a vector of d numbers.
 
         Cost: two passes backward through the network.
         """
@@ -107,10 +107,10 @@ class Greeks(ABC):
 
     @torch.no_grad()
     def vega(self, *, paths: int = 2048, steps: int = 50, seed: int = 0) -> Reference:
-        """How u(0, x0) moves with the volatilities, per unit of all of them, with its standard error.
+        """How u(0, x0) changes with the volatilities, per unit of all of them, with its standard error.
 
-        The corrected values of `check` at volatilities a little higher and lower, on the same noise; u stays
-        as it is, since it need not be the solution at those.
+        It compares the corrected values of `check` at slightly higher and lower volatilities, on the same
+        noise; u stays as it is, since it need not be the solution at those volatilities.
 
         Args:
             paths: how many.

@@ -1,4 +1,4 @@
-"""What makes two runs the same: fingerprints of functions, numbers and tensors, alike in every process."""
+"""What makes two runs the same: fingerprints of functions, numbers and tensors, equal in every process."""
 
 import functools
 import hashlib
@@ -42,7 +42,7 @@ _FORMER_MODULES = MappingProxyType(
         "tnml.pde.paths.simulation": "tnml.pde.paths",
     }
 )
-# What the paths and the losses take from a problem; `exact` and `reference` are only compared with.
+# What the paths and the losses take from a problem; `exact` and `reference` are for comparison only.
 _OF_PROBLEM = (
     *("terminal", "diffusion", "drift", "driver", "driver_value", "driver_direction", "terminal_gradient"),
     *("coupled_drift", "log_normal", "inside", "smoothed_terminal", "discount"),
@@ -50,14 +50,14 @@ _OF_PROBLEM = (
 
 
 def fingerprint(value: object, depth: int = 0) -> str:
-    """A short text that tells this number, tensor or function from others, and is the same elsewhere.
+    """A short text that identifies this number, tensor or function, and is the same in every process.
 
-    Of a function it is the name with a hash of its code, of the values it closes over, of its defaults and
-    of the plain numbers and texts of its module that it names. What it calls is not looked into.
+    For a function it is the name with a hash of its code, of the values it closes over, of its defaults and
+    of the plain numbers and texts of its module that it names. The functions that it calls are not examined.
 
     Args:
         value: anything.
-        depth: how far inside another value it is.
+        depth: how deep it lies inside another value.
 
     Example:
         >>> fingerprint(0.5)
@@ -124,9 +124,9 @@ def identity_of(problem: Problem, loss: object, model: nn.Module) -> dict[str, s
 
 
 def check_same(checkpoint: Mapping[str, Any], identity: Mapping[str, Any], source: Path) -> None:
-    """Raises if a checkpoint is that of another equation, loss or options; networks are left to the loop.
+    """Raises if a checkpoint belongs to another equation, loss or options; the loop compares the networks.
 
-    The text of two networks is long, and follows from the options where these describe them.
+    The texts of networks are long, and follow from the options if these describe the network.
 
     Raises:
         InputError: with everything that differs.
@@ -139,7 +139,7 @@ def check_same(checkpoint: Mapping[str, Any], identity: Mapping[str, Any], sourc
     """
     stored = checkpoint.get("identity")
     if not isinstance(stored, Mapping):
-        return  # it is of another kind of training, which the loop reports
+        return  # it belongs to another kind of training, which the loop reports
     names = [name for name in identity if name != "model"]
     other = differences(
         {name: stored.get(name) for name in names}, {name: identity[name] for name in names}, free=()

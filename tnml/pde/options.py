@@ -1,4 +1,4 @@
-"""Everything that can be chosen about solving an equation, and the recipes of the named problems."""
+"""The options for solving an equation, and the recipes of the named problems."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ _NAMED = {
     "average": AVERAGES,
     "first": ("tt", "dense"),
 }
-# What may change when a run is resumed: `max_seconds` counts when it begins.
+# What may change when a run is resumed: `max_seconds` matters only when a run begins.
 _MAY_CHANGE = frozenset({"device", "devices", "chunk", "checkpoint_seconds", "max_seconds", "tensorboard"})
 # What describes the network behind u(t, x), which "deep-bsde" does not have.
 _OF_THE_NETWORK = ("terminal", "network", "width", "depth", "rank", "activation", "first")
@@ -50,18 +50,18 @@ class SolveOptions:
             of residuals, Un-EM), "deep-bsde" (a network for the gradient at each time step; gives u(0, x0)
             only), or "auto": unbiased; euler where the problem is coupled.
         group: of "unbiased" only: noises in each of its two groups.
-        group_noise: of "unbiased" only: of the noises in those groups: "signs" or "normal", see
+        group_noise: of "unbiased" only: the kind of noise in those groups: "signs" or "normal", see
             `tnml.pde.increments`; or "design", which replaces the two groups by one of sign vectors that
-            leave hardly any noise, see `tnml.pde.paths.noise.sign_design`: for few dimensions, since there
-            are 2 d of them or more.
-        ahead: of "unbiased" only: how far it looks ahead from every point, as a part of a time step, above 0
-            and at most 1; see `tnml.pde.UnbiasedLoss`.
+            leave hardly any noise, see `tnml.pde.paths.noise.sign_design`: for few dimensions, since it has
+            at least 2 d vectors.
+        ahead: of "unbiased" only: how far it looks ahead from every point, as a fraction of a time step,
+            above 0 and at most 1; see `tnml.pde.UnbiasedLoss`.
         relative: of "unbiased" only: whether its residuals are divided by |u|, for solutions far from zero.
         terminal: how u(T, x) = g(x) is met: "soft" (by the loss only), "multiplicative" (g times 1 + (T - t)
             network), "additive" (g plus (T - t) network), "smoothed" (as additive, on g smoothed by the
             diffusion), or "auto": smoothed; soft where the problem is coupled. It and the six options of the
             network below must keep their defaults for "deep-bsde", which has networks of its own and no u.
-        network: "dense" or "tnn", whose layers are tensor trains, where no module is given.
+        network: "dense", or "tnn", whose layers are tensor trains; not used if a module is given.
         width: of its hidden layers.
         depth: how many hidden layers it has.
         rank: of the tensor trains, "tnn" only.
@@ -73,17 +73,17 @@ class SolveOptions:
         antithetic: whether paths come in pairs of opposite noise.
         iterations: optimisation steps; rounded up to a multiple of `reports`.
         max_seconds: how long training may take: before it starts, the time of an iteration is measured and
-            `iterations` reduced to what fits, so that the schedule still ends; then rounded down to a
-            multiple of `reports`. None sets no limit. A run that is resumed keeps the number it began with.
+            `iterations` reduced to what fits, so that the schedule still reaches its end; then rounded down
+            to a multiple of `reports`. None sets no limit. A resumed run keeps the number it began with.
         reports: rows of the history, with u(0, x0) and the error where the truth is known.
         lr: highest learning rate of Adam.
         schedule: of the learning rate, see `tnml.training.LoopOptions`.
         average: "ema" keeps a moving average of the weights, which is the result; "none" does not.
         ema_decay: of that average.
-        clip_norm: longest gradient; None clips nothing.
+        clip_norm: largest norm of a gradient; None clips nothing.
         dtype: "float32" or "float64".
-        chunk: most network inputs in memory at once, but at least those of one path; None: all. It changes
-            time and memory, not the result.
+        chunk: the largest number of network inputs in memory at once, but at least those of one path; None:
+            all. It changes time and memory, not the result.
         seed: of starting weights and paths.
         device: "auto", "cpu", "cuda" or "cuda:1".
         devices: processes, one device each.
@@ -146,7 +146,7 @@ class SolveOptions:
         given = [name for name in limits if getattr(self, name) is not None]
         keep_number(self, "lr", "ahead", *given, above=0.0)
         if self.ahead > 1:
-            raise InputError(f"ahead is a part of a time step, above 0 and at most 1; got {self.ahead}")
+            raise InputError(f"ahead is a fraction of a time step, above 0 and at most 1; got {self.ahead}")
         if self.antithetic and self.paths % 2:
             raise InputError(f"antithetic paths come in pairs, got paths={self.paths}; take an even number")
         check_device(self.device)
@@ -157,7 +157,7 @@ class SolveOptions:
         return DTYPES[self.dtype]
 
     def loop(self, iterations: int | None = None) -> tuple[LoopOptions, int]:
-        """The options of the loop, whose epochs are the rows of the history, and how many steps one has.
+        """The options of the loop, whose epochs are the rows of the history, and how many steps an epoch has.
 
         Args:
             iterations: instead of those of the options.
@@ -230,8 +230,8 @@ class SolveOptions:
 
         Args:
             problem: the equation.
-            loss: "own" for a loss that these options do not name. Theirs is then not asked whether it goes
-                with the rest and becomes "auto"; "deep-bsde" stays, since it says what is trained.
+            loss: "own" for a loss that these options do not name. Their own loss is then not checked against
+                the rest and becomes "auto"; "deep-bsde" stays, since it says what is trained.
 
         Raises:
             InputError: loss and problem, loss and terminal condition, or loss and network do not go together.
@@ -299,7 +299,7 @@ def preset(problem: Problem | str, **changes: Any) -> SolveOptions:
 
     Args:
         problem: a problem or its name.
-        changes: options to set otherwise.
+        changes: options with other values.
 
     Raises:
         InputError: an option or the name is unknown, or a value out of range.

@@ -1,4 +1,4 @@
-"""Where a function of a problem is not finite: asked on paths before training, and after it broke off."""
+"""Where a function of a problem is not finite: checked on paths before training, and after it diverged."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -13,8 +13,8 @@ from tnml.pde.ansatz.ansatz import Ansatz
 from tnml.pde.losses.deep_bsde import DeepBSDE
 from tnml.pde.paths.simulation import Paths, euler_maruyama
 
-_POINTS = 2**14  # points looked at at once
-_BEFORE = 50  # steps between two looks of the loop at its loss
+_POINTS = 2**14  # points checked at once
+_BEFORE = 50  # steps between two checks of the loss by the loop
 
 
 class PathsOfStep(Protocol):
@@ -28,12 +28,12 @@ class PathsOfStep(Protocol):
 def check_functions(model: Ansatz | DeepBSDE, paths: Paths) -> None:
     """Raises unless all functions of the problem are finite on paths; says which is not, and where.
 
-    The driver is asked where the losses ask it: at the times before the horizon, with the model's own u and
-    Du. Paths of coupled problems are made with the model.
+    The driver is evaluated where the losses evaluate it: at the times before the horizon, with the model's
+    own u and Du. Paths of coupled problems are made with the model.
 
     Args:
         model: with finite weights.
-        paths: of its problem; of a coupled one their noise is enough.
+        paths: of its problem; for a coupled one their noise is enough.
 
     Raises:
         InputError: something is not finite.
@@ -59,10 +59,10 @@ def why_diverged(
     paths_of_step: PathsOfStep,
     paths: int,
 ) -> InputError | None:
-    """The error of a function that is not finite, where one is found to be why a training diverged.
+    """The error of a function that is not finite, if one is found to be the reason why training diverged.
 
-    The paths of the last steps are made again. Where the weights are not finite any more, those of the
-    start take their place; what only a later u would show stays unfound.
+    The paths of the last steps are made again. If the weights are no longer finite, those of the start take
+    their place; a fault that only a later u would show is then not found.
 
     Args:
         error: of the loop, which names epoch and step.
@@ -92,9 +92,7 @@ def why_diverged(
         try:
             check_functions(model, paths_of_step((epoch - 1) * steps + number, 0, paths, device))
         except InputError as reason:
-            return InputError(
-                f"{reason} (the training broke off in epoch {epoch}, at step {step} of {steps})"
-            )
+            return InputError(f"{reason} (training diverged in epoch {epoch}, at step {step} of {steps})")
     return None
 
 
@@ -105,7 +103,7 @@ def _check_part(model: Ansatz | DeepBSDE, paths: Paths) -> None:
     real = x.isfinite().all(1)
 
     def look(what: str, of: Callable[[Tensor], Tensor], rows: Tensor, more: str = "") -> None:
-        """Raises at the earliest of the points `rows` where `of` them is not finite."""
+        """Raises for the earliest of the points `rows` at which `of` is not finite."""
         if not bool(rows.any()):
             return
         values = of(rows)

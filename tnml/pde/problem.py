@@ -29,10 +29,10 @@ _EULER_STEPS = 100  # of the trivial baseline, where no exact step to the horizo
 
 
 class Reference(NamedTuple):
-    """A number to compare with: its value, how far off it may be, and where it is from.
+    """A number to compare with: its value, how far off it may be, and where it comes from.
 
-    `error` is a standard error where the number was sampled, a bound where it was solved for, and 0 where a
-    formula gives all digits.
+    `error` is a standard error if the number was sampled, a bound if it was solved for, and 0 if a formula
+    gives all digits.
 
     Example:
         >>> Reference(4.590161724605, 1e-12, "integral")._asdict()
@@ -74,7 +74,7 @@ class Problem:
     problem is to be sent to other processes.
 
     Args:
-        name: how tables call it.
+        name: its name in tables.
         dim: d, the number of space coordinates and of independent noises.
         horizon: T, the final time; time starts at 0.
         x0: the starting point, `[d]` or one number for all coordinates; kept as float64 `[d]`, see `start`.
@@ -89,27 +89,27 @@ class Problem:
         terminal_gradient: Dg, `x -> [m, d]`; by autograd if not given.
         coupled_drift: mu, `(t, x, y, z) -> [m, d]`, where it depends on the solution. Instead of `drift`.
         exact: u, `(t, x) -> [m, 1]`, computed in float64.
-        reference: u(0, x0) where that is all that is known, or a function that computes it
-            when it is first asked for.
+        reference: u(0, x0) if that is all that is known, or a function that computes it when it is first
+            needed.
         log_normal: says that X is a geometric Brownian motion; drift and diffusion follow, and paths take
             exact steps.
         inside: `x [m, d] -> [m, d]`, the point of the domain that stands for a state of Euler steps, which
-            may lie outside; u is learnt and judged there. The steps go on from the state itself.
+            may lie outside; u is learnt and judged there. The steps continue from the state itself.
         smoothed_terminal: `(t, x) -> [m, 1]`, equal to g at T and near the mean of g(X_T) given X_t = x
             before, in closed form.
         discount: r of a driver `r y` (+ other terms), with which `trivial` discounts.
         options: what the maker of a named problem was called with; None for a problem of one's own. A saved
             solution names the problem by it, so a caller who changes a named problem with
-            `dataclasses.replace` must set `options=None` there: the record cannot see that it no longer is
+            `dataclasses.replace` must set `options=None` there: the record cannot see that it is no longer
             the named one.
 
-    Arrays of NumPy serve as constants. A function whose own constants are in double precision is computed
-    there and its result handed on in the dtype of its inputs.
+    NumPy arrays serve as constants. A function whose own constants are in double precision is computed in
+    double precision, and its result is returned in the dtype of its inputs.
 
     Raises:
         InputError: a value is out of range, a function fails or gives a wrong shape or no finite number at
-            (0, x0) (where drift or driver has none at y = g(x0), y = |g(x0)| + 1 is tried too), gives a point
-            among others another value than alone, two ways of saying the same thing are given or disagree
+            (0, x0) (if drift or driver has none at y = g(x0), y = |g(x0)| + 1 is tried too), gives a point
+            a different value in a batch than alone, two ways of saying the same thing are given or disagree
             (`terminal_gradient`, `exact` at T, `discount`), or what is asked for is not solved here: systems,
             jumps, D2u in the driver, the solution in sigma.
 
@@ -143,7 +143,7 @@ class Problem:
     options: Mapping[str, Any] | None = None
 
     def __new__(cls, *_: Any, **given: Any) -> Self:
-        """The record; before its arguments are looked at, those that no problem has are refused by name."""
+        """The record; arguments that no problem has are refused by name before the others are checked."""
         refuse_names(given, cls.__dataclass_fields__)
         return super().__new__(cls)
 
@@ -188,9 +188,9 @@ class Problem:
         return self.terminal(x)
 
     def g_gradient(self, x: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
-        """Dg: the one given, or by autograd; differentiable with respect to x where x asks for it.
+        """Dg: the one given, or by autograd; differentiable with respect to x if x requires it.
 
-        Where the terminal value is constant on either side of a jump it is zero.
+        It is zero if the terminal value is constant on either side of a jump.
         """
         if self.terminal_gradient is not None:
             return self.terminal_gradient(x)
@@ -278,12 +278,12 @@ class Problem:
     def trivial(self, samples: int = 2**16, steps: int | None = None, seed: int = 0) -> Reference:
         """The trivial answer `exp(-discount T) E[g(X_T)]`: the rest of the driver is ignored.
 
-        What has learned something is closer to the truth than this. For a driver `discount y` it is the
-        truth.
+        A solution that has learnt something is closer to the truth than this. For a driver `discount y` it is
+        the truth.
 
         Args:
             samples: paths, in antithetic pairs.
-            steps: time steps; None takes one where that is exact and 100 else.
+            steps: time steps; None takes one where that is exact and 100 otherwise.
             seed: of the noise.
 
         Raises:
@@ -342,7 +342,7 @@ class Problem:
         self._checked("diffusion", all_, self.sigma, t, x, 1 + x.abs())
         if self.driver_direction is not None:
             self._checked("driver_direction", all_, self.driver_direction, t, x)
-        for y in (g, g.abs() + 1):  # a call's g is 0 at the strike, where u is not: y ln y is a fair driver
+        for y in (g, g.abs() + 1):  # a call's g is 0 at the strike, where u is not: y ln y is a valid driver
             found = {"the drift": shaped("the drift", all_, self.mu, t, x, y, z)}
             if self.driver_value is not None:
                 found["driver_value"] = shaped("driver_value", one, self.driver_value, t, x, y)
@@ -368,7 +368,7 @@ class Problem:
     def _checked(
         what: str, shape: tuple[int, int], function: Callable[..., Tensor], *inputs: Tensor
     ) -> Tensor:
-        """What a function returns, if it has the shape, is finite at the start and mixes no points."""
+        """What a function returns, if it has the right shape, is finite at the start and mixes no points."""
         value = shaped(what, shape, function, *inputs)
         check_finite(what, value[:1])
         check_rows(what, function, value, *inputs)
@@ -384,7 +384,7 @@ class Problem:
                 )
 
     def _use_double(self, t: Tensor, x: Tensor, y: Tensor, z: Tensor) -> None:
-        """Functions with constants in double precision are computed there."""
+        """Wraps functions with constants in double precision, so that they are computed in it."""
         for name, inputs in {
             "terminal": (x,),
             "terminal_gradient": (x,),

@@ -1,6 +1,6 @@
 """True values of the named problems, in float64: closed forms and integrals at any (t, x), and sampling.
 
-The truth of every row of `tnml.pde.equations.table.EQUATIONS` is here by its name, those of added rows too.
+The truth of every row of `tnml.pde.equations.table.EQUATIONS` is here by its name, added rows included.
 """
 
 import math
@@ -46,7 +46,7 @@ def monte_carlo(problem: Problem, samples: int = 2**18, steps: int | None = None
     Args:
         problem: with the driver `discount y` and no other.
         samples: paths, in antithetic pairs.
-        steps: time steps of each path; None takes one where that is exact and 100 else.
+        steps: time steps of each path; None takes one where that is exact and 100 otherwise.
         seed: of the noise.
 
     Raises:

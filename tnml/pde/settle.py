@@ -39,7 +39,7 @@ class Settled:
         problem: the equation.
         options: with every "auto" replaced by what was chosen.
         model: what is trained, with its starting weights.
-        start: a copy of those.
+        start: a copy of these weights.
         loss_on_paths: the loss as the loop calls it.
         loss: its name, "own" for one that the options do not name.
         own_network: whether the network is the user's and not one that the options describe.
@@ -47,7 +47,7 @@ class Settled:
         loop: the options of the loop.
         identity: what has to be the same when the run is resumed.
         run_dir: its folder; None writes nothing.
-        resume: whether it continues what is there.
+        resume: whether it continues what is in that folder.
     """
 
     problem: Problem
@@ -120,7 +120,7 @@ def settle(
 def _settled_options(
     problem: Problem, network: nn.Module | str | None, loss: str | None, options: SolveOptions | None
 ) -> tuple[SolveOptions, nn.Module | None]:
-    """The options with what is asked for by name put in, and the network if it is a module."""
+    """The options with a network and a loss given by name entered, and the network if it is a module."""
     if options is None:
         options = preset(problem) if loss in (None, OWN) else preset(problem, loss=loss)
     if isinstance(network, str):
@@ -142,10 +142,10 @@ def _checked_model(loss_on_paths: LossOnPaths, network: nn.Module | None) -> Ans
 
 
 def _stored_run(folder: Path | None, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The checkpoint to go on from, if there is one and it is of this run.
+    """The checkpoint to continue from, if there is one and it belongs to this run.
 
     Raises:
-        InputError: it is of another run.
+        InputError: it belongs to another run.
     """
     if folder is None or not (folder / CHECKPOINT).exists():
         return None

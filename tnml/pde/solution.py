@@ -1,4 +1,4 @@
-"""What solving an equation gives: u and its gradient anywhere, their errors, and a file that keeps them."""
+"""A solved equation: u and its gradient anywhere, their errors, and a file that keeps them."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -151,7 +151,7 @@ class Solution(Greeks):
 
     @torch.no_grad()
     def along_paths(self, paths: int = 5, seed: int = 0) -> Along:
-        """The solution along a few fresh paths, beside the truth where it is known.
+        """The solution along a few fresh paths, next to the truth if it is known.
 
         Args:
             paths: how many.
@@ -175,19 +175,19 @@ class Solution(Greeks):
         seed: int = 0,
         tolerance: float = 0.01,
     ) -> Check:
-        """What fresh paths say about the solution, without any truth: an interval, and doubts in words.
+        """What fresh paths say about the solution without the truth: an interval, and doubts in words.
 
         On paths of the equation whose driver is replaced by its tangent at (u, Du), the mean of `g(X_T) - int
-        phi dt - int Du' sigma dW`, discounted as the tangent says, corrects u(0, x0); what is left of its
-        variance is the error of Du. For a linear driver the result is unbiased whatever the network is. For
+        phi dt - int Du' sigma dW`, discounted as the tangent says, corrects u(0, x0); the variance that is
+        left measures the error of Du. For a linear driver the result is unbiased whatever the network is. For
         a convex or concave one it is a bound, which becomes an interval together with a dual bound; for any
-        other an estimate of the interval is made from how much the driver's slopes change nearby. The time
-        steps are halved, and their bias is extrapolated away.
+        other driver the interval is estimated from how much the driver's slopes change nearby. The time steps
+        are halved, and their bias is extrapolated away.
 
         Args:
-            paths: at most so many, at least 16; the standard error falls with their square root.
-            seconds: no further 256 paths are begun after this time; None sets no limit, so that the result
-                follows from the solution and the seed alone.
+            paths: the largest number of paths, at least 16; the standard error falls with their square root.
+            seconds: no further batch of 256 paths is started after this time; None sets no limit, so that the
+                result follows from the solution and the seed alone.
             seed: of the paths; they differ from those of training for every seed.
             tolerance: relative error above which there is a doubt.
 
@@ -206,9 +206,9 @@ class Solution(Greeks):
         )  # fmt: skip
 
     def summary(self, errors: PathErrors | None = None, check: Check | None = None) -> list[tuple[str, str]]:
-        """Names and values to be read: u(0, x0), the truth, its check, errors, parameters, time.
+        """Names and values as readable text: u(0, x0), the truth, its check, errors, parameters, time.
 
-        Where the truth is not known the trivial answer is there to compare with, see `Problem.trivial`.
+        If the truth is not known, the trivial answer is given for comparison, see `Problem.trivial`.
 
         Args:
             errors: of `relative_error`; None measures them.
@@ -242,7 +242,7 @@ class Solution(Greeks):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one safetensors file of tensors and JSON; `Solution.load` reads it.
 
-        Of your own problem or network the file keeps the weights only, and `load` asks for it.
+        For a problem or network of your own the file keeps the weights only; pass the same one to `load`.
 
         Args:
             path: by convention it ends in `.safetensors`.
@@ -281,8 +281,8 @@ class Solution(Greeks):
 
         Args:
             path: of the file.
-            problem: the problem, where it is one of your own; None makes the named one again.
-            network: a network of the same layers, where it is one of your own; it takes the weights.
+            problem: the problem, if it is one of your own; None makes the named one again.
+            network: a network of the same layers, if it is one of your own; it receives the weights.
 
         Raises:
             InputError: no such file, a damaged one, or another kind of model; a problem or network of your
@@ -306,7 +306,7 @@ class Solution(Greeks):
         problem: Problem | None = None,
         network: nn.Module | None = None,
     ) -> Self:
-        """What `load` returns, from the contents of a file; its path is for messages."""
+        """What `load` returns, from the contents of a file; its path is used in messages."""
         if metadata.get("format") != FORMAT:
             raise InputError(f"{path} has format {metadata.get('format')!r}, this tnml reads {FORMAT}")
         try:
@@ -378,7 +378,7 @@ class Solution(Greeks):
 
 
 def percent(error: float) -> str:
-    """A relative error to be read.
+    """A relative error as readable text.
 
     Example:
         >>> percent(1.234e-4)

@@ -38,24 +38,24 @@ def solve(
         problem: the equation.
         network: `[m, d + 1] -> [m, 1]`, trained in place in the dtype of the options; or "dense" or "tnn";
             None: what the options say.
-        loss: instead of the options' one: a name; an object such as `EulerLoss(terminal_weight=3.0)`; or any
-            `loss(ansatz, problem, paths) -> mean over paths`, whose `fresh_increments`, if it has any, says
-            how many `paths.fresh` holds at every point. An object is used as it is: `group`, `ahead`,
-            `relative` and `chunk` of the options are for losses that go by a name. The design of
-            `group_noise` goes to losses with `groups = 1`, the others get signs in its place.
+        loss: instead of that of the options: a name; an object such as `EulerLoss(terminal_weight=3.0)`; or
+            any `loss(ansatz, problem, paths) -> mean over paths`, whose `fresh_increments`, if it has any,
+            says how many `paths.fresh` holds at every point. An object is used as it is: `group`, `ahead`,
+            `relative` and `chunk` of the options apply to losses given by name. The design of `group_noise`
+            goes to losses with `groups = 1`; other losses get signs in its place.
         options: see `SolveOptions`; None: `preset(problem)`.
         run_dir: folder of the run; None writes nothing.
         resume: continue what is in `run_dir`.
         reporter: what reports on the run, for example `tnml.training.ProgressReporter()`; None reports
             nothing.
         callbacks: functions of (model, optimizer, row), called after every row of the history; the numbers
-            that they return join the row, see `tnml.training.run`. The model is the `Ansatz`, or the
+            that they return are added to the row, see `tnml.training.run`. The model is the `Ansatz`, or the
             `DeepBSDE` of that loss.
 
     Raises:
         InputError: the network, the loss or the options do not suit the problem; a function of the problem is
-            not finite on paths, before training or where it breaks off; `run_dir` holds another run.
-        TrainingDiverged: the loss became NaN or infinite, and no function of the problem is seen to be why.
+            not finite on paths, before training or when it diverges; `run_dir` holds another run.
+        TrainingDiverged: the loss became NaN or infinite, and no function of the problem explains it.
         TrainingInterrupted: after Ctrl-C.
 
     Example:
@@ -85,8 +85,8 @@ def train(
         callbacks: see `solve`.
 
     Raises:
-        InputError: `run_dir` holds another run, or a function of the problem is not finite where the training
-            breaks off.
+        InputError: `run_dir` holds another run, or a function of the problem is not finite when the training
+            diverges.
         TrainingDiverged: the loss became NaN or infinite for another reason.
         TrainingInterrupted: after Ctrl-C.
     """

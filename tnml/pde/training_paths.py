@@ -1,4 +1,4 @@
-"""The paths of a training: a batch is numbers of paths and of a step, from which their noise follows."""
+"""The paths of a run: a batch holds the numbers of its paths and of a step, which determine their noise."""
 
 import torch
 from torch import Tensor, nn

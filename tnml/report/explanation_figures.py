@@ -24,7 +24,7 @@ def pixel_figure(
 ) -> Figure:
     """A row for each image: the image, then a map of contributions for each output.
 
-    Red pixels raise the output, blue ones lower it; every row has its own scale, the same for its maps.
+    Red pixels raise the output, blue ones lower it; every row has its own scale, shared by its maps.
 
     Args:
         values: `[b, n, k]` contributions, as `tnml.explain.shapley` gives them.

@@ -25,7 +25,7 @@ def confusion_figure(
 ) -> Figure:
     """The confusion matrix: each row is a true class, shaded by the share of its samples in each column.
 
-    The shade grows with the root of the share, so that rare confusions can be seen beside the diagonal.
+    The shade grows with the root of the share, so that rare confusions can be seen next to the diagonal.
 
     Args:
         counts: `[c, c]` from `tnml.report.confusion_counts`.
@@ -33,7 +33,7 @@ def confusion_figure(
         title: above the figure.
 
     Raises:
-        InputError: the number of labels is another than c.
+        InputError: the number of labels is not c.
 
     Example:
         >>> confusion_figure(np.array([[3, 1], [0, 4]]), ["cat", "dog"]).axes[0].get_xlabel()
@@ -139,10 +139,10 @@ def entanglement_figure(
     entropy would need.
 
     Args:
-        left: bonds from the left end to the label core; of a network that is no chain those at its cuts.
+        left: bonds from the left end to the label core; for a network that is not a chain, those at its cuts.
         right: bonds from the label core to the right end; None where there is no chain.
-        entropies: of the n inner bonds, in nats, in chain order; the label core counts as a core. Without a
-            chain those of the cuts.
+        entropies: of the n inner bonds, in nats, in chain order; the label core counts as a core. Where there
+            is no chain, those of the cuts.
         picture: `[height, width]` entropy of each pixel's bond towards the label core, or of its cut.
         title: above the figure.
 
@@ -205,12 +205,12 @@ def compression_figure(
     """Accuracy against bond dimension, both stretched so that small losses near 100 % can be seen.
 
     Args:
-        curves: the legend's name of each, its bond dimensions and accuracies from 0 to 1; one of a single
-            model becomes a star.
+        curves: for each its name in the legend, its bond dimensions and its accuracies from 0 to 1; a curve
+            of a single model becomes a star.
         title: above the figure.
 
     Raises:
-        InputError: a curve has other numbers of bond dimensions and accuracies, or none.
+        InputError: a curve has different numbers of bond dimensions and accuracies, or none.
 
     Example:
         >>> compression_figure({"truncated": ([2, 4, 8], [0.5, 0.8, 0.9])}).axes[0].get_xlabel()
@@ -265,7 +265,7 @@ def figure_format(path: str | os.PathLike[str]) -> str:
     """The format that a file's ending asks for, so that a wrong one is noticed before anything is computed.
 
     Raises:
-        InputError: it is none of png, pdf and svg.
+        InputError: it is not png, pdf or svg.
 
     Example:
         >>> figure_format("Bonds.PNG")

@@ -21,11 +21,11 @@ def solution_figure(
 ) -> Figure:
     """Three pictures: u along a few fresh paths with the truth, the error against time, and the training.
 
-    The second is left out where the truth is not known along paths. The interval of the check is drawn at
+    The second is left out if the truth is not known along paths. The interval of the check is drawn at
     time 0 of the first, and its doubts are written below.
 
     Args:
-        solution: what `tnml.pde.solve` gave.
+        solution: what `tnml.pde.solve` returned.
         paths: how many are drawn.
         seed: of the paths.
         check: of `Solution.check`; None makes one with its defaults.
@@ -59,7 +59,7 @@ def solution_figure(
 def cost_figure(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], what: str, cost: str, title: str
 ) -> Figure:
-    """A cost against a size on logarithmic axes, with a line of slope one beside each curve.
+    """A cost against a size on logarithmic axes, with a line of slope one next to each curve.
 
     Args:
         curves: name and (sizes, costs) of each.

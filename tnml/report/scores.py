@@ -18,7 +18,7 @@ from tnml.errors import InputError
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClassScores:
-    """What `class_scores` found; each array has one number per class, NaN where nothing can be said.
+    """What `class_scores` found; each array has one number per class, NaN where it is not defined.
 
     Args:
         precision: of the samples called c, the share that are c.

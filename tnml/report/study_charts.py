@@ -31,13 +31,13 @@ def study_figures(
 ) -> list[Path]:
     """Writes the figures of a study: error against bond dimension, heat maps over samples and over noise.
 
-    Targets are rows of one figure; its columns are the noises or, where there is one noise, the numbers of
-    samples. The other options that differ between runs, the solver among them, give a file each and part of
-    its name.
+    Targets are rows of one figure; its columns are the noises or, if there is only one noise, the numbers of
+    samples. Each combination of the other options that differ between runs, such as the solver, gets a file
+    of its own, which is named after it.
 
     Args:
         folder: of the study, as `tnml study run` leaves it.
-        out: the folder to write to; made where it is missing.
+        out: the folder to write to; created if it is missing.
         kind: png, pdf or svg.
 
     Returns:
@@ -82,7 +82,7 @@ def error_figure(curves: Sequence[Curve]) -> Figure:
     the axis, 0 among them, become triangles at its lower end.
 
     Args:
-        curves: targets become rows, noises (or numbers of samples, where there is one noise) columns; the
+        curves: targets become rows, noises (or numbers of samples, if there is only one noise) columns; the
             rest of their keys should be equal.
 
     Raises:
@@ -132,7 +132,7 @@ def heat_figure(maps: Sequence[HeatMap]) -> Figure:
     """Median test error over bond dimension and another option; a frame marks the smallest of each row.
 
     Args:
-        maps: over one and the same option; their targets become rows, the values of the next option columns.
+        maps: all over the same option; their targets become rows, the values of the next option columns.
 
     Raises:
         InputError: no map.
@@ -243,7 +243,7 @@ def _panels(
 
 
 def _finish(figure: Figure, panels: Any) -> None:
-    """Takes away the panels that nothing was run for."""
+    """Removes the panels that nothing was run for."""
     for axes in panels.flat:
         if not axes.has_data():
             figure.delaxes(axes)
@@ -252,7 +252,7 @@ def _finish(figure: Figure, panels: Any) -> None:
 def _apart(
     keys: Sequence[Mapping[str, Any]], things: Sequence[Any], together: tuple[str, ...]
 ) -> list[tuple[str, list[Any]]]:
-    """Gathers what differs in the options `together` only; each lot with what its file's name ends in."""
+    """Groups what differs in the options `together` only; each group with the end of its file's name."""
     lots: dict[str, list[Any]] = {}
     rest = [{n: v for n, v in key.items() if n not in together} for key in keys]
     many = [n for n in (rest[0] if rest else {}) if len({json.dumps(key[n]) for key in rest}) > 1]

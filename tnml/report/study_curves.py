@@ -33,12 +33,12 @@ class Curve(NamedTuple):
     """The runs that differ in bond dimension and seed only.
 
     Attributes:
-        key: the options that all of them share and that other runs have otherwise.
+        key: the options that all of them share and in which other runs differ.
         bonds: the bond dimensions, rising.
         runs: identities at each bond dimension.
-        spreads: by column, see `measures_of`; the gap is test less train error of each run.
+        spreads: by column, see `measures_of`; the gap is the test error minus the train error of each run.
         counts: parameters at each bond dimension, by column.
-        teacher: the bond dimension that the target has itself.
+        teacher: the bond dimension of the target itself.
         thresholds: what equals the number of samples, and the bond dimension where it does.
         error: what kind of error was measured.
     """
@@ -72,10 +72,10 @@ class HeatMap(NamedTuple):
 
 
 def curves_of(runs: Sequence[Run]) -> list[Curve]:
-    """The runs gathered into curves; those without a bond dimension are left out.
+    """The runs grouped into curves; those without a bond dimension are left out.
 
-    Runs are told apart by `target`, `solver`, `n_train`, `noise` and by every other option that two runs of
-    equal bond dimension have otherwise, seeds excepted.
+    Runs are told apart by `target`, `solver`, `n_train`, `noise` and by every other option in which two runs
+    of equal bond dimension differ, except for seeds.
 
     Example:
         >>> rows = [{"bond_dim": 2, "seed": s, "test_error": e} for s, e in enumerate([0.1, 0.4, 0.2])]
@@ -96,7 +96,7 @@ def curves_of(runs: Sequence[Run]) -> list[Curve]:
 def measures_of(runs: Sequence[Run]) -> list[str]:
     """The numbers to draw: `MEASURED`, then by name every other number of the results that differs.
 
-    Options, seeds and counts of parameters are none of them.
+    Options, seeds and counts of parameters are not among them.
 
     Example:
         >>> rows = [{"bond_dim": 2, "kept": 1, "toy": toy, "test_error": 0.5} for toy in (3, 4)]
@@ -174,7 +174,7 @@ def ticks_of(bonds: Iterable[int], *, share: float = 0.045) -> list[int]:
 
 
 def _telling(runs: Sequence[Run]) -> list[str]:
-    """The options that tell one curve from another; one that follows from the others tells nothing."""
+    """The options that distinguish one curve from another; one that follows from the others does not."""
     names = [name for name in KEYS if any(name in run.row for run in runs)]
     for name in sorted({name for run in runs for name in run.options}):
         if name in names or name == "bond_dim" or _is_seed(name):

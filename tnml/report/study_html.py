@@ -26,23 +26,23 @@ from tnml.report.study_curves import (
 from tnml.report.study_rows import Run, StoredStudy, is_finite, read_study
 from tnml.report.study_template import page
 
-_TITLES = {  # of figures; any other number goes by its own name
+_TITLES = {  # of figures; any other number keeps its own name
     "memorised": "wrong labels repeated (share)",
     "zeta": "susceptibility to noise",
     "geometric_complexity": "geometric complexity",
 }
 _FIRST = ("bond_dim", *KEYS, "seed", "train_error", "test_error", "train_loss", "test_loss", *COUNTED)
-_MOST = 200  # rows of a history that are drawn; more cannot be told apart
+_MOST = 200  # rows of a history that are drawn; more cannot be distinguished
 
 
 def study_page(folder: str | os.PathLike[str]) -> Path:
     """Writes `report.html` into a study's folder, from its stored runs alone.
 
     The page holds everything it needs, plotly.js included: it works without a network and can be sent to
-    somebody. It shows train and test error against the bond dimension with medians and bands over the seeds,
-    their gap, heat maps over the number of samples and over the noise, learning curves of the runs behind a
-    point, every other number of the results that differs between runs, the table of all runs, options and
-    commands. A figure whose columns no run has is left out.
+    someone else. It shows train and test error against the bond dimension with medians and bands over the
+    seeds, their gap, heat maps over the number of samples and over the noise, learning curves of the runs
+    behind a point, every other number of the results that differs between runs, the table of all runs,
+    options and commands. A figure whose columns no run has is left out.
 
     Args:
         folder: of the study, as `tnml study run` leaves it.
@@ -78,7 +78,7 @@ def page_data(study: StoredStudy, folder: str | os.PathLike[str]) -> dict[str, A
 
     Args:
         study: the stored runs.
-        folder: its last name stands in the commands.
+        folder: the last part of its path appears in the commands.
 
     Example:
         >>> row = {"bond_dim": 2, "test_error": 0.1}
@@ -148,7 +148,7 @@ def page_data(study: StoredStudy, folder: str | os.PathLike[str]) -> dict[str, A
 
 
 def _others(curves: Sequence[Curve]) -> list[dict[str, Any]]:
-    """The figures beside errors and gap, known ones first; train and test of one number share a figure."""
+    """The figures besides errors and gap, known ones first; train and test of one number share a figure."""
     columns = {column for curve in curves for column in curve.spreads}.difference(ERRORS)
     ordered = [*(name for name in MEASURED if name in columns), *sorted(columns.difference(MEASURED))]
     figures = []
@@ -265,7 +265,7 @@ def _thinned(runs: Sequence[Run]) -> str:
 
 
 def _commands(place: str) -> list[str]:
-    """The study as it is stored, done anew in a folder of its own; and this page, from what there is."""
+    """Commands that run the stored study again in a folder of its own, and that make this page again."""
     again = f"tnml study run {shlex.quote(place + '/study.json')} --folder {shlex.quote(place + '-again')}"
     return [again, f"tnml study report {shlex.quote(place)}"]
 

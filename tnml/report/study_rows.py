@@ -14,7 +14,7 @@ class Run(NamedTuple):
 
     Attributes:
         identity: the name of its folder.
-        options: what it was asked to do, nested options as "a.b".
+        options: those that it was run with, nested options as "a.b".
         row: its row of the study's table: options and result together.
         history: rows along the training.
     """
@@ -73,7 +73,7 @@ def read_study(folder: str | os.PathLike[str]) -> StoredStudy:
 
 
 def is_finite(value: object) -> bool:
-    """Whether a value is a number, neither NaN nor infinite; True and False are none.
+    """Whether a value is a number, neither NaN nor infinite; True and False do not count.
 
     Example:
         >>> [is_finite(value) for value in (2, 0.5, float("nan"), True, "2", None)]

@@ -19,7 +19,7 @@ def asset(name: str) -> str:
 
 
 def page(title: str, data: str, plotly: str) -> str:
-    """One HTML file of everything that is needed to show it.
+    """One HTML file with everything that is needed to show it.
 
     Args:
         title: plain text, escaped here.

@@ -1,4 +1,4 @@
-"""A chain with its label core: what a layer computes of features, as one function of autograd in eager mode.
+"""A chain with its label core: what a layer computes from features, as one autograd function in eager mode.
 
 The graph that autograd would build of the few small products around the label core takes longer to build and
 to walk through than a short chain takes to compute. The function below calls the same operators in the same
@@ -33,7 +33,7 @@ def labelled_chain(
     Raises:
         InputError: shapes, dtypes or devices disagree, or the engine cannot take them.
 
-    Cost: that of `chain_flat`, and l c r + c r multiply-adds a sample.
+    Cost: that of `chain_flat`, and l c r + c r multiply-adds per sample.
 
     Example:
         >>> shape = ChainShape(2, (1, 2), (2, 1))

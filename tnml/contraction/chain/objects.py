@@ -1,7 +1,7 @@
 """Object code of the native engine: loaded into the process, and kept on disk between processes.
 
 LLVM compiles a kernel in milliseconds, numba all workers in seconds, and every process on a machine gets the
-same. Kept as object code it is there in a fraction of a millisecond, and numba need not be imported.
+same code. Kept as object code it is loaded in a fraction of a millisecond, and numba need not be imported.
 """
 
 import functools
@@ -52,7 +52,7 @@ def load_object(code: bytes, symbol: str) -> int:
         symbol: the function's name.
 
     Raises:
-        OSError: it has no such function.
+        OSError: there is no such function.
     """
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine())
     file = llvm.ObjectFileRef.from_data(code)
@@ -66,9 +66,9 @@ def load_object(code: bytes, symbol: str) -> int:
 
 
 class ObjectStore:
-    """Object code on disk, by name; what others made it from, or for another processor, is never found.
+    """Object code on disk, by name; code from other sources or for another processor is never found.
 
-    Where nothing can be written it is empty.
+    If nothing can be written, it stays empty.
 
     Args:
         kind: the first part of the names of its files.
@@ -123,7 +123,7 @@ def _version(package: str) -> str:
 
 
 def _folder() -> Path:
-    """Where numba would keep compiled code: where it was told, by this module, or in the user's folder."""
+    """Where numba would keep compiled code: its configured folder, one next to this module, or the user's."""
     told = os.environ.get("NUMBA_CACHE_DIR")
     if told:
         return Path(told)

@@ -14,8 +14,8 @@ from tnml.torch_private import scan
 def scanned_chain(features: Tensor, weight: Tensor, shape: ChainShape) -> tuple[Tensor, Tensor, Tensor]:
     """`reference_chain` without gradients, in a graph whose size does not grow with a uniform chain.
 
-    All bonds are padded with zeros to the widest, and one step takes a few sites. A chain whose bonds are all
-    different needs a few nodes for each site, as its cores have to be padded one by one.
+    All bonds are padded with zeros to the largest bond dimension, and one step takes a few sites. A chain
+    whose bonds are all different needs a few nodes for each site, as its cores have to be padded one by one.
 
     Args:
         features: `[b, n, d]`.

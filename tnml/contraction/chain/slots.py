@@ -1,6 +1,6 @@
 """The parameter vector that every worker of the native engine reads: its slots, and its tables' columns.
 
-Apart from `driver`, so that the engine can be started without numba where the machine code is on disk.
+Apart from `driver`, so that the engine can be started without numba if the machine code is on disk.
 """
 
 # Addresses and strides are in bytes.
@@ -14,6 +14,6 @@ Apart from `driver`, so that the engine can be started without numba where the m
 (W_OFFSET, K, J, STRIDE_K, STRIDE_J, STRIDE_E, SITE, IN_OFFSET, OUT_OFFSET, N_COLUMNS) = range(10)
 GRADIENT_VECTORS = 32  # lane vectors that a gradient tile sums before it adds up its lanes
 TILE_COLUMNS = 32  # width of the table of tile kernels
-# Of the vector of `driver.replicas_worker`, besides the slots that `native.launch` sets: which worker, where
-# the replicas' vectors begin, bytes between them, how many there are.
+# Slots of the vector of `driver.replicas_worker`, besides those that `native.launch` sets: which worker,
+# where the replicas' vectors begin, bytes between them, how many there are.
 WORKER, FIRST, STRIDE, COUNT = D, FEATURES, FEATURES_B, BATCH

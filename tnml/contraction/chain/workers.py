@@ -29,7 +29,7 @@ class Worker(NamedTuple):
 
 @functools.cache
 def worker(name: str) -> Worker:
-    """A worker of `driver` by its name; numba is imported only where its code is not on disk.
+    """A worker of `driver` by its name; numba is imported only if its code is not on disk.
 
     Example:
         >>> worker("forward_worker").address > 0

@@ -23,15 +23,15 @@ class Ansatz(nn.Module):
 
     | terminal | u(t, x) | u(T, x) |
     |---|---|---|
-    | "soft" | c + s N | is taught by the loss |
+    | "soft" | c + s N | is learnt through the loss |
     | "multiplicative" | g(x) (1 + (T - t) N) | g(x); for g that does not vanish |
     | "additive" | g(x) + (T - t) s (N + a) | g(x) |
     | "smoothed" | S(t, x) + (T - t) s (N + a) | g(x) |
 
     S is the problem's `smoothed_terminal`, or else the mean of g over a few fixed values of X_T given x. It
-    can do most of the work: `base` is what u would be without a network, to be shown beside it. The offset a
-    is learnt; c and s are fixed numbers, mean and deviation of g(X_T), for "additive" and "smoothed" s is
-    that deviation over T. For "additive" a starts where u(0, x0) is the mean of g(X_T), else at zero.
+    can do most of the work: `base` is what u would be without a network, for comparison. The offset a
+    is learnt; c and s are fixed numbers, the mean and deviation of g(X_T); for "additive" and "smoothed" s is
+    that deviation over T. For "additive" a starts where u(0, x0) is the mean of g(X_T), otherwise at zero.
 
     Args:
         network: anything that maps `[m, d + 1]`, time first, to `[m, 1]`; or "dense" or "tnn" for one of the
@@ -43,7 +43,7 @@ class Ansatz(nn.Module):
         nodes: values of X_T for S, an even number.
 
     Raises:
-        InputError: the network has batch norm or dropout, or another shape; an argument is out of range.
+        InputError: the network has batch norm or dropout, or a wrong shape; an argument is out of range.
 
     Example:
         >>> from tnml.pde import HamiltonJacobiBellman
@@ -164,7 +164,7 @@ class Ansatz(nn.Module):
     def value_and_slope(self, t: Tensor, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """`u [m, 1]` and its derivative along v, `v . Du [m, 1]`, by forward mode through the network.
 
-        What does not depend on the network is differentiated apart, without a graph. Where t or x carry a
+        What does not depend on the network is differentiated separately, without a graph. If t or x carry a
         graph, as on the paths of coupled problems, everything goes into one graph.
         """
         if _has_graph(t, x):

@@ -1,4 +1,4 @@
-"""Networks for u: the ones that tnml makes, and what is asked of any other."""
+"""Networks for u: the ones that tnml makes, and what is required of any other."""
 
 import warnings
 from collections.abc import Sequence

@@ -3,7 +3,8 @@
 A `TNN`, or an `nn.Sequential` of linear layers and activations, is differentiated by hand, layer by layer.
 Both ways then consist of plain products with its layers and of `Jet`, so training goes backward through them
 once, where generic autograd goes twice or loses the hand-written adjoints of tensor-train layers. Sine and
-cosine of an activation are computed once. Every other network takes the generic way, reverse mode.
+cosine of an activation are computed once. Every other network is differentiated in the generic way, by
+reverse mode.
 """
 
 import functools
@@ -89,9 +90,9 @@ def network_gradient(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _blocks(network: Network, x: Tensor) -> tuple[list[Block], nn.Module] | None:
-    """Blocks and last layer of a network that can be differentiated by hand; None: it cannot.
+    """Blocks and last layer of a network that can be differentiated by hand; None if it cannot.
 
-    Nor can one with hooks, or where x has a graph, which may want higher derivatives than `Jet` gives.
+    It cannot with hooks, nor if x has a graph, which may need higher derivatives than `Jet` gives.
     """
     if (x.requires_grad and torch.is_grad_enabled()) or torch.is_autocast_enabled(x.device.type):
         return None

@@ -74,8 +74,8 @@ def _terminal_slope(problem: Problem, paths: Paths) -> Tensor:
 def smoothed(problem: Problem, nodes: Tensor, t: Tensor, x: Tensor) -> Tensor:
     """The mean of `exp(-discount (T - t)) g(X_T)` over the nodes, X_T given X_t = x; equal to g at T.
 
-    X_T is exact where sigma is constant and mu zero, and for geometric Brownian motion; else one step of
-    Euler and Maruyama. A coupled drift is left out.
+    X_T is exact where sigma is constant and mu zero, and for geometric Brownian motion; otherwise it takes
+    one step of Euler and Maruyama. A coupled drift is left out.
 
     Args:
         problem: gives g and the diffusion.

@@ -1,1 +1,1 @@
-"""What a solution is worth without a truth: corrected values, intervals, and doubts in plain words."""
+"""How good a solution is when the truth is not known: corrected values, intervals, and doubts in words."""

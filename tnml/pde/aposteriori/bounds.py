@@ -4,7 +4,7 @@ With C the corrected value of a path, Y its solution, Z = Du, and Q what the tan
 
     C = Y_0 + int D Q dt + int D (Z - Dv)' sigma dW
 
-so the mean of C is off by that of `int D Q dt`. Three bounds of it, of which the nearest counts:
+so the mean of C is off by that of `int D Q dt`. There are three bounds on it, of which the tightest counts:
 
 1. Where the slopes of phi change by at most k in z (in units of the noise) and l in y nearby, a change of
    measure and the inequality of Cauchy and Schwarz give `std(C) sqrt(exp(k^2 T) - 1)`, and a term of l.
@@ -15,7 +15,7 @@ so the mean of C is off by that of `int D Q dt`. Three bounds of it, of which th
    Jensen's inequality.
 
 Source: 3 is the dual bound of Bender, Schweizer, Zhuo, Math. Finance 27 (2017) 866, arXiv 1310.3694, and for
-penalties that of Rogers for early exercise; 1 and 2 are own.
+penalties that of Rogers for early exercise; 1 and 2 are our own.
 """
 
 import math
@@ -29,7 +29,7 @@ from tnml.pde.aposteriori.linearised import Walk, driver
 from tnml.pde.problem import Problem
 
 NORMAL = 1.959964  # of a 95 % interval
-_NEWTON = 6  # steps towards the implicit equation of a time step
+_NEWTON = 6  # steps of Newton's method for the implicit equation of a time step
 _LARGEST = 40.0  # exponent beyond which a bound says nothing
 
 
@@ -152,7 +152,7 @@ def interval(
         near: what the driver is like near v.
         values: corrected values `[m]`, extrapolated, whose mean counts.
         fine: those at the time step, with the whole martingale, whose deviation counts.
-        dual: values of `backwards` at both steps, where they are a bound.
+        dual: values of `backwards` at both steps, if they are a bound.
         horizon: T.
         missed: see `distance`.
         inflation: the largest 1 / D of the paths.

@@ -25,17 +25,17 @@ from tnml.randomness import Noise
 
 _BATCH = 256  # paths walked together
 _FIRST = 10_000  # number of the first set of increments; other uses of that noise are below
-_KEPT = 32  # paths, and points of them, at which the driver is looked at
+_KEPT = 32  # paths, and points of them, at which the driver is examined
 _TRIED = 2**13  # paths behind the trivial answer
 _SURE = 3.0  # standard errors
 _LEFT = 0.1  # relative error of the gradient above which there is a doubt
 _WIDEST = 20.0  # times the size of the value, an interval that still says something
 _SERIOUS = frozenset({"paths", "off", "wide"})
-_ROUGH = 0.03  # and above which a loss that still falls is one
+_ROUGH = 0.03  # relative error of the gradient above which a loss that still falls is a doubt
 
 
 class Walked(NamedTuple):
-    """What all batches of paths have given.
+    """The results of all batches of paths.
 
     Example:
         >>> Walked._fields[:3]
@@ -78,7 +78,7 @@ def check(
         dtype: of v.
         device: of v.
         history: of the training.
-        paths: see there, as the following.
+        paths: see there, as for the following.
         seconds: see there.
         seed: see there.
         tolerance: see there.
@@ -107,7 +107,7 @@ def check(
             walked.near, values, walked.fine, walked.dual,
             horizon=problem.horizon, missed=walked.missed, inflation=walked.inflation,
         )  # fmt: skip
-        ends = ends if ends[1] - ends[0] <= _WIDEST * scale else None  # not finite ones, neither
+        ends = ends if ends[1] - ends[0] <= _WIDEST * scale else None  # nor where one is not finite
     bias = sampled(walked.coarse - walked.fine)
     flags = _of_values(found, ends, start, scale, tolerance, trivial)
     flags += _of_steps(bias, scale, tolerance)
@@ -143,7 +143,7 @@ def check(
 def check_steps(
     problem: Problem, model: DeepBSDE, *, paths: int = 1024, seed: int = 0, tolerance: float = 0.01
 ) -> Check:
-    """The check of a `DeepBSDE`, which knows no u away from its own steps: without bounds and halved steps.
+    """The check of a `DeepBSDE`, which knows u at its own steps only: without bounds and halved steps.
 
     Args:
         problem: the equation.
@@ -228,7 +228,7 @@ def _walk_all(problem: Problem, v: Function, noise: object, paths: int, until: f
 def _corrected(problem: Problem, walked: Walked, gradient: Gradient) -> Tensor:
     """The corrected values of the paths `[m]`, without what is linear in the time step.
 
-    Where the gradient is clearly of the wrong size, the martingale is taken away in the size that leaves the
+    If the gradient clearly has the wrong size, the martingale is subtracted in the size that leaves the
     least.
     """
     size = gradient.size

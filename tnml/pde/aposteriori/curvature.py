@@ -10,7 +10,7 @@ from tnml.pde.problem import Problem
 from tnml.randomness import seeded
 
 _SAMPLES = 8  # perturbations of every point
-_MATRICES = 4  # points at which all directions are looked at
+_MATRICES = 4  # points at which all directions are examined
 _WIDE = 128  # dimensions above which it is one point
 _FACTORS = (0.25, 1.0, 2.0)
 _ZERO = 1e-9  # of the size of the terms, what counts as rounding
@@ -45,7 +45,7 @@ def curvature(
 ) -> Curvature:
     """The curvature of the driver at some points of paths.
 
-    Found by sampling: what lies between the samples stays unseen.
+    Found by sampling: what lies between the samples is not seen.
 
     Args:
         problem: the equation; a coupled drift counts as part of the driver.

@@ -8,7 +8,7 @@ the mean of `D_T g(X_T) - int D (phi - b v - c . Dv) dt` is the solution at the 
 driver is the tangent at (v, Dv). Where phi is linear in (y, z) that is the solution itself, whatever v is.
 Where phi is convex it is an upper bound: for a control problem, the cost of the policy that v stands for;
 where phi is concave, a lower one. Elsewhere it is one step of Newton's method from v. The martingale
-`int D Dv' sigma dW`, whose mean is zero, is taken away and leaves little noise where v is near.
+`int D Dv' sigma dW`, whose mean is zero, is subtracted, which leaves little noise where v is close.
 
 Source: the primal bound of Bender, Schweizer, Zhuo, Math. Finance 27 (2017) 866, arXiv 1310.3694, in
 continuous time; the discretisation is our own.
@@ -45,7 +45,7 @@ class Tangent(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """Sums along paths of the linearised equation, in float64, and what was met on the way.
+    """Sums along paths of the linearised equation, in float64, and what was found on the way.
 
     Args:
         raw: `D_T g - int D (phi - b v - c . Dv) dt` for each path `[m]`.
@@ -116,7 +116,7 @@ def has_driver(problem: Problem) -> bool:
 def tangent(problem: Problem, t: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tangent:
     """The driver of `driver` with its derivatives: phi `[m, 1]`, b `[m, 1]`, c `[m, d]`.
 
-    A driver that autograd sees nothing of counts as constant.
+    A driver that autograd cannot see counts as constant.
     """
     if not has_driver(problem):
         return Tangent(torch.zeros_like(y), torch.zeros_like(y), torch.zeros_like(z))
@@ -138,7 +138,7 @@ def walk(problem: Problem, v: Function, dw: Float[Tensor, "m n d"], *, keep: boo
 
     Args:
         problem: the equation.
-        v: the approximation, asked as `value_and_gradient` does.
+        v: the approximation, evaluated by `value_and_gradient`.
         dw: increments of variance horizon / n.
         keep: whether the points are kept.
 
@@ -202,7 +202,7 @@ def _second_order(
     dw: Tensor,
     inside: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """What the curvature of v adds to `Dv' sigma dW` in a step, its mean taken away exactly `[m, 1]`.
+    """What the curvature of v adds to `Dv' sigma dW` in a step, its mean subtracted exactly `[m, 1]`.
 
     With e the unit vector along `sigma' Dv` and f any vector across it, the second differences of v along
     `sigma e` and `sigma f` are known before the step, so

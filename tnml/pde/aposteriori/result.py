@@ -38,7 +38,7 @@ class Flag(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """What fresh paths say about a solution, without a truth; see `tnml.pde.Solution.check`.
+    """What fresh paths say about a solution when the truth is not known; see `tnml.pde.Solution.check`.
 
     Args:
         passed: whether there are no doubts.
@@ -46,10 +46,10 @@ class Check:
         value: the corrected u(0, x0).
         error: its standard error.
         interval: 95 %, of the solution; None where there is none.
-        kind: what the interval is. "unbiased": the driver is linear, the corrected value is right but for
-            noise. "bounds": the driver is convex or concave around the solution, the interval reaches from
-            the cost of the policy to a dual bound. "estimate": the interval rests on how much the slopes of
-            the driver change nearby. "none": there is none.
+        kind: what the interval is. "unbiased": the driver is linear, and the corrected value is right up to
+            noise. "bounds": the driver is convex or concave around the solution, and the interval reaches
+            from the cost of the policy to a dual bound. "estimate": the interval rests on how much the slopes
+            of the driver change nearby. "none": there is none.
         network: u(0, x0) as the solution has it.
         deviation: root mean square over the paths of what the solution misses of the equation up to the
             horizon; 0 for the truth, up to the time steps.
@@ -61,7 +61,7 @@ class Check:
         trivial: the trivial answer, see `Problem.trivial`; None for coupled problems.
         scale: what errors are relative to: the size of the value, or a tenth of the spread of g(X_T).
         tolerance: relative error above which there is a doubt.
-        paths: that were used.
+        paths: how many were used.
         time_steps: of each.
         seconds: that it took.
 
@@ -99,7 +99,7 @@ class Check:
         return away / self.error if self.error > 0 else math.inf if away > 0 else 0.0
 
     def summary(self) -> list[tuple[str, str]]:
-        """Names and values to be read."""
+        """Names and values as readable text."""
         rows = []
         if math.isfinite(self.value):
             rows.append(("corrected value", f"{_number(self.value, self.error)} +- {self.error:.1g}"))
@@ -133,7 +133,7 @@ _KINDS = {
 
 
 def _number(value: float, unit: float) -> str:
-    """A number with the digits that `unit` leaves sense in."""
+    """A number with the digits that are meaningful when its error is `unit`."""
     if not (math.isfinite(value) and unit > 0):
         return f"{value:.8g}"
     digits = max(0, min(12, 1 - math.floor(math.log10(unit))))

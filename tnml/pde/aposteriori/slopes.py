@@ -37,7 +37,7 @@ class Gradient(NamedTuple):
 def gradient_of(raw: Tensor, fine: Tensor, coarse: Tensor) -> Gradient:
     """The error of the gradient from what it leaves of the variance.
 
-    What the steps leave, too, is in proportion to their length, and is taken out by comparing the two.
+    What the steps leave as well is proportional to their length, and is removed by comparing the two.
 
     Args:
         raw: values of the paths without the martingale `[m]`.
@@ -66,8 +66,8 @@ def gradient_of(raw: Tensor, fine: Tensor, coarse: Tensor) -> Gradient:
 def jump_of(problem: Problem, v: Function, dtype: torch.dtype) -> tuple[float, float, float] | None:
     """The largest jump of the slope of v on a line through x0: time, size, and size over the slope's range.
 
-    The line goes where the noise moves v most. A jump is a difference of neighbours that stays when they are
-    twice as near. None where there is none.
+    The line goes where the noise moves v most. A jump is a difference between neighbours that remains when
+    they are twice as close. None if there is no jump.
 
     Args:
         problem: the equation.

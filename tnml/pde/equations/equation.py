@@ -12,8 +12,8 @@ class Equation:
     """One named equation.
 
     Args:
-        problem: makes the problem; its parameters are the options of the command line, the first line of its
-            docstring is what `tnml pde list` shows. The problem it makes has the name of the row.
+        problem: makes the problem; its parameters are the options of the command line, and the first line of
+            its docstring is what `tnml pde list` shows. The problem it makes has the name of the row.
         truth: the function behind the problem's `exact` or `reference`, if there is one: u at any (t, x), or
             u(0, x0) with an error bar. `tnml.pde.references` offers it by its name.
         recipe: the options of `tnml.pde.SolveOptions` that suit the equation, where they differ from the

@@ -18,7 +18,7 @@ from tnml.pde.equations import (
 from tnml.pde.equations.equation import Equation
 from tnml.pde.problem import Problem
 
-# A new equation is a page beside this file and a row here, under the name that its problem has.
+# A new equation is a file next to this one and a row here, under the name that its problem has.
 EQUATIONS: dict[str, Equation] = {
     "bsb": black_scholes_barenblatt.EQUATION,
     "hjb": hamilton_jacobi_bellman.EQUATION,

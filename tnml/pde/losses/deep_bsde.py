@@ -18,7 +18,7 @@ from tnml.pde.problem import Problem
 
 
 def hidden_widths(dim: int) -> tuple[int, int]:
-    """The hidden layers of each network where none are given: two of d + 10, as in the paper.
+    """The hidden layers of each network if none are given: two of d + 10, as in the paper.
 
     Example:
         >>> hidden_widths(100)

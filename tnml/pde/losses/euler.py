@@ -26,9 +26,9 @@ class EulerLoss(PathLoss):
 
     All points are evaluated in one call where the paths do not depend on the solution. For drivers linear in
     z only a directional derivative `Z . (sigma dW + direction dt)` is taken, by forward mode where the
-    network's layers are known; the last points, of which the terms at T need the full gradient, are then a
-    second call. Coupled problems are stepped one after the other, with gradients through the steps; u and
-    phi are asked at `Problem.inside` of the states, as along other paths, the steps go on from the states.
+    network's layers are known; the last points, where the terms at T need the full gradient, are then a
+    second call. Coupled problems are stepped one after the other, with gradients through the steps; u and phi
+    are evaluated at `Problem.inside` of the states, as along other paths; the steps continue from the states.
 
     Its minimum is not the solution: a residual of the exact solution has the variance
     `dt^2 / 2 tr((sigma' D2u sigma)^2)`, which a solution of smaller curvature makes smaller.

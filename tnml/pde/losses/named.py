@@ -45,7 +45,7 @@ def loss_of(options: SolveOptions, dim: int) -> Loss:
 
 
 def name_of(loss: object) -> str | None:
-    """The name of a loss given to `solve`, that of its class for an object; None where none is given.
+    """The name of a loss given to `solve`, that of its class for an object; None if none is given.
 
     Raises:
         InputError: it is neither a loss nor the name of one.

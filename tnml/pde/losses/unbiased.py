@@ -15,7 +15,7 @@ from tnml.pde.paths.pilot import sample_paths, terminal_values
 from tnml.pde.paths.simulation import Paths
 from tnml.pde.problem import Problem
 
-_SMALL = 1e-3  # of the size of u, below which it is no measure
+_SMALL = 1e-3  # of the mean size of u, below which |u| is too small to divide by
 
 
 class UnbiasedLoss(PathLoss):
@@ -27,14 +27,14 @@ class UnbiasedLoss(PathLoss):
         loss = mean over the points of  R_1 R_2 / h^2
 
     u, phi and Z are those at (t, x), and the gradient flows through all of them. The two groups are
-    independent, so the noise of one does not meet itself: there is no bias of the Euler loss's kind, only
-    that of one step, O(h). The step h need not be that of the paths, which only say where to look: a part
-    `ahead` of it costs the same and takes the bias down by that factor, until rounding, which grows as 1 / h,
-    is met. The loss can be negative; judge a run by its error, not by this number.
+    independent, so the noise of one is not multiplied by itself: there is no bias like the Euler loss's, only
+    that of one step, O(h). The step h need not be that of the paths, which only say where to look: a fraction
+    `ahead` of it costs the same and reduces the bias by that factor, until rounding, which grows as 1 / h,
+    dominates. The loss can be negative; judge a run by its error, not by this number.
 
     The points looked ahead to are not mapped by `Problem.inside`: the residual is a difference of u over the
     equation's own step, and a fold of that step at the border would show as a residual which u does not
-    have. The network goes on smoothly across the border, and g has to, too.
+    have. The network continues smoothly across the border, and g must do so, too.
 
     Args:
         group: increments in a group. `paths.fresh` holds those of all groups at every point, with the
@@ -54,7 +54,7 @@ class UnbiasedLoss(PathLoss):
 
     Cost: of each point, groups x group evaluations of u, and one with its gradient.
 
-    Source: Un-EM-BSDE, as written down here; own choice of what the two groups share.
+    Source: Un-EM-BSDE, as written down here; our own choice of what the two groups share.
 
     Example:
         >>> from tnml.pde import HeatEquation, euler_maruyama, increments
@@ -82,7 +82,7 @@ class UnbiasedLoss(PathLoss):
         if groups not in (1, 2):
             raise InputError(f"groups must be 2, or 1 for increments without noise; got {groups}")
         if not 0 < ahead <= 1:
-            raise InputError(f"ahead is a part of a time step, above 0 and at most 1; got {ahead}")
+            raise InputError(f"ahead is a fraction of a time step, above 0 and at most 1; got {ahead}")
         self.group = group
         self.groups = groups
         self.ahead = ahead

@@ -17,7 +17,7 @@ def sum_over_chunks(
 
     The gradients with respect to `parameters` are those of the whole sum, to rounding. Where gradients are
     enabled each chunk is differentiated as soon as it is computed, so that the graph of one chunk is held at
-    a time and nothing is computed twice; only the first derivative is then there.
+    a time and nothing is computed twice; only the first derivative is then available.
 
     Args:
         of_part: a scalar for some of the paths.

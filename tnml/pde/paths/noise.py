@@ -80,7 +80,7 @@ def sign_design(d: int) -> Float[Tensor, "k d"]:
     """Sign vectors whose moments up to the third are those of a standard normal vector of length d.
 
     The rows of a Hadamard matrix of the least order m, a power of two, that is at least d, cut to d columns,
-    and their negatives: k = 2 m. The mean over them of a function of a small increment has no noise but in
+    and their negatives: k = 2 m. The mean over them of a function of a small increment has no noise except in
     the fourth derivatives.
 
     Source: Sylvester's construction of Hadamard matrices.
@@ -121,7 +121,7 @@ def _sobol(m: int, n: int, d: int, seed: int, step: int, stream: int, first: int
             f"is {n * d}; use method='normal' or fewer steps"
         )
     engine = copy.copy(_sobol_engine(n * d))
-    engine.quasi = engine.quasi.clone()  # the state that drawing changes
+    engine.quasi = engine.quasi.clone()  # drawing changes this state
     points = (
         engine.fast_forward(first).draw(m, dtype=torch.float64)
         if first
@@ -135,7 +135,7 @@ def _sobol(m: int, n: int, d: int, seed: int, step: int, stream: int, first: int
 
 @functools.lru_cache(maxsize=8)
 def _sobol_engine(dimensions: int) -> torch.quasirandom.SobolEngine:
-    """Before its first point. Draw from copies only, so that threads do not meet in one."""
+    """An engine before its first point. Draw from copies only, so that no two threads share one."""
     return torch.quasirandom.SobolEngine(dimensions)
 
 
@@ -146,7 +146,7 @@ def bridge(n: int) -> Float[Tensor, "n n"]:
     Normal numbers z become increments z @ matrix. The first row is the path's end, the next ones how it
     deviates at the middle, at the middles of the halves, and so on.
 
-    Source: Caflisch, Morokoff, Owen, J. Comput. Finance 1 (1997) 27; as an orthogonal matrix, own form.
+    Source: Caflisch, Morokoff, Owen, J. Comput. Finance 1 (1997) 27; as an orthogonal matrix, our own form.
 
     Example:
         >>> bridge(2)

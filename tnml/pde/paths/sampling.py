@@ -54,7 +54,7 @@ def controlled_mean(
 ) -> Mean:
     """The mean of the first of two values of standard normal noise, the second of which has the mean `known`.
 
-    The second, times the slope of a regression, is taken away from the first; both signs of each draw are
+    The second, times the slope of a regression, is subtracted from the first; both signs of each draw are
     used.
 
     Args:

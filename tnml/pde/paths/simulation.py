@@ -20,7 +20,7 @@ _STEPS = ("auto", "euler", "exact")
 class Paths:
     """A batch of paths on one grid of times.
 
-    Of a coupled problem, whose paths depend on the solution, `euler_maruyama` gives the start only: then x
+    For a coupled problem, whose paths depend on the solution, `euler_maruyama` gives the start only: then x
     is `[m, 1, d]` and sdw `[m, 0, d]`, and a loss makes the steps.
 
     Args:
@@ -88,13 +88,13 @@ def euler_maruyama(
         steps: "euler"; "exact" where the problem is a geometric Brownian motion, whose steps are known;
             "auto": exact where they are known.
         solution: u(t, x), which coupled problems need to be stepped; their drift takes u and Du from it,
-            and gradients flow through both. It is asked at `problem.inside` of the states.
-        fresh: handed on, see `Paths`.
+            and gradients flow through both. It is evaluated at `problem.inside` of the states.
+        fresh: passed on, see `Paths`.
 
     Raises:
         InputError: shapes do not fit, t0 is outside [0, horizon), or exact steps are not known.
 
-    Cost: n sequential steps of O(m d) work, besides what the problem's functions cost.
+    Cost: n sequential steps of O(m d) work, plus what the problem's functions cost.
 
     Example:
         >>> from tnml.pde import HeatEquation, increments
