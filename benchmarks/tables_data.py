@@ -1,7 +1,7 @@
 """The sets of the benchmark of tables: forty-three of labels, forty of real targets, and their splits.
 
 Choices about tnml (features, scaling, bond dimension, ...) are made on every second set and judged on the
-others: sorted by name and counted from 0, sets of odd number are for choosing, those of even number are
+other sets: sorted by name and counted from 0, sets of odd number are for choosing, those of even number are
 judged. All tables and bars name the half that they are about.
 """
 
@@ -52,7 +52,7 @@ class Split:
 
 @dataclass(frozen=True)
 class TableSet:
-    """One set, read when its splits are asked for.
+    """One set, read when its splits are requested.
 
     Attributes:
         name: of the set.

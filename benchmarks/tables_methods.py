@@ -1,9 +1,9 @@
 """What is compared on tables: scikit-learn's estimators with their defaults, and tnml's.
 
-Everything random has the seed 0. Trees and forests take the numbers as they are. The others get what they
+Everything random uses seed 0. Trees and forests take the numbers as they are. Other estimators get what they
 need and nothing more: columns of mean 0 and variance 1, words as indicators, missing numbers as the column's
-mean; `SVR` also a target of mean 0 and variance 1, because its C and epsilon are in units of the target.
-tnml gets the numbers as they are, with missing ones filled in only if the estimator does not take them.
+mean; `SVR` also a target of mean 0 and variance 1, because its C and epsilon are in units of the target. tnml
+gets the numbers as they are, with missing ones filled in only if the estimator does not take them.
 """
 
 import json
@@ -150,7 +150,7 @@ class ConformalBoosting(RegressorMixin, BaseEstimator):
     def predict_interval(
         self, x: npt.NDArray[Any], level: float
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """The ceil((n + 1) level)-th smallest miss on both sides; the largest where there are too few."""
+        """The ceil((n + 1) level)-th smallest miss on both sides; the largest if there are too few."""
         count = len(self.misses_)
         width = self.misses_[min(count, int(np.ceil((count + 1) * level))) - 1]
         middle = self.predict(x)

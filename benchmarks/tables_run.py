@@ -178,7 +178,7 @@ def run(
     Args:
         table: the set.
         count: splits.
-        methods: for each name what makes the model, and its parameters where it is tnml's.
+        methods: for each name what makes the model, and its parameters if it is tnml's.
         journal: of finished fits.
         tell: called with a line before each fit.
     """

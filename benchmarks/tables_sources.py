@@ -26,7 +26,7 @@ class Source:
     Attributes:
         path: below the folder of regression sets.
         shape: rows and columns without the target, as a check that all was read.
-        target: its column, from the end where negative.
+        target: its column, counted from the end if negative.
         drop: columns that are left out.
         separator: None is white space.
         skip: rows of headings.
@@ -178,7 +178,7 @@ def _missing(cell: str) -> bool:
 
 
 def _numbers(column: tuple[str, ...], decimal: str) -> list[float] | None:
-    """The column's numbers, NaN where one is missing; None where it has words."""
+    """The column's numbers, NaN where one is missing; None if it has words."""
     try:
         return [float("nan") if _missing(cell) else float(cell.replace(decimal, ".")) for cell in column]
     except ValueError:

@@ -13,7 +13,7 @@ from tnml.explain.background import combinations
 from tnml.explain.slopes import derivatives
 from tnml.nn import TensorNetworkLayer
 
-GRID = 1025  # values of a feature looked at; a change of sign between two of them is then solved for
+GRID = 1025  # values of a feature that are tried; a change of sign between two of them is then solved for
 HALVINGS = 50
 
 
@@ -24,7 +24,7 @@ class Counterfactual:
     Attributes:
         inputs: `[n]` the changed sample.
         changed: the features that were changed, in the order in which they were.
-        found: whether the target is now the largest output; otherwise `inputs` is the nearest that was found.
+        found: whether the target is now the largest output; otherwise `inputs` is the closest sample found.
         margin: the target's output minus the largest other one.
 
     Example:

@@ -27,7 +27,7 @@ class Along(NamedTuple):
         times: `[n + 1]`.
         x: `[m, n + 1, d]`.
         u: `[m, n + 1]`.
-        exact: the truth at the same points, None where it is not known.
+        exact: the truth at the same points; None if it is not known.
 
     Example:
         >>> zeros = torch.zeros(2, 5)
@@ -42,7 +42,7 @@ class Along(NamedTuple):
 
 
 class PathErrors(NamedTuple):
-    """Relative errors, each None where the truth is not known there.
+    """Relative errors; each is None if the truth is not known there.
 
     Args:
         at_start: at (0, x0): |u - exact| / |exact|.
@@ -149,7 +149,7 @@ def exact_along(problem: Problem, paths: Paths) -> Tensor:
 
 
 def values_and_truth(values: AlongPaths, problem: Problem, paths: Paths) -> Along:
-    """A solution and the truth, where it is known, along the paths.
+    """A solution and the truth, if it is known, along the paths.
 
     Args:
         values: the solution `[m, n + 1]` on paths.

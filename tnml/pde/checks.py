@@ -48,7 +48,7 @@ def starting_point(x0: Tensor | Sequence[float] | float, dim: int) -> Tensor:
 
 
 def check_constant(what: str, value: object, dim: int, *, matrix: bool = True) -> None:
-    """Raises unless a constant is a number, `[d]` or, where `matrix` allows it, `[d, d]`.
+    """Raises unless a constant is a number, `[d]` or, if `matrix` allows it, `[d, d]`.
 
     Functions and None pass.
 

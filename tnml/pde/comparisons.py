@@ -177,7 +177,7 @@ def check_gradient(given: Tensor, terminal: Callable[[Tensor], Tensor], x: Tenso
     if not worst <= _SLOPE * own.abs().max():
         raise InputError(
             f"terminal_gradient is not the gradient of terminal: near x0 they differ by {float(worst):.3g} "
-            f"where it is up to {float(own.abs().max()):.3g}; correct it, or leave it out"
+            f"with values up to {float(own.abs().max()):.3g}; correct it, or leave it out"
         )
 
 
@@ -206,7 +206,7 @@ def check_exact(exact: Callable[[Tensor, Tensor], Tensor], g: Tensor, x: Tensor,
     if not worst <= 10 * _SLOPE * size + 1e-9:
         raise InputError(
             f"exact(T, x) is not the terminal value: at T = {horizon:g} near x0 they differ by "
-            f"{float(worst):.3g} where they are up to {float(size):.3g}; correct one of them, or the horizon"
+            f"{float(worst):.3g} with values up to {float(size):.3g}; correct one of them, or the horizon"
         )
 
 

@@ -9,7 +9,7 @@ Function = Callable[[Tensor, Tensor], Tensor]  # u: t [m, 1], x [m, d] -> [m, 1]
 
 
 def value_and_gradient(u: Function, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """`u(t, x) [m, 1]` and `Du(t, x) [m, d]`, both differentiable again where gradients are enabled.
+    """`u(t, x) [m, 1]` and `Du(t, x) [m, d]`, both differentiable again if gradients are enabled.
 
     If u has a method `value_and_gradient(t, x)` of its own, as `Ansatz` has, that is called.
 
@@ -48,7 +48,7 @@ def value_and_slope(u: Function, t: Tensor, x: Tensor, v: Tensor) -> tuple[Tenso
 def reverse_gradient(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """`f(x) [m, 1]` and its gradient `[m, d]` by reverse mode; the rows of x must not mix.
 
-    The gradient keeps its graph where gradients are enabled: the parameters of f learn through it.
+    The gradient keeps its graph if gradients are enabled: the parameters of f learn through it.
 
     Example:
         >>> reverse_gradient(lambda x: (x**2).sum(1, keepdim=True), torch.ones(1, 2))[1].tolist()

@@ -48,7 +48,7 @@ class SolveOptions:
     Args:
         loss: "euler" (the residual of Euler steps, FBSNN), "unbiased" (the product of two independent groups
             of residuals, Un-EM), "deep-bsde" (a network for the gradient at each time step; gives u(0, x0)
-            only), or "auto": unbiased; euler where the problem is coupled.
+            only), or "auto": unbiased, or euler if the problem is coupled.
         group: of "unbiased" only: noises in each of its two groups.
         group_noise: of "unbiased" only: the kind of noise in those groups: "signs" or "normal", see
             `tnml.pde.increments`; or "design", which replaces the two groups by one of sign vectors that
@@ -59,7 +59,7 @@ class SolveOptions:
         relative: of "unbiased" only: whether its residuals are divided by |u|, for solutions far from zero.
         terminal: how u(T, x) = g(x) is met: "soft" (by the loss only), "multiplicative" (g times 1 + (T - t)
             network), "additive" (g plus (T - t) network), "smoothed" (as additive, on g smoothed by the
-            diffusion), or "auto": smoothed; soft where the problem is coupled. It and the six options of the
+            diffusion), or "auto": smoothed, or soft if the problem is coupled. It and the six options of the
             network below must keep their defaults for "deep-bsde", which has networks of its own and no u.
         network: "dense", or "tnn", whose layers are tensor trains; not used if a module is given.
         width: of its hidden layers.
@@ -75,7 +75,7 @@ class SolveOptions:
         max_seconds: how long training may take: before it starts, the time of an iteration is measured and
             `iterations` reduced to what fits, so that the schedule still reaches its end; then rounded down
             to a multiple of `reports`. None sets no limit. A resumed run keeps the number it began with.
-        reports: rows of the history, with u(0, x0) and the error where the truth is known.
+        reports: rows of the history, with u(0, x0) and, if the truth is known, the error.
         lr: highest learning rate of Adam.
         schedule: of the learning rate, see `tnml.training.LoopOptions`.
         average: "ema" keeps a moving average of the weights, which is the result; "none" does not.

@@ -25,7 +25,7 @@ from tnml.pde.comparisons import (
 )
 from tnml.pde.paths.sampling import antithetic_mean
 
-_EULER_STEPS = 100  # of the trivial baseline, where no exact step to the horizon is known
+_EULER_STEPS = 100  # of the trivial baseline, if no exact step to the horizon is known
 
 
 class Reference(NamedTuple):
@@ -87,7 +87,7 @@ class Problem:
             x)`, this part `[m, 1]`; only a directional derivative of u is needed then. Instead of `driver`.
         driver_direction: the other part, `[m, d]`; either may be left out.
         terminal_gradient: Dg, `x -> [m, d]`; by autograd if not given.
-        coupled_drift: mu, `(t, x, y, z) -> [m, d]`, where it depends on the solution. Instead of `drift`.
+        coupled_drift: mu, `(t, x, y, z) -> [m, d]`, if it depends on the solution. Instead of `drift`.
         exact: u, `(t, x) -> [m, 1]`, computed in float64.
         reference: u(0, x0) if that is all that is known, or a function that computes it when it is first
             needed.
@@ -174,7 +174,7 @@ class Problem:
 
     @property
     def constant_diffusion(self) -> float | Tensor | None:
-        """Sigma as a number, `[d]` or `[d, d]` where it is constant, else None."""
+        """Sigma as a number, `[d]` or `[d, d]` if it is constant, else None."""
         return None if callable(self.diffusion) else self.diffusion
 
     def start(
@@ -265,7 +265,7 @@ class Problem:
         return x * torch.exp((rate - variance / 2) * dt + _applied(factor, dw))
 
     def true_value(self) -> Reference | None:
-        """u(0, x0) where it is known: from `exact`, else `reference`; None where neither is given."""
+        """u(0, x0) if it is known: from `exact`, else `reference`; None if neither is given."""
         if self.exact is not None:
             x = self.start(torch.float64)[None]
             return Reference(float(self.exact(x.new_zeros(1, 1), x)), 0.0, "exact")
@@ -283,12 +283,12 @@ class Problem:
 
         Args:
             samples: paths, in antithetic pairs.
-            steps: time steps; None takes one where that is exact and 100 otherwise.
+            steps: time steps; None takes one if that is exact and 100 otherwise.
             seed: of the noise.
 
         Raises:
             InputError: the problem is coupled, so that X is not known without the solution; or fewer than 4
-                samples or no step are asked for.
+                samples or no step are requested.
 
         Example:
             >>> from tnml.pde import HeatEquation

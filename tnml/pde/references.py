@@ -46,7 +46,7 @@ def monte_carlo(problem: Problem, samples: int = 2**18, steps: int | None = None
     Args:
         problem: with the driver `discount y` and no other.
         samples: paths, in antithetic pairs.
-        steps: time steps of each path; None takes one where that is exact and 100 otherwise.
+        steps: time steps of each path; None takes one if that is exact and 100 otherwise.
         seed: of the noise.
 
     Raises:

@@ -29,7 +29,7 @@ from tnml.randomness import forked_rng
 KIND = "pde-solution"
 _POINTS = 2**14  # points evaluated at once
 _ROUNDING = 1e-6  # of the horizon, by which times in float32 may miss it
-_TRIED = 2**12  # paths behind the trivial answer where there is no truth
+_TRIED = 2**12  # paths behind the trivial answer if the truth is not known
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,7 +41,7 @@ class Solution(Greeks):
         model: the trained module, on the CPU: an `Ansatz`, or a `DeepBSDE`, which knows u(0, x0) and u along
             paths that start there only.
         options: with which it was solved, "auto" replaced by what was chosen.
-        history: a row per report: "loss", "u0" and, where the truth is known, "error" at (0, x0) and
+        history: a row per report: "loss", "u0" and, if the truth is known, "error" at (0, x0) and
             "path_error"; see `tnml.training.LoopResult`.
         seconds: of training.
         iterations: optimisation steps done.
@@ -116,7 +116,7 @@ class Solution(Greeks):
 
     @property
     def true_value(self) -> Reference | None:
-        """The truth at (0, x0), where it is known."""
+        """The truth at (0, x0), if it is known."""
         return self.problem.true_value()
 
     @property

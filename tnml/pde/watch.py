@@ -17,7 +17,7 @@ class Watch:
     """The numbers of each row: u(0, x0), its relative error, and that along a few fresh paths.
 
     Args:
-        problem: with the truth, where it is known.
+        problem: with the truth, if it is known.
         time_steps: of the paths.
         dtype: of the model.
 

@@ -109,7 +109,7 @@ def prediction_figure(
 
 
 def bond_figure(left: Sequence[int], right: Sequence[int]) -> Figure:
-    """The bond dimensions along the chain, with the label core where it stands.
+    """The bond dimensions along the chain, with the place of the label core.
 
     Args:
         left: from the left end to the label core.
@@ -140,9 +140,9 @@ def entanglement_figure(
 
     Args:
         left: bonds from the left end to the label core; for a network that is not a chain, those at its cuts.
-        right: bonds from the label core to the right end; None where there is no chain.
-        entropies: of the n inner bonds, in nats, in chain order; the label core counts as a core. Where there
-            is no chain, those of the cuts.
+        right: bonds from the label core to the right end; None if there is no chain.
+        entropies: of the n inner bonds, in nats, in chain order; the label core counts as a core. If there is
+            no chain, those of the cuts.
         picture: `[height, width]` entropy of each pixel's bond towards the label core, or of its cut.
         title: above the figure.
 
@@ -313,7 +313,7 @@ def canvas(size: tuple[float, float], title: str | None) -> Figure:
 
 
 def _draw_bonds(axes: Axes, left: Sequence[int], right: Sequence[int]) -> None:
-    """Both halves as steps, and a line where the label core stands."""
+    """Both halves as steps, and a line at the label core."""
     label_site = len(left) - 1
     axes.step(range(len(left)), left, where="mid", color="tab:blue")
     axes.step(range(label_site, label_site + len(right)), right, where="mid", color="tab:blue")

@@ -118,7 +118,7 @@ def _draw_errors(axes: Axes, solution: Solution, seed: int) -> None:
 
 
 def _draw_training(axes: Axes, solution: Solution) -> None:
-    """The loss, and the errors where the truth is known; a loss below zero is shown by its size."""
+    """The loss, and the errors if the truth is known; a loss below zero is shown by its size."""
     seconds = list(itertools.accumulate(row.get("seconds", 0.0) for row in solution.history))
     names = {"loss": "|loss|", "error": "error at (0, x0)", "path_error": "error along paths"}
     for name, label in names.items():

@@ -78,8 +78,8 @@ def study_figures(
 def error_figure(curves: Sequence[Curve]) -> Figure:
     """Train and test error against the bond dimension: median over the seeds, band from smallest to largest.
 
-    Lines stand at the bond dimension of the target and where the solver can fit every sample. Errors below
-    the axis, 0 among them, become triangles at its lower end.
+    Lines mark the bond dimension of the target and the one at which the solver can fit every sample. Errors
+    below the axis, 0 among them, become triangles at its lower end.
 
     Args:
         curves: targets become rows, noises (or numbers of samples, if there is only one noise) columns; the
@@ -124,7 +124,7 @@ def error_figure(curves: Sequence[Curve]) -> Figure:
 
 
 def _columns(keys: Sequence[Mapping[str, Any]]) -> str:
-    """The option whose values stand side by side."""
+    """The option whose values are shown side by side."""
     return "noise" if len(_values(keys, "noise")) > 1 else "n_train"
 
 
@@ -276,7 +276,7 @@ def _short(value: object) -> str:
 
 
 def _plain(value: float, position: object = None, *, digits: int = 3) -> str:
-    """A number for a tick or a cell: short, without an exponent where it can be."""
+    """A number for a tick or a cell: short, without an exponent if possible."""
     del position  # matplotlib's place of the tick
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         return f"{float(f'{value:.{digits}g}'):g}"

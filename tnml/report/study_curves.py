@@ -15,7 +15,7 @@ LABELS = {"n_train": "training samples", "noise": "noise", "target": "target", "
 ERRORS = ("train_error", "test_error", "gap")
 MEASURED = (*ERRORS, "memorised", "zeta", "geometric_complexity")  # these come first, then all other numbers
 COUNTED = ("gauge_free_parameters", "n_parameters", "largest_core")
-_PLACES = {*KEYS, *COUNTED, "bond_dim", "teacher_bond"}  # say where a run stands, not how it ended
+_PLACES = {*KEYS, *COUNTED, "bond_dim", "teacher_bond"}  # say where a run belongs, not how it ended
 _ERROR_NAMES = {"mse": "mean squared error"}
 _SWEEPS = ("als", "dmrg", "sweep")  # solvers of these names fit one core at a time
 _LOWEST = 1e-3  # below this share of the smallest test error nothing is drawn to scale
@@ -39,7 +39,7 @@ class Curve(NamedTuple):
         spreads: by column, see `measures_of`; the gap is the test error minus the train error of each run.
         counts: parameters at each bond dimension, by column.
         teacher: the bond dimension of the target itself.
-        thresholds: what equals the number of samples, and the bond dimension where it does.
+        thresholds: what equals the number of samples, and the bond dimension at which it does.
         error: what kind of error was measured.
     """
 
@@ -112,7 +112,7 @@ def measures_of(runs: Sequence[Run]) -> list[str]:
 
 
 def heat_maps_of(curves: Sequence[Curve], along: str) -> list[HeatMap]:
-    """Median test errors over bond dimension and the option `along`, where it has two values or more.
+    """Median test errors over bond dimension and the option `along`, if it has two values or more.
 
     Example:
         >>> rows = [{"bond_dim": b, "n_train": n, "test_error": b / n} for b in (2, 4) for n in (10, 20)]
@@ -138,7 +138,7 @@ def heat_maps_of(curves: Sequence[Curve], along: str) -> list[HeatMap]:
 
 
 def lower_edge(curve: Curve) -> float:
-    """Where a logarithmic axis of errors ends below; smaller errors, 0 among them, are drawn there.
+    """The lower end of a logarithmic axis of errors; smaller errors, 0 included, are drawn there.
 
     Example:
         >>> spread = Spread([0.5, 0.2], [0.4, 0.0], [0.6, 0.3])

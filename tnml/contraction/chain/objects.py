@@ -93,7 +93,7 @@ class ObjectStore:
         self._start = f"{kind}-{key.hexdigest()[:20]}-"
 
     def read(self, name: str) -> bytes | None:
-        """The code that was written under a name; None where there is none, or it is damaged."""
+        """The code that was written under a name; None if there is none, or if it is damaged."""
         try:
             content = (_folder() / f"{self._start}{name}.o").read_bytes()
         except OSError:
@@ -102,7 +102,7 @@ class ObjectStore:
         return content[4:] if whole else None
 
     def write(self, name: str, code: bytes) -> bytes:
-        """The code itself, which is written where that is possible: whole, or not at all."""
+        """The code itself, which is written if possible: whole, or not at all."""
         final = _folder() / f"{self._start}{name}.o"
         temporary = final.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
         try:

@@ -43,7 +43,7 @@ def scanned_chain(features: Tensor, weight: Tensor, shape: ChainShape) -> tuple[
 
 
 def _padded(weight: Tensor, physical: int, bonds: tuple[tuple[int, int], ...]) -> Tensor | None:
-    """All cores of a half as one stack `[n, d, k, k]`; None where there are none."""
+    """All cores of a half as one stack `[n, d, k, k]`; None if there are none."""
     widest = max(itertools.chain.from_iterable(bonds), default=0)
     pieces, first = [], 0
     for (left, right), run in itertools.groupby(bonds):

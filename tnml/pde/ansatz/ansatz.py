@@ -1,4 +1,4 @@
-"""What a network means: u(t, x) with its terminal condition, standardised inputs, and quick derivatives."""
+"""What a network means: u(t, x) with its terminal condition, standardised inputs, and fast derivatives."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Derivatives of a network with respect to its inputs, by its layers' own fast products where they are known.
+"""Derivatives of a network with respect to its inputs, by its layers' own fast products if they are known.
 
 A `TNN`, or an `nn.Sequential` of linear layers and activations, is differentiated by hand, layer by layer.
 Both ways then consist of plain products with its layers and of `Jet`, so training goes backward through them
@@ -27,7 +27,7 @@ Network = Callable[[Tensor], Tensor]  # [m, d + 1] -> [m, 1]
 
 
 class Block(NamedTuple):
-    """`activation(layer(x))`, times `scale` and added to x where there is one.
+    """`activation(layer(x))`, times `scale` and added to x if there is a scale.
 
     Example:
         >>> Block(nn.Linear(2, 2), nn.Tanh(), None).scale is None
@@ -40,7 +40,7 @@ class Block(NamedTuple):
 
 
 def network_slope(network: Network, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """The outputs `[m, 1]` and their derivatives along v `[m, 1]`: forward mode where the layers are known.
+    """The outputs `[m, 1]` and their derivatives along v `[m, 1]`: in forward mode if the layers are known.
 
     Cost: 2 products with every layer forward and 4 backward.
 

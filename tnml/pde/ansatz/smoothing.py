@@ -16,9 +16,9 @@ _CLEAR = 0.5  # share of the mean in the mean square of the terminal's slope tha
 def smoothing_nodes(problem: Problem, count: int, paths: Paths, seed: int = 0) -> Float[Tensor, "k d"]:
     """`count` fixed vectors, antithetic, that stand for a standard normal vector in means of g.
 
-    Each has the length sqrt(d) that a normal vector has on average. Where the terminal value has a slope in
-    one direction for most paths, as that of a basket option has, the nodes are placed along it at the means
-    of `count` slices of equal probability, so that the smoothing is right in that direction.
+    Each has the length sqrt(d) that a normal vector has on average. If the terminal value has a slope in one
+    direction for most paths, as that of a basket option has, the nodes are placed along it at the means of
+    `count` slices of equal probability, so that the smoothing is right in that direction.
 
     Args:
         problem: gives g and sigma.
@@ -74,7 +74,7 @@ def _terminal_slope(problem: Problem, paths: Paths) -> Tensor:
 def smoothed(problem: Problem, nodes: Tensor, t: Tensor, x: Tensor) -> Tensor:
     """The mean of `exp(-discount (T - t)) g(X_T)` over the nodes, X_T given X_t = x; equal to g at T.
 
-    X_T is exact where sigma is constant and mu zero, and for geometric Brownian motion; otherwise it takes
+    X_T is exact if sigma is constant and mu zero, and for geometric Brownian motion; otherwise it takes
     one step of Euler and Maruyama. A coupled drift is left out.
 
     Args:

@@ -6,12 +6,12 @@ With C the corrected value of a path, Y its solution, Z = Du, and Q what the tan
 
 so the mean of C is off by that of `int D Q dt`. There are three bounds on it, of which the tightest counts:
 
-1. Where the slopes of phi change by at most k in z (in units of the noise) and l in y nearby, a change of
+1. If the slopes of phi change by at most k in z (in units of the noise) and l in y nearby, a change of
    measure and the inequality of Cauchy and Schwarz give `std(C) sqrt(exp(k^2 T) - 1)`, and a term of l.
-2. Where `0 <= Q <= most / 2 |sigma' (Z - Dv)|^2`, the exponential martingale of `int D (Z - Dv)' sigma dW`
+2. If `0 <= Q <= most / 2 |sigma' (Z - Dv)|^2`, the exponential martingale of `int D (Z - Dv)' sigma dW`
    gives `Y_0 >= -1 / most ln E exp(-most C)`, about `E C - most / 2 Var C`. For the quadratic driver of a
    control whose cost is measured by the noise this is the solution itself, as the transform of Cole and Hopf.
-3. Where phi bends in y only, the equation solved backwards along each path is a bound on the other side, by
+3. If phi bends in y only, the equation solved backwards along each path is a bound on the other side, by
    Jensen's inequality.
 
 Source: 3 is the dual bound of Bender, Schweizer, Zhuo, Math. Finance 27 (2017) 866, arXiv 1310.3694, and for
@@ -101,7 +101,7 @@ def entropic(values: Tensor, most: float) -> Sampled:
 def backwards(problem: Problem, kept: Walk) -> Tensor:
     """The equation solved along each path from the horizon, its gradient taken from v `[m]`: bound 3.
 
-    Steps are those of the implicit trapezoidal rule; where it has no solution, the values are not finite.
+    Steps are those of the implicit trapezoidal rule; if it has no solution, the values are not finite.
 
     Args:
         problem: whose driver, with a coupled drift in it, bends in y only.

@@ -107,7 +107,7 @@ def check(
             walked.near, values, walked.fine, walked.dual,
             horizon=problem.horizon, missed=walked.missed, inflation=walked.inflation,
         )  # fmt: skip
-        ends = ends if ends[1] - ends[0] <= _WIDEST * scale else None  # nor where one is not finite
+        ends = ends if ends[1] - ends[0] <= _WIDEST * scale else None  # nor if one is not finite
     bias = sampled(walked.coarse - walked.fine)
     flags = _of_values(found, ends, start, scale, tolerance, trivial)
     flags += _of_steps(bias, scale, tolerance)
@@ -288,7 +288,7 @@ def _of_values(
     if trivial is not None and away > tolerance * scale / 10:
         other = abs(trivial.value - found.mean)
         if other + _SURE * (trivial.error + found.error) < away:
-            flags.append(Flag("trivial", f"the trivial answer {trivial.value:.6g} is nearer"))
+            flags.append(Flag("trivial", f"the trivial answer {trivial.value:.6g} is closer"))
     return flags
 
 
@@ -324,7 +324,7 @@ def _of_gradient(gradient: Gradient, jump: tuple[float, float, float] | None) ->
 
 
 def _of_equation(problem: Problem, walked: Walked, time_steps: int, *, doubtful: bool) -> list[Flag]:
-    """Doubts about the equation itself; an explosion is looked for more widely where values are doubtful."""
+    """Doubts about the equation itself; the search for an explosion is wider if values are doubtful."""
     kept = walked.first
     ends = kept.x[-1]
     found = [doubts.stiff(walked.steepest, problem.horizon / time_steps)]

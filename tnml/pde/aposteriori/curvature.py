@@ -22,11 +22,11 @@ class Curvature(NamedTuple):
     """What a driver is like around an approximation.
 
     Args:
-        shape: "linear"; "convex" or "concave" where its tangents are below or above it; else "neither".
+        shape: "linear"; "convex" or "concave" if its tangents are below or above it; else "neither".
         of_y: how much its slope in y changes nearby.
         of_z: how much its slope in z changes nearby, in units of the noise: `|sigma^-1 (change of c)|`;
-            infinite where the noise does not reach that direction.
-        most: where the slope in z changes at a constant rate, the largest such rate, so that what the tangent
+            infinite if the noise does not reach that direction.
+        most: if the slope in z changes at a constant rate, the largest such rate, so that what the tangent
             misses is at most `most / 2 |sigma' Dz|^2`; else None.
 
     Example:
@@ -142,7 +142,7 @@ def _change_in_y(
 def _change_in_z(
     problem: Problem, t: Tensor, x: Tensor, y: Tensor, z: Tensor, near_y: float, near_z: float
 ) -> tuple[float, float | None]:
-    """The largest change of the slope in z, and its largest rate where that is constant."""
+    """The largest change of the slope in z, and its largest rate if that is constant."""
     d = problem.dim
     places = torch.linspace(0, len(x) - 1, _MATRICES if d <= _WIDE else 1).long().unique()
     most, rates, constant = 0.0, [0.0], True
@@ -165,7 +165,7 @@ def _change_in_z(
         sides = change(units[:1] * 0, near_y), change(units[:1] * 0, -near_y)
         beyond = (
             torch.eye(d, dtype=sigma.dtype) - sigma @ inverse
-        )  # where no noise goes, u may be off at will
+        )  # where no noise goes, u may be off by any amount
         reach = max(near_z, float(point[3].norm()))
         hidden = [change(sign * reach * beyond) for sign in (-1, 1)] if beyond.norm() > _REACHED else []
         lengths = torch.cat([plus, minus, *sides, *hidden]).norm(dim=1)

@@ -106,7 +106,7 @@ def may_blow_up(problem: Problem, ends: Tensor, *, largest: bool = False) -> Fla
 
 
 def wrong_sign(problem: Problem, t: Tensor, x: Tensor, y: Tensor) -> Flag | None:
-    """A driver that is `-rate y` where the assets grow at just that rate.
+    """A driver that is `-rate y` while the assets grow at exactly that rate.
 
     Args:
         problem: the equation.
@@ -133,7 +133,7 @@ def wrong_sign(problem: Problem, t: Tensor, x: Tensor, y: Tensor) -> Flag | None
         return None
     return Flag(
         "sign",
-        f"the driver is {float(slope[0]):.4g} y where the assets grow at {float(rate.flatten()[0]):.4g}: "
+        f"the driver is {float(slope[0]):.4g} y while the assets grow at {float(rate.flatten()[0]):.4g}: "
         "here u_t + L u = phi, so that discounting is phi = + rate y; check the sign",
     )
 

@@ -5,9 +5,9 @@ Let v be any approximation, and b, c the derivatives of the driver with respect 
     dX = (mu - c) dt + sigma dW,    D_t = exp(-int_0^t b ds)
 
 the mean of `D_T g(X_T) - int D (phi - b v - c . Dv) dt` is the solution at the start of the equation whose
-driver is the tangent at (v, Dv). Where phi is linear in (y, z) that is the solution itself, whatever v is.
-Where phi is convex it is an upper bound: for a control problem, the cost of the policy that v stands for;
-where phi is concave, a lower one. Elsewhere it is one step of Newton's method from v. The martingale
+driver is the tangent at (v, Dv). If phi is linear in (y, z), that is the solution itself, whatever v is. If
+phi is convex, it is an upper bound: for a control problem, the cost of the policy that v stands for. If phi
+is concave, it is a lower bound. Otherwise it is one step of Newton's method from v. The martingale
 `int D Dv' sigma dW`, whose mean is zero, is subtracted, which leaves little noise where v is close.
 
 Source: the primal bound of Bender, Schweizer, Zhuo, Math. Finance 27 (2017) 866, arXiv 1310.3694, in
@@ -134,7 +134,7 @@ def walk(problem: Problem, v: Function, dw: Float[Tensor, "m n d"], *, keep: boo
     """Paths of the linearised equation from (0, x0) with these increments, and the sums along them.
 
     The drivers are integrated by the trapezoidal rule; one that is not finite at the horizon counts there as
-    before it. Geometric Brownian motion takes steps that are exact where c is constant times x.
+    before it. Geometric Brownian motion takes steps that are exact if c is a constant times x.
 
     Args:
         problem: the equation.

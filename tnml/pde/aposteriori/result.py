@@ -17,7 +17,7 @@ class Flag(NamedTuple):
     | "steps" | shorter time steps move the corrected value |
     | "gradient" | Du is not that of the solution |
     | "jump" | Du jumps |
-    | "trivial" | the trivial answer is nearer |
+    | "trivial" | the trivial answer is closer to the corrected value than u(0, x0) |
     | "training" | the loss was still falling |
     | "stiff" | the driver changes faster than a time step |
     | "blow-up" | the solution may not exist on the whole horizon |
@@ -45,7 +45,7 @@ class Check:
         flags: the doubts.
         value: the corrected u(0, x0).
         error: its standard error.
-        interval: 95 %, of the solution; None where there is none.
+        interval: 95 %, of the solution; None if there is none.
         kind: what the interval is. "unbiased": the driver is linear, and the corrected value is right up to
             noise. "bounds": the driver is convex or concave around the solution, and the interval reaches
             from the cost of the policy to a dual bound. "estimate": the interval rests on how much the slopes

@@ -24,19 +24,19 @@ class EulerLoss(PathLoss):
     with Y = u(t, X) and Z = Du(t, X). The gradient flows through Z. The terms at T are there for solutions
     that do not meet the terminal condition by construction (`Ansatz.hard`).
 
-    All points are evaluated in one call where the paths do not depend on the solution. For drivers linear in
-    z only a directional derivative `Z . (sigma dW + direction dt)` is taken, by forward mode where the
-    network's layers are known; the last points, where the terms at T need the full gradient, are then a
-    second call. Coupled problems are stepped one after the other, with gradients through the steps; u and phi
-    are evaluated at `Problem.inside` of the states, as along other paths; the steps continue from the states.
+    All points are evaluated in one call if the paths do not depend on the solution. For drivers linear in
+    z only a directional derivative `Z . (sigma dW + direction dt)` is taken, by forward mode if the network's
+    layers are known; the last points, where the terms at T need the full gradient, are then a second call.
+    Coupled problems are stepped one after the other, with gradients through the steps; u and phi are
+    evaluated at `Problem.inside` of the states, as along other paths; the steps continue from the states.
 
     Its minimum is not the solution: a residual of the exact solution has the variance
     `dt^2 / 2 tr((sigma' D2u sigma)^2)`, which a solution of smaller curvature makes smaller.
 
     Args:
         terminal_weight: of the terms at T.
-        mode: of derivatives: "forward" (directional), "reverse" (full gradients), or "auto": forward where
-            phi is linear in z.
+        mode: of derivatives: "forward" (directional), "reverse" (full gradients), or "auto": forward if phi
+            is linear in z.
         chunk: see `PathLoss`.
         reduction: "sum" is the loss of the paper.
 

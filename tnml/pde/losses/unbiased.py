@@ -38,7 +38,7 @@ class UnbiasedLoss(PathLoss):
 
     Args:
         group: increments in a group. `paths.fresh` holds those of all groups at every point, with the
-            variance dt of the paths' steps; where it is None they are drawn as normal numbers from torch's
+            variance dt of the paths' steps; if it is None, they are drawn as normal numbers from torch's
             global random state. Increments of the method "signs" leave less noise where the curvature of u
             is about diagonal.
         groups: 2; or 1, whose R is squared: right for increments that leave no noise, see `sign_design`.

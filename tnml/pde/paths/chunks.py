@@ -15,8 +15,8 @@ def sum_over_chunks(
 ) -> Tensor:
     """The sum of `of_part` over chunks of `size` paths, a scalar.
 
-    The gradients with respect to `parameters` are those of the whole sum, to rounding. Where gradients are
-    enabled each chunk is differentiated as soon as it is computed, so that the graph of one chunk is held at
+    The gradients with respect to `parameters` are those of the whole sum, to rounding. If gradients are
+    enabled, each chunk is differentiated as soon as it is computed, so that the graph of one chunk is held at
     a time and nothing is computed twice; only the first derivative is then available.
 
     Args:

@@ -84,9 +84,9 @@ def euler_maruyama(
         problem: gives drift and diffusion.
         dw: increments of variance (horizon - t0) / n, such as those of `increments`.
         t0: when the paths start.
-        x0: where: `[d]`, or `[m, d]` for a start of its own for every path; None: the problem's.
-        steps: "euler"; "exact" where the problem is a geometric Brownian motion, whose steps are known;
-            "auto": exact where they are known.
+        x0: where they start: `[d]`, or `[m, d]` for a separate start of every path; None: the problem's.
+        steps: "euler"; "exact" for a geometric Brownian motion, whose steps are known; "auto": exact if they
+            are known.
         solution: u(t, x), which coupled problems need to be stepped; their drift takes u and Du from it,
             and gradients flow through both. It is evaluated at `problem.inside` of the states.
         fresh: passed on, see `Paths`.
