@@ -44,6 +44,8 @@ CONFIGURATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         TNML: {},
         f"{TNML} quantile": {"scale": "quantile"},
         f"{TNML} legendre": {"features": {"name": "legendre", "dim": 4}},
+        f"{TNML} auto": {"features": "auto"},
+        f"{TNML} held out": {"validation_fraction": 0.25},  # which intervals need
     }
 )
 

@@ -92,7 +92,8 @@ def _log_loss(model: Any, split: Split) -> float | None:
 
 def intervals(model: Any, split: Split) -> Row:
     """Coverage of the intervals of 90 % and their mean width, in deviations of the training targets."""
-    if not hasattr(last_step(model), "predict_interval"):
+    held_out = getattr(last_step(model), "validation_fraction", 1.0) > 0  # without it there are no intervals
+    if not (held_out and hasattr(last_step(model), "predict_interval")):
         return {}
     x = split.x_test
     for _, step in getattr(model, "steps", [])[:-1]:

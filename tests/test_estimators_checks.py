@@ -8,13 +8,13 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 from tnml import MPSClassifier, MPSRegressor
 
-# Expected to fail in single precision, as scikit-learn expects it of its own estimators that
-# are trained by stochastic gradients; and for exact least squares on its 15 samples of 10 features, which are
-# fitted without a rest: rounding decides between the many that do. Where samples are many it is compared in
-# tests/test_estimators_error_bars.py.
-SINGLE = {
-    "check_sample_weight_equivalence_on_dense_data": "weights and repeats agree to rounding; it allows "
-    "a relative difference of 1e-7, which is the last digit of one float32",
+# These allow a relative difference of 1e-7, the last digit of one float32, between weights and repeats, which
+# agree to rounding: in single precision the processor decides. It also decides for exact least squares on the
+# 15 samples of 10 features of these checks: many models fit them exactly, and rounding chooses one. Weights and
+# repeats are compared in tests/test_estimators_weights.py and tests/test_estimators_error_bars.py.
+ROUNDED = {
+    "check_sample_weight_equivalence_on_dense_data",
+    "check_sample_weight_equivalence_on_sparse_data",
 }
 ALL_AT_ONCE = {"dtype": "float64", "batch_size": 1000, "bond_dim": 4, "epochs": 100}
 BY_COLUMN = {**ALL_AT_ONCE, "features": "auto", "order": "mutual-information"}
@@ -30,14 +30,16 @@ ESTIMATORS = [
 ]
 
 
-def expected_to_fail(estimator: Any) -> dict[str, str]:
-    return SINGLE if estimator.dtype == "float32" or estimator.solver == "als" else {}
-
-
 @pytest.mark.slow
-@parametrize_with_checks(ESTIMATORS, expected_failed_checks=expected_to_fail)
+@parametrize_with_checks(ESTIMATORS)
 def test_scikit_learns_checks(estimator: Any, check: Callable[[Any], None]) -> None:
-    check(estimator)
+    rounded = estimator.dtype == "float32" or estimator.solver == "als"
+    try:
+        check(estimator)
+    except AssertionError:
+        if not (rounded and check.func.__name__ in ROUNDED):  # type: ignore[attr-defined]
+            raise
+        pytest.xfail("weights and repeats differ by rounding")
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)

@@ -229,9 +229,10 @@ def test_a_changed_byte_is_noticed_or_harmless(saved: Path, tmp_path: Path) -> N
         (tmp_path / "broken").write_bytes(broken)
         try:
             other = tnml.load(tmp_path / "broken")
+            found = other.decision_function(X)  # parameters are checked where they are used
         except InputError:
             noticed += 1
             continue
         assert isinstance(other, MPSClassifier)
-        assert np.array_equal(other.decision_function(X), expected)
+        assert np.array_equal(found, expected)
     assert noticed > 50

@@ -159,7 +159,7 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         tags = super().__sklearn_tags__()
         if is_by_column(self.features):
             tags.input_tags.allow_nan = tags.input_tags.string = True
-        tags.input_tags.sparse = True
+        tags.input_tags.sparse = not is_by_column(self.features)
         return tags
 
     def _continues(self) -> bool:
