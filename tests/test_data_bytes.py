@@ -128,9 +128,7 @@ def test_the_command_line_takes_bytes_as_the_model_was_trained(tmp_path, monkeyp
         assert accuracy("train", f"{name}.npz", *quick, "--out", name) > 0.8
     assert accuracy("evaluate", "bits", "bytes.npz") == accuracy("evaluate", "bits", "bits.npz")
     as_pixels = accuracy("evaluate", "grey", "dark.npz")
-    assert as_pixels == accuracy("evaluate", "grey", "numbers.npz"), (
-        "dark pixels are pixels"
-    )
+    assert as_pixels == accuracy("evaluate", "grey", "numbers.npz"), "dark pixels are pixels"
     assert main(["evaluate", "bits", "dark.npz"]) == 2
     assert "--scale [0,255]" in capsys.readouterr().err
     assert main(["evaluate", "grey", "bytes.npz"]) == 2

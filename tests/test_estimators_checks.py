@@ -10,8 +10,8 @@ from tnml import MPSClassifier, MPSRegressor
 
 # These allow a relative difference of 1e-7, the last digit of one float32, between weights and repeats, which
 # agree to rounding: in single precision the processor decides. It also decides for exact least squares on the
-# 15 samples of 10 features of these checks: many models fit them exactly, and rounding chooses one. Weights and
-# repeats are compared in tests/test_estimators_weights.py and tests/test_estimators_error_bars.py.
+# 15 samples of 10 features of these checks: many models fit them exactly, and rounding chooses one. Elsewhere
+# weights and repeats are compared in tests/test_estimators_weights.py and test_estimators_error_bars.py.
 ROUNDED = {
     "check_sample_weight_equivalence_on_dense_data",
     "check_sample_weight_equivalence_on_sparse_data",

@@ -105,3 +105,19 @@ def test_a_reset_undoes_the_fit_to_samples() -> None:
     layer.reset_parameters()
     assert torch.equal(layer.weight, fresh.weight)
     assert torch.equal(layer.neutral, fresh.neutral)
+
+
+def test_modules_pickled_with_buffers_are_read() -> None:
+    """As earlier versions pickled whole layers: the order and the layout among the buffers."""
+    layer = MPSLayer(6, 2, bond_dim=3, order=[3, 1, 5, 0, 2, 4])
+    state = dict(vars(layer))
+    state["_buffers"] = {"order": state.pop("order"), **state["_buffers"]}
+    if "layout" in state:
+        state["_buffers"]["layout"] = state.pop("layout")
+    del state["_as_given"]
+    old = MPSLayer.__new__(MPSLayer)
+    old.__setstate__(state)
+    x = torch.rand(4, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(old(x), layer(x))
+    assert "order" not in dict(old.named_buffers())
+    assert old.state_dict().keys() == layer.state_dict().keys()

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from tnml.contraction import ChainShape, chain_flat, labelled_chain
 from tnml.contraction.transforms import plain
+from tnml.errors import InputError
 from tnml.loop.optim import take_step
 from tnml.nn import MPSLayer
 from tnml.torch_private import fused_adam_
@@ -213,3 +214,66 @@ def test_the_engine_starts_without_numba(tmp_path: Path) -> None:
     for name in ("forward_worker", "backward_worker", "replicas_worker"):
         assert workers.worker(name).address  # compiled now, where the code is not on disk yet
         assert workers._store().read(name) is not None, "numba's help is needed by this worker"
+
+
+def test_gradients_to_be_differentiated_count_every_path_once(generator: torch.Generator) -> None:
+    """As without a second derivative, where the inputs of a chain depend on each other."""
+    layer = MPSLayer(4, 4, bond_dim=3, noise=0.5, dtype="float64")
+    x = torch.rand(3, 4, generator=generator, dtype=torch.float64)
+    shape = ChainShape(2, (1, 2, 3), (3, 1))
+    weight = torch.randn(shape.n_weights, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    def nested() -> Tensor:
+        return layer(layer(x).sigmoid()).square().sum()
+
+    def shared() -> Tensor:
+        features = weight[:6].reshape(1, 3, 2) * torch.ones(2, 1, 1)
+        label = weight[:18].reshape(3, 2, 3)
+        value = chain_flat(features, weight, shape)
+        return labelled_chain(features, weight, label, shape)[0].square().sum() + value.left.square().sum()
+
+    for function, inputs in ((nested, list(layer.parameters())), (shared, [weight])):
+        once = torch.autograd.grad(function(), inputs)
+        again = torch.autograd.grad(function(), inputs, create_graph=True)
+        for one, other in zip(once, again, strict=True):
+            assert (one - other).abs().max() <= 1e-12 * one.abs().max()
+
+
+def test_no_sample_has_a_gradient_of_zero() -> None:
+    layer = MPSLayer(4, 4)
+    layer(torch.zeros(0, 4)).sum().backward()
+    for parameter in layer.parameters():
+        assert parameter.grad is not None
+        assert not parameter.grad.any()
+
+
+def test_lazily_negated_tensors_are_written_out(generator: torch.Generator) -> None:
+    shape = ChainShape(2, (1, 2, 3), (3, 1))
+    weight = torch.randn(shape.n_weights, generator=generator, requires_grad=True)
+    label = torch.randn(3, 2, 3, generator=generator)
+    features = torch.randn(3, 3, 2, dtype=torch.complex64, generator=generator).conj().imag
+    assert features.is_neg()
+    assert torch.equal(
+        labelled_chain(features, weight, label, shape)[0],
+        labelled_chain(features.resolve_neg(), weight, label, shape)[0],
+    )
+    assert torch.equal(
+        chain_flat(features, weight.detach(), shape).left,
+        chain_flat(features.resolve_neg(), weight.detach(), shape).left,
+    )
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_chain_with_its_label_core_checks_what_it_is_given(generator: torch.Generator) -> None:
+    shape = ChainShape(2, (1, 2, 3), (3, 1))
+    weight, label = torch.ones(shape.n_weights, requires_grad=True), torch.ones(3, 2, 3)
+    features = torch.ones(2, 3, 2)
+    for call, match in (
+        (lambda: labelled_chain(torch.ones(2, 5, 2), weight, label, shape), r"expected features \[b, 3, 2\]"),
+        (lambda: labelled_chain(features, weight, label, shape, "nativ"), "unknown engine 'nativ'"),
+        (lambda: labelled_chain(features.double(), weight, label, shape), "convert one of them"),
+        (lambda: labelled_chain(features, weight, label.double(), shape), "label core is torch.float64"),
+        (lambda: labelled_chain(features.half(), weight, label, shape), "convert one of them"),
+    ):
+        with pytest.raises(InputError, match=match):
+            call()

@@ -105,9 +105,17 @@ class Loop:
         """Under a launcher every process made its own module and options: weights become those of rank 0."""
         if self.group.size == 1:
             return
-        tensors = [*self.job.module.parameters(), *self.job.module.buffers()]
+        module = self.job.module
+        tensors = [*module.parameters(), *module.buffers()]
+        copied = {name for named in (module.named_parameters(), module.named_buffers()) for name, _ in named}
+        others = {  # such as the order of sites, which no process may have for itself
+            name: value.tolist()
+            for name, value in module.state_dict().items()
+            if name not in copied and isinstance(value, torch.Tensor)
+        }
         facts = {name: value for name, value in self.options.record().items() if name != "device"}
         facts |= {"steps_per_epoch": self.steps, "weights": [(tuple(t.shape), str(t.dtype)) for t in tensors]}
+        facts |= others
         self.group.check_same(facts)
         self.group.copy_from_main(tensors)
 

@@ -46,6 +46,16 @@ class OrderedModule(nn.Module):
         }
         self._take_order(sites)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Also reads modules pickled by earlier versions, whose whole numbers were buffers."""
+        buffers = dict(state.get("_buffers", {}))
+        numbers = {name: buffers.pop(name) for name in ("order", "layout") if name in buffers}
+        super().__setstate__({**state, "_buffers": buffers})
+        for name, value in numbers.items():
+            setattr(self, name, value)
+        if "order" in numbers:
+            self._take_order(self.order.cpu())
+
     def whole_state(self) -> dict[str, Tensor]:
         """The whole numbers that a state dict holds besides parameters and buffers, by name.
 

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tnml.contraction.chain.operator import adjoint_of, chain_flat, evaluate
+from tnml.contraction.chain.operator import adjoint_of, chain_flat, check_chain, evaluate
 from tnml.contraction.chain.reference import reference_chain
 from tnml.contraction.chain.shape import ChainShape
 from tnml.contraction.transforms import plain, transformed
+from tnml.errors import InputError
 
 
 def labelled_chain(
@@ -41,6 +42,12 @@ def labelled_chain(
         >>> value.shape, exponent.shape, value[0, 0]
         (torch.Size([3, 5]), torch.Size([3]), tensor(16.))
     """
+    check_chain(features, weight, shape, engine)
+    if label.dtype != weight.dtype or label.device != weight.device:
+        raise InputError(
+            f"the label core is {label.dtype} on {label.device}, weights {weight.dtype} on {weight.device}; "
+            "convert one of them"
+        )
     wanted = features.requires_grad or weight.requires_grad or label.requires_grad
     if (
         engine != "reference"
@@ -89,7 +96,7 @@ class _Labelled(torch.autograd.Function):
             return found[0], found[1], found[2], None, None
         column = gradient.unsqueeze(-1)
         of_right = both.mT.bmm(column).squeeze(-1)
-        of_both = column.bmm(right.unsqueeze(-1).mT).view(left.shape[0], -1)
+        of_both = column.bmm(right.unsqueeze(-1).mT).flatten(1)
         matrix = label.reshape(label.shape[0], -1)
         of_left = matrix.mm(of_both.t()).t() if _by_columns(left) else of_both.mm(matrix.t())
         of_label = of_both.t().mm(left).t() if _by_columns(matrix) else left.t().mm(of_both)
@@ -115,10 +122,11 @@ def _differentiable(
 ) -> list[Tensor | None]:
     """The gradients through the reference recurrence, so that they can be differentiated again."""
     with torch.enable_grad():
-        features, weight, label = inputs
-        left, right, own = reference_chain(features, weight, shape)
-        factor = torch.exp2(own - exponent).unsqueeze(-1).to(left.dtype)
+        own = [t.view_as(t) for t in inputs]  # else one that depends on another would count twice
+        features, weight, label = own
+        left, right, powers = reference_chain(features, weight, shape)
+        factor = torch.exp2(powers - exponent).unsqueeze(-1).to(left.dtype)
         value = _value(left * factor[0], right * factor[1], label)
-        asked = [t for t, wish in zip(inputs, wanted, strict=True) if wish]
+        asked = [t for t, wish in zip(own, wanted, strict=True) if wish]
         found = iter(torch.autograd.grad(value, asked, gradient, create_graph=True, materialize_grads=True))
     return [next(found) if wish else None for wish in wanted]

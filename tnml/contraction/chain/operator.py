@@ -116,7 +116,7 @@ def chain_flat(features: Tensor, weight: Tensor, shape: ChainShape, engine: str 
         >>> chain_flat(torch.ones(3, 2, 2), torch.ones(8), shape).right.shape
         torch.Size([3, 2])
     """
-    _check(features, weight, shape, engine)
+    check_chain(features, weight, shape, engine)
     if engine == "reference" or transformed(features, weight):
         return ChainValue(*reference_chain(features, weight, shape))
     if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
@@ -134,7 +134,15 @@ def chain_flat(features: Tensor, weight: Tensor, shape: ChainShape, engine: str 
     return ChainValue(left, right, exponent)
 
 
-def _check(features: Tensor, weight: Tensor, shape: ChainShape, engine: str) -> None:
+def check_chain(features: Tensor, weight: Tensor, shape: ChainShape, engine: str) -> None:
+    """Raises unless these are features and weights of such a chain, and the engine can take them.
+
+    Raises:
+        InputError: shapes, dtypes or devices disagree, or the engine is unknown or cannot take them.
+
+    Example:
+        >>> check_chain(torch.ones(3, 2, 2), torch.ones(8), ChainShape(2, (1, 2), (2, 1)), "auto")
+    """
     if engine not in ENGINES:
         choose("engine", engine, dict.fromkeys(ENGINES))
     if engine == "native" and (weight.device.type != "cpu" or weight.dtype != torch.float32):
@@ -251,7 +259,7 @@ def evaluate(
     """
     features, weight = features.detach(), weight.detach()
     if _runs_native(engine, weight):
-        found: tuple[Tensor, ...] = _native().forward(features, weight.contiguous(), shape, keep)
+        found: tuple[Tensor, ...] = _native().forward(*_stored(features, weight.contiguous()), shape, keep)
         return found
     return kernels_torch.forward(features, weight, shape, keep > 0)
 
@@ -290,11 +298,15 @@ def adjoint_of(
     """
     left, right = gradients
     if _runs_native(engine, weight):
-        found: tuple[Tensor, Tensor | None] = _native().backward(
-            left, right, features, weight.contiguous(), shape, state[0], both
-        )
+        stored = _stored(left, right, features, weight.contiguous())
+        found: tuple[Tensor, Tensor | None] = _native().backward(*stored, shape, state[0], both)
         return found
     return kernels_torch.backward((left, right), features, weight, shape, state[0], both)
+
+
+def _stored(*tensors: Tensor) -> list[Tensor]:
+    """Tensors whose memory holds their values: a lazily negated one is written out."""
+    return [tensor.resolve_neg() for tensor in tensors]
 
 
 def _native() -> Any:
@@ -387,10 +399,11 @@ def _differentiable_backward(
 ) -> list[Tensor | None]:
     """The adjoint through the reference recurrence, so that it can be differentiated again."""
     with torch.enable_grad():
-        left, right, own = reference_chain(features, weight, shape)
-        factor = torch.exp2(own - exponent).unsqueeze(-1).to(left.dtype)
+        own = [t.view_as(t) for t in (features, weight)]  # else one that depends on the other counts twice
+        left, right, powers = reference_chain(*own, shape)
+        factor = torch.exp2(powers - exponent).unsqueeze(-1).to(left.dtype)
         outputs = [left * factor[0], right * factor[1]]
-        inputs = [t for t, want in zip((features, weight), wanted, strict=True) if want]
+        inputs = [t for t, want in zip(own, wanted, strict=True) if want]
         live = [(o, g) for o, g in zip(outputs, gradients, strict=True) if o.requires_grad]
         found = iter(
             torch.autograd.grad(

@@ -17,6 +17,7 @@ WORSE = 2.0  # estimates beyond this multiple of the best are not tried
 CLEAR = 0.97  # share of the time of the first by estimate that another plan may take at most to be chosen
 ROUNDS, SECONDS = 7, 0.1  # of a trial
 LONG = 0.3  # seconds of one round: beyond that estimates are good enough, and trials expensive
+ROOM = 2**28  # bytes that the dense plan may take to be tried although it is not likely to be quick
 
 Kind = list[Any]
 
@@ -85,7 +86,7 @@ def _quickest(plans: Sequence[Plan], attempt: Callable[[Plan], object], device: 
     tried: dict[tuple[Any, ...], Plan] = {}
     for plan in plans:
         likely = len(tried) < CANDIDATES and plan.seconds < WORSE * first.seconds
-        if likely or plan.name == "dense":
+        if likely or (plan.name == "dense" and plan.memory <= max(ROOM, first.memory)):
             tried.setdefault((plan.name, plan.groups), plan)
     candidates = list(tried.values())
     if len(candidates) == 1 or sum(plan.seconds for plan in candidates) > LONG:
