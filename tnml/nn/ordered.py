@@ -50,7 +50,7 @@ class OrderedModule(nn.Module):
         """Also reads modules pickled by earlier versions, whose whole numbers were buffers."""
         buffers = dict(state.get("_buffers", {}))
         numbers = {name: buffers.pop(name) for name in ("order", "layout") if name in buffers}
-        super().__setstate__({**state, "_buffers": buffers})
+        super().__setstate__({**state, "_buffers": buffers})  # type: ignore[no-untyped-call]
         for name, value in numbers.items():
             setattr(self, name, value)
         if "order" in numbers:

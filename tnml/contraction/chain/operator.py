@@ -400,7 +400,7 @@ def _differentiable_backward(
     """The adjoint through the reference recurrence, so that it can be differentiated again."""
     with torch.enable_grad():
         own = [t.view_as(t) for t in (features, weight)]  # else one that depends on the other counts twice
-        left, right, powers = reference_chain(*own, shape)
+        left, right, powers = reference_chain(own[0], own[1], shape)
         factor = torch.exp2(powers - exponent).unsqueeze(-1).to(left.dtype)
         outputs = [left * factor[0], right * factor[1]]
         inputs = [t for t, want in zip(own, wanted, strict=True) if want]
