@@ -13,7 +13,7 @@ from sklearn.base import clone
 import tnml
 from tnml import InputError, MPSClassifier, MPSRegressor
 from tnml.estimators import ensemble
-from tnml.training import train_classifier, train_regressor
+from tnml.training import TrainingInterrupted, train_classifier, train_regressor
 
 THREE: dict[str, Any] = {"n_estimators": 3, "bond_dim": 3, "epochs": 3, "dtype": "float64", "random_state": 0}
 
@@ -164,3 +164,31 @@ def test_the_number_of_networks_stays() -> None:
     for go_on in (model.fit, model.partial_fit):
         with pytest.raises(InputError, match="fitted model has 3 networks, got n_estimators=2"):
             go_on(X, y)
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("kind", [MPSClassifier, MPSRegressor])
+def test_an_interrupted_fit_keeps_the_history(
+    kind: Any, together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together all networks stop in epoch 3; one by one the second one does, after all epochs of the first."""
+    X, y = data(kind)
+    monkeypatch.setattr(ensemble, "worth_it", lambda *_: together)
+    calls = []
+
+    def stop(layer: Any, optimizer: Any, row: Any) -> dict[str, float]:
+        calls.append(layer)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return {"call": float(len(calls))}
+
+    changes = {"epochs": 4, "warm_start": True, "validation_fraction": 0.25}
+    model = kind(**THREE | changes)
+    with pytest.raises(TrainingInterrupted, match="history of [24] epochs") as caught:
+        model.fit(X, y, callbacks=[stop])
+    expected = [2.0, 5.0] if together else [3.0, 4.0, 3.0, 4.0]  # (1 + 5) / 2 and (2 + 6) / 2
+    assert [row["call"] for row in model.history_] == expected
+    assert model.n_iter_ == len(caught.value.history) == len(expected)
+    model.fit(X, y)
+    assert model.n_iter_ == len(expected) + 4
+    assert getattr(model, "interval_scores_", None) is None, "all of these samples may have been seen"

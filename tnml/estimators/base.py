@@ -248,6 +248,7 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         weight: Float64[ndarray, " b"] | None,
         callbacks: Sequence[Callback],
         *,
+        first: bool,
         one_pass: bool,
         loss: Mapping[str, Any],
         **data: Any,
@@ -259,7 +260,7 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
                 f"the fitted model has {len(self.layers_)} networks, got n_estimators="
                 f"{chosen['n_estimators']}; a fit that continues keeps their number"
             )
-        fresh, seed = self.n_iter_ == 0, self.seed_ + self.n_iter_
+        seed = self.seed_ + self.n_iter_
         told = {**loss, "seed": seed}
         given = {
             **data,
@@ -293,7 +294,7 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         fraction = 0.0 if one_pass else chosen["validation_fraction"]
         labels = torch.from_numpy(targets) if self._task.stratified else None
         keep, held = (part.numpy() for part in split_rows(samples, labels, fraction, seed))
-        self._settle(x, targets, weight, keep, held if fresh else held[:0])
+        self._settle(x, targets, weight, keep, held if first else held[:0])
         return self
 
     @torch.no_grad()

@@ -224,9 +224,8 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
             self._follow()
         self._logits = loss.logits
         told = self._loss_options(usual_smoothing(codes, weight, len(labels)))
-        return self._run(
-            X, codes, weight, callbacks, one_pass=one_pass, loss=told, image_shape=self.image_shape
-        )
+        how = {"first": first, "one_pass": one_pass, "loss": told}
+        return self._run(X, codes, weight, callbacks, **how, image_shape=self.image_shape)
 
     def _labels(self, y: npt.NDArray[Any], classes: Any, *, first: bool, one_pass: bool) -> npt.NDArray[Any]:
         """All labels that occur now or later."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tnml.loop.progress import ProgressReporter
 from tnml.loop.protocols import Callback
-from tnml.loop.results import Row
+from tnml.loop.results import Row, TrainingInterrupted
 from tnml.nn import MPSLayer, TensorNetworkLayer
 from tnml.nn.networks import can, compressible
 from tnml.training import TrainOptions, TrainResult, train_replicas, truncate_layer, worth_it
@@ -51,6 +51,9 @@ def train_members(
         progress: the reporter, or None.
         data: further arguments of `alone`.
 
+    Raises:
+        TrainingInterrupted: after Ctrl-C, with the mean history until then.
+
     Example:
         >>> from tnml.training import train_regressor
         >>> from tnml.training.tasks import REGRESSION
@@ -61,22 +64,35 @@ def train_members(
         >>> [row["epoch"] for row in rows]
         [1, 2]
     """
+    histories: list[list[Row]] = [[] for _ in layers]
     if _together(layers, options):
-        results = train_replicas(
-            [cast(MPSLayer, layer) for layer in layers],
-            x,
-            y,
-            options,
-            task=cast(Literal["regression", "classification"], task.name),
-            sample_weight=sample_weight,
-            callbacks=[callbacks] * len(layers) if callbacks else (),
-            on_epoch=None if progress is None else _first_of(progress, options.epochs),
-        )
-        if progress is not None:
-            progress.stop()
-        return mean_history([result.history for result in results if isinstance(result, TrainResult)])
+        try:
+            train_replicas(
+                [cast(MPSLayer, layer) for layer in layers],
+                x,
+                y,
+                options,
+                task=cast(Literal["regression", "classification"], task.name),
+                sample_weight=sample_weight,
+                callbacks=[callbacks] * len(layers) if callbacks else (),
+                on_epoch=_kept_in(histories, progress, options.epochs),
+            )
+        except TrainingInterrupted as stop:
+            raise TrainingInterrupted(history=mean_history(histories)) from stop
+        finally:
+            if progress is not None:
+                progress.stop()
+        return mean_history(histories)
     given = {"sample_weight": sample_weight, "callbacks": callbacks, "progress": progress, **data}
-    return mean_history([alone(layer, x, y, options, **given).history for layer in layers])
+    for place, layer in enumerate(layers):
+        try:
+            histories[place] = alone(layer, x, y, options, **given).history
+        except TrainingInterrupted as stop:
+            if len(layers) == 1:
+                raise
+            histories[place] = stop.history or []
+            raise TrainingInterrupted(history=mean_history(histories)) from stop
+    return mean_history(histories)
 
 
 def _together(layers: Sequence[TensorNetworkLayer], options: TrainOptions) -> bool:
@@ -88,12 +104,16 @@ def _together(layers: Sequence[TensorNetworkLayer], options: TrainOptions) -> bo
     return not alone and worth_it(first, len(layers), options.batch_size)
 
 
-def _first_of(progress: ProgressReporter, epochs: int) -> Callable[[int, Row], None]:
-    """Passes the epochs of the first network to a reporter."""
-    progress.start()
+def _kept_in(
+    histories: Sequence[list[Row]], progress: ProgressReporter | None, epochs: int
+) -> Callable[[int, Row], None]:
+    """Keeps the epochs of all networks, and passes those of the first one to a reporter."""
+    if progress is not None:
+        progress.start()
 
     def tell(network: int, row: Row) -> None:
-        if network == 0:
+        histories[network].append(row)
+        if network == 0 and progress is not None:
             progress.epoch(row, epochs)
 
     return tell

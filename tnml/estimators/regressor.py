@@ -179,7 +179,8 @@ class TensorNetworkRegressor(RegressorMixin, ErrorBars):
             self._follow()
         self._flat = np.ndim(y) == 1
         standard = (targets - self.y_mean_) / self.y_scale_
-        return self._run(X, standard, weight, callbacks, one_pass=one_pass, loss=self._loss_options())
+        loss = self._loss_options()
+        return self._run(X, standard, weight, callbacks, first=first, one_pass=one_pass, loss=loss)
 
     def _sweeps_for(self, bond_dim: int, samples: float, *, one_pass: bool) -> dict[str, Any]:
         """Adds the damping, from the number of weights that the two sites of a bond can have."""
