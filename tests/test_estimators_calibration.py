@@ -11,6 +11,7 @@ from scipy.special import log_softmax, softmax
 import tnml
 from tnml import InputError, MPSClassifier
 from tnml.estimators.calibration import best_temperature, expected_calibration_error, log_loss
+from tnml.training import TrainingInterrupted
 
 OWN: dict[str, Any] = {"bond_dim": 3, "epochs": 8, "validation_fraction": 0.3, "random_state": 0}
 
@@ -129,3 +130,17 @@ def test_a_temperature_needs_new_samples() -> None:
     model = MPSClassifier(**OWN, calibrate=True, warm_start=True).fit(X, y)
     with pytest.raises(InputError, match="samples that no fit has seen"):
         model.fit(X, y)
+
+
+def test_an_interrupted_refit_forgets_the_temperature() -> None:
+    X, y = data()
+    model = MPSClassifier(**OWN, calibrate=True).fit(X, y)
+    assert model.temperature_ != 1.0
+
+    def stop(layer: Any, optimizer: Any, row: Any) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(TrainingInterrupted):
+        model.fit(X, y, callbacks=[stop])
+    assert (model.temperature_, model.calibration_) == (None, None)
+    np.testing.assert_allclose(model.predict_proba(X), softmax(model.decision_function(X), axis=1), rtol=1e-12)

@@ -14,6 +14,7 @@ from sklearn.linear_model import BayesianRidge
 import tnml
 from tnml import InputError, MPSRegressor
 from tnml.estimators.intervals import conformal_quantile
+from tnml.training import TrainingInterrupted
 from tnml.training.dmrg.posterior import label_design
 
 ALS: dict[str, Any] = {"solver": "als", "bond_dim": 6, "dtype": "float64", "random_state": 0}
@@ -217,3 +218,21 @@ def test_bad_parameters(changes: dict[str, Any], text: str) -> None:
 def test_labels_are_no_least_squares() -> None:
     with pytest.raises(InputError, match="solver='als' is least squares for real targets"):
         tnml.MPSClassifier(solver="als").fit([[0.0], [1.0]], [0, 1])
+
+
+def test_an_interrupted_refit_forgets_the_error_bars() -> None:
+    X, y, _ = product()
+    weight = np.linspace(0.5, 1.5, len(X))
+    model = MPSRegressor(**ALS, **HELD, sweeps=1).fit(X, y, sample_weight=weight)
+    assert model.posterior_ is not None
+    assert model._interval_weights is not None
+
+    def stop(layer: Any, optimizer: Any, row: Any) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(TrainingInterrupted):
+        model.fit(X, y, callbacks=[stop])
+    assert model.posterior_ is model.interval_scores_ is model._interval_weights is None
+    for ask in (model.predict_interval, lambda x: model.predict(x, return_std=True)):
+        with pytest.raises(InputError, match="none|does not have"):
+            ask(X)

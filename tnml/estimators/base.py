@@ -113,7 +113,11 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         return model
 
     def _forget(self) -> None:
-        """Drops what was measured before the networks were changed."""
+        """Drops what was measured before the networks were compressed."""
+
+    def _forget_all(self) -> None:
+        """Drops what was measured before the networks are trained, further or anew."""
+        self._forget()
 
     @classmethod
     def _around(
@@ -270,6 +274,7 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         }
         self._look_at_range(X)
         x = self._scaled(X)
+        self._forget_all()  # now, because an interrupted training never measures anew
         rows: list[Row] = []
         try:
             if swept:

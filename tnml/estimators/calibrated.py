@@ -55,7 +55,6 @@ class Calibrated(TensorNetworkEstimator):
         held: Int64[ndarray, " h"],
     ) -> None:
         del keep
-        self.temperature_ = self.calibration_ = None
         if not self.calibrate:
             return
         outputs, codes = self._outputs(x[held]), targets[held]
@@ -86,3 +85,7 @@ class Calibrated(TensorNetworkEstimator):
 
     def _forget(self) -> None:
         self.calibration_ = None
+
+    def _forget_all(self) -> None:
+        super()._forget_all()
+        self.temperature_ = None

@@ -45,7 +45,6 @@ class ErrorBars(TensorNetworkEstimator):
         keep: Int64[ndarray, " k"],
         held: Int64[ndarray, " h"],
     ) -> None:
-        self._forget()
         if self.solver == "als":
             self._fit_posterior(x[keep], targets[keep], None if weight is None else weight[keep])
         if len(held):
