@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from sklearn.exceptions import NotFittedError
 
 import tnml
 from tnml import MPSClassifier, MPSRegressor
@@ -15,7 +16,7 @@ from tnml.errors import InputError
 from tnml.estimators import validation
 from tnml.estimators.solvers import usual_smoothing
 from tnml.nn import MPSLayer
-from tnml.training import TrainingInterrupted
+from tnml.training import TrainingDiverged, TrainingInterrupted
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.random((60, 5))
@@ -241,6 +242,38 @@ def test_an_interrupted_fit_keeps_what_it_has(kind, solver):
     with pytest.raises(TrainingInterrupted, match=r"history of 0 epochs"):
         model.fit(X, Y, callbacks=[StopIn(0)])
     assert model.n_iter_ == 5
+
+
+# failures ------------------------------------------------------------------------------------------------
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [({"lr": -1.0}, InputError), ({"clip": "error"}, InputError), ({"lr": 1e30}, TrainingDiverged)],
+    ids=str,
+)
+@pytest.mark.parametrize("warm", [True, False])
+@pytest.mark.parametrize("networks", [1, 2])
+def test_a_failed_fit_changes_nothing(kind, bad, error, warm, networks):
+    model = kind(**QUICK, n_estimators=networks, warm_start=warm, feature_range=(0, 1)).fit(X, Y)
+    expected, rows, fitted = model.predict(X), len(model.history_), set(vars(model))
+    outputs = model._evaluate(X)
+    model.set_params(**bad)
+    wide = 10 * X if "clip" in bad else X
+    classes = {"classes": [0, 1]} if kind is MPSClassifier else {}
+    for learn in (model.fit, model.partial_fit):
+        with pytest.raises(error):
+            learn(wide, Y)
+        assert np.array_equal(model._evaluate(X), outputs)
+        assert np.array_equal(model.predict(X), expected)
+        assert (model.n_iter_, len(model.history_), set(vars(model))) == (rows, rows, fitted)
+    new = kind(**QUICK, feature_range=(0, 1)).set_params(**bad)
+    for learn, more in ((new.fit, {}), (new.partial_fit, classes)):
+        with pytest.raises(error):
+            learn(wide, Y, **more)
+        with pytest.raises(NotFittedError):
+            new.predict(X)
 
 
 # forks ---------------------------------------------------------------------------------------------------

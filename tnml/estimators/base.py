@@ -2,7 +2,8 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -186,6 +187,22 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         told = self._loss_options()
         return checked_loss(told["loss"], told.get("label_smoothing", 0.0), self._task, self.solver)
 
+    @contextmanager
+    def _whole(self, *, first: bool) -> Iterator[None]:
+        """Leaves this estimator as it was if a fit fails; an interrupted training keeps what it has."""
+        before = dict(vars(self))
+        spare = [] if first else copy.deepcopy(self.layers_)  # a fit that continues trains in place
+        try:
+            yield
+        except TrainingInterrupted:
+            raise
+        except BaseException:
+            if spare:
+                before["layer_"], *before["_others"] = spare
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
     def _start(
         self, X: Any, targets: npt.NDArray[Any], weight: Float64[ndarray, " b"] | None, outputs: int
     ) -> None:
@@ -294,7 +311,7 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         finally:
             for layer in self.layers_:
                 layer.eval()
-            self.history_ += rows
+            self.history_ = [*self.history_, *rows]
             self.n_iter_ += len(rows)
         fraction = 0.0 if one_pass else chosen["validation_fraction"]
         labels = torch.from_numpy(targets) if self._task.stratified else None

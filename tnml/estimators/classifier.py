@@ -154,7 +154,8 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
                 ValueError for data it does not accept (NaN, wrong shapes).
         """
         first = not self._continues()
-        return self._learn(X, y, sample_weight, callbacks, first=first, one_pass=False)
+        with self._whole(first=first):
+            return self._learn(X, y, sample_weight, callbacks, first=first, one_pass=False)
 
     def partial_fit(
         self,
@@ -193,7 +194,8 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
             raise InputError("calibrate=True needs a held-out part, but partial_fit has none; use fit")
         for x, labels, weight in chunks(X, y, sample_weight):
             first = not hasattr(self, "layer_")
-            self._learn(x, labels, weight, callbacks, first=first, one_pass=True, classes=classes)
+            with self._whole(first=first):
+                self._learn(x, labels, weight, callbacks, first=first, one_pass=True, classes=classes)
         return self
 
     def _learn(

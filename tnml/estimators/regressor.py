@@ -124,7 +124,8 @@ class TensorNetworkRegressor(RegressorMixin, ErrorBars):
                 not accept (NaN, wrong shapes).
         """
         first = not self._continues()
-        return self._learn(X, y, sample_weight, callbacks, first=first, one_pass=False)
+        with self._whole(first=first):
+            return self._learn(X, y, sample_weight, callbacks, first=first, one_pass=False)
 
     def partial_fit(
         self, X: Any, y: Any = None, sample_weight: Any = None, *, callbacks: Sequence[Callback] = ()
@@ -146,7 +147,8 @@ class TensorNetworkRegressor(RegressorMixin, ErrorBars):
         """
         for x, targets, weight in chunks(X, y, sample_weight):
             first = not hasattr(self, "layer_")
-            self._learn(x, targets, weight, callbacks, first=first, one_pass=True)
+            with self._whole(first=first):
+                self._learn(x, targets, weight, callbacks, first=first, one_pass=True)
         return self
 
     def _learn(
