@@ -171,3 +171,15 @@ def test_a_subclass_describes_what_it_changes() -> None:
         "A.\n\nArgs:\n    a: one\n        more.\n\nExample:\n    x", ["B.\n\nAttributes:\n    b_: two"]
     ) == ("A.\n\nArgs:\n    a: one\n        more.\n\nAttributes:\n    b_: two\n\nExample:\n    x")
     assert with_entries_of("Nothing.", ["", "No sections."]) == "Nothing."
+
+
+def test_a_bond_dimension_of_the_network_is_compressed(tmp_path: Any) -> None:
+    network = {"name": "mps", "bond_dim": 4}
+    model = quick(network=network)
+    small = model.compressed(max_bond=2)
+    assert (small.bond_dim, max(small.layer_.bond_dims)) == (2, 2)
+    assert model.network == network == {"name": "mps", "bond_dim": 4}
+    small.save(tmp_path / "model.safetensors")
+    for again in (clone(small), tnml.load(tmp_path / "model.safetensors")):
+        assert max(again.fit(X, Y).layer_.bond_dims) == 2
+    assert small.partial_fit(X, Y).n_iter_ == model.n_iter_ + 1

@@ -99,6 +99,8 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         model = copy.copy(self)
         (model.layer_, *model._others), errors = [layer.eval() for layer, _ in found], [e for _, e in found]
         model.bond_dim = max(max(layer.bond_dims) for layer in model.layers_)
+        if isinstance(model.network, Mapping):  # the parameter is the only place for it now
+            model.network = {name: value for name, value in model.network.items() if name != "bond_dim"}
         model._made_with = model._facts_of_layer()
         model._forget()
         model.history_ = list(self.history_)
