@@ -12,6 +12,8 @@ from sklearn.base import clone
 import tnml
 from tnml import MPSClassifier, MPSRegressor
 from tnml.errors import InputError
+from tnml.estimators.columns import Levels
+from tnml.estimators.tables import Column
 from tnml.features import feature_map
 
 QUICK: dict[str, Any] = {"features": "auto", "epochs": 3, "bond_dim": 4, "random_state": 0}
@@ -222,3 +224,31 @@ def test_the_rate_is_smaller_where_features_are_larger() -> None:
     assert max(losses) < 2
     assert losses[-1] < losses[0]
     assert MPSClassifier(epochs=1).fit(X, y)._feature_size(X, None) == 1.0
+
+
+@pytest.mark.parametrize("fitted", [np.float32, np.float64])
+def test_categories_are_known_in_any_precision(fitted: Any) -> None:
+    X = np.random.default_rng(0).choice([0.1, 0.2, 0.3], (60, 2))
+    model = MPSClassifier(**QUICK).fit(X.astype(fitted), (X[:, 0] > 0.15).astype(int))
+    expected = model.columns_.encoders[0].encode(Column("a", X.astype(fitted)[:, 0].astype(float), False))
+    assert set(expected) == {0.0, 0.5, 1.0}
+    for dtype in (np.float32, np.float64):
+        assert np.array_equal(model.predict_proba(X.astype(dtype)), model.predict_proba(X.astype(fitted)))
+
+
+def test_categories_that_only_double_precision_tells_apart() -> None:
+    values = (1e-60, 2e-60, 1.0, 16777217.0, 16777218.0, 1e50, 2e50)
+    levels = Levels(values=values, rest=False)
+    given = np.array([*values, 1.5, 3e50, 0.0, 1 + 1e-9, 16777219.0])
+    codes = 6 * levels.encode(Column("a", given, False))
+    np.testing.assert_allclose(codes[:7], range(7))
+    np.testing.assert_array_equal(codes[7:], [np.nan, np.nan, np.nan, 2.0, np.nan])
+
+
+def test_clip_is_checked_though_columns_have_no_range() -> None:
+    X, y = mixed()
+    with pytest.raises(InputError, match="unknown clip"):
+        MPSClassifier(**QUICK, clip="eror").fit(X, y)
+    model = MPSClassifier(**QUICK).fit(X, y).set_params(clip="eror")
+    with pytest.raises(InputError, match="unknown clip"):
+        model.predict(X)

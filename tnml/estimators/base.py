@@ -362,8 +362,7 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
 
     def _look_at_range(self, X: Any) -> None:
         """Warns or raises, as `clip` says, if many values lie outside the range of the features."""
-        if self.columns_ is None:
-            look_at_range(X, self.feature_range_, self.clip)
+        look_at_range(X, self.feature_range_, self.clip)  # columns have no range
 
     def _evaluate(self, X: Any) -> Float64[ndarray, "b c"]:
         """Outputs of the network, or of all networks combined."""

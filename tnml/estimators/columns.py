@@ -60,6 +60,8 @@ class Levels:
     Args:
         values: the categories, numbers or text.
         rest: whether all other values share one more place at the end; if not, they count as missing.
+
+    Numbers that are equal in single precision count as equal, unless both are categories.
     """
 
     values: tuple[Any, ...]
@@ -82,9 +84,24 @@ class Levels:
         other = float(len(self.values)) if self.rest else math.nan
         distinct, inverse = np.unique(column.values[~column.missing], return_inverse=True)
         codes = np.full(len(column.values), math.nan)
-        known = np.array([places.get(value, other) for value in distinct.tolist()], dtype=np.float64)
+        rounded = {} if is_text else dict(zip(_single(list(places)), places.values(), strict=True))
+        kept = distinct.tolist() if is_text or column.is_text else _single(distinct)
+        found = [
+            places.get(value, rounded.get(single, other))
+            for value, single in zip(distinct.tolist(), kept, strict=True)
+        ]
+        known = np.array(found, dtype=np.float64)
         codes[~column.missing] = known[inverse]
         return codes / (self.count - 1)
+
+
+def _single(values: Any) -> list[float]:
+    """Numbers, rounded to single precision; what is beyond its range stays as it is."""
+    given = np.asarray(values, dtype=np.float64)
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = given.astype(np.float32).astype(np.float64)
+    found: list[float] = np.where(np.isinf(rounded) | (rounded == 0), given, rounded).tolist()
+    return found
 
 
 @dataclass(frozen=True, eq=False)
