@@ -171,13 +171,24 @@ def test_sparse_samples_are_those_of_the_array(kind, form):
     assert model.compressed(max_bond=1, X=form(dense)).bond_dim == 1
 
 
-def test_sparse_samples_that_would_not_fit(monkeypatch):
-    pages = {"SC_AVPHYS_PAGES": 10, "SC_PAGE_SIZE": 100}
-    monkeypatch.setattr(validation.os, "sysconf", pages.__getitem__)
-    with pytest.raises(InputError, match="GB of memory are free"):
-        MPSClassifier(**QUICK).fit(sparse.csr_array(X), Y)
+def test_sparse_samples_that_would_not_fit(monkeypatch, tmp_path):
+    """The page cache counts as available; where the system does not say what is, all memory does."""
+    told = tmp_path / "meminfo"
+    monkeypatch.setattr(validation, "_MEMORY", told)
+    monkeypatch.setattr(validation.os, "sysconf", {"SC_PHYS_PAGES": 10, "SC_PAGE_SIZE": 100}.__getitem__)
+    fit = MPSClassifier(**QUICK).fit
+    given = sparse.csr_array(X), Y  # 2400 bytes
+    told.write_text("MemTotal: 9 kB\nMemFree: 0 kB\nMemAvailable:    8 kB\n")
+    fit(*given)
+    for text in ("MemFree: 9 kB\nMemAvailable: 3 kB\n", "MemFree: 9 kB\n"):
+        told.write_text(text)
+        with pytest.raises(InputError, match="GB of memory are available"):
+            fit(*given)
+    told.unlink()
+    with pytest.raises(InputError, match="GB of memory are available"):
+        fit(*given)
     monkeypatch.delattr(validation.os, "sysconf")
-    MPSClassifier(**QUICK).fit(sparse.csr_array(X), Y)
+    fit(*given)
 
 
 # rare classes --------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tnml.data.scaling import clipping
 from tnml.errors import InputError
 
 _FLOATS = [np.float64, np.float32]
+_MEMORY = Path("/proc/meminfo")
 _COPIES = 1.5  # a dense array is also copied to single precision
 
 
@@ -52,19 +54,28 @@ def validated(estimator: BaseEstimator, X: Any, *y: Any, **settings: Any) -> Any
 
 
 def _check_memory(samples: Any) -> None:
-    """Raises if the dense array is larger than the free memory, where the system reports that."""
+    """Raises if the dense array is larger than the available memory, where the system reports that."""
     rows, columns = samples.shape
-    needed = _COPIES * rows * columns * samples.dtype.itemsize
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # not on Windows and macOS
-        return
-    if needed > free:
+    needed, there = _COPIES * rows * columns * samples.dtype.itemsize, _available()
+    if there is not None and needed > there:
         raise InputError(
             f"the network needs sparse X [{rows}, {columns}] as an array, {needed / 1e9:.1f} GB, and "
-            f"{free / 1e9:.1f} GB of memory are free; give fewer rows at a time, or fewer columns "
+            f"{there / 1e9:.1f} GB of memory are available; give fewer rows at a time, or fewer columns "
             "(sklearn's SelectKBest or TruncatedSVD)"
         )
+
+
+def _available() -> int | None:
+    """Bytes of memory that programs can get, with those of the page cache; of all memory if that is unknown."""
+    try:
+        lines = _MEMORY.read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):  # not Linux
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return None
 
 
 def look_at_range(X: npt.NDArray[Any], limits: Float64[ndarray, "2 n"] | None, clip: str) -> None:
