@@ -252,3 +252,11 @@ def test_clip_is_checked_though_columns_have_no_range() -> None:
     model = MPSClassifier(**QUICK).fit(X, y).set_params(clip="eror")
     with pytest.raises(InputError, match="unknown clip"):
         model.predict(X)
+
+
+def test_the_precision_of_the_network_is_that_of_the_features() -> None:
+    X, y = mixed()
+    given = MPSClassifier(**QUICK, network={"name": "mps", "dtype": "float64"}).fit(X, y)
+    expected = MPSClassifier(**QUICK, dtype="float64").fit(X, y)
+    assert given.layer_.dtype == torch.float64
+    assert np.array_equal(given.predict_proba(X), expected.predict_proba(X))

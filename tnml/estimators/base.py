@@ -358,11 +358,11 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         """What the layer is trained on: inputs `[b, n]`, or the features of columns `[b, n, d]`."""
         if self.columns_ is None:
             return scale(X, self.feature_range_)
-        return self.columns_.vectors(X, DTYPES[str(plain(self.dtype))])
+        return self.columns_.vectors(X, DTYPES[str(self._chosen()["dtype"])])
 
     def _look_at_range(self, X: Any) -> None:
-        """Warns or raises, as `clip` says, if many values lie outside the range of the features."""
-        look_at_range(X, self.feature_range_, self.clip)  # columns have no range
+        """Warns or raises, as `clip` says, if many values lie outside the range; columns have none."""
+        look_at_range(X, self.feature_range_, self.clip)
 
     def _evaluate(self, X: Any) -> Float64[ndarray, "b c"]:
         """Outputs of the network, or of all networks combined."""

@@ -117,7 +117,8 @@ class TensorNetworkRegressor(RegressorMixin, ErrorBars):
             y: real targets.
             sample_weight: `[b]`, at least 0; see the class.
             callbacks: functions of (layer, optimizer, row), called after each epoch or sweep; the numbers
-                that they return are added to `history_`. See `tnml.training.run`.
+                that they return are added to `history_`. See `tnml.training.run`. Where networks are trained
+                together (`n_estimators`), the optimizer is None.
 
         Raises:
             InputError: a parameter or a weight is out of range; scikit-learn's ValueError for data it does
