@@ -143,4 +143,6 @@ def test_an_interrupted_refit_forgets_the_temperature() -> None:
     with pytest.raises(TrainingInterrupted):
         model.fit(X, y, callbacks=[stop])
     assert (model.temperature_, model.calibration_) == (None, None)
-    np.testing.assert_allclose(model.predict_proba(X), softmax(model.decision_function(X), axis=1), rtol=1e-12)
+    np.testing.assert_allclose(
+        model.predict_proba(X), softmax(model.decision_function(X), axis=1), rtol=1e-12
+    )

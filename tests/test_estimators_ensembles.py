@@ -171,7 +171,7 @@ def test_the_number_of_networks_stays() -> None:
 def test_an_interrupted_fit_keeps_the_history(
     kind: Any, together: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Together all networks stop in epoch 3; one by one the second one does, after all epochs of the first."""
+    """Together all networks stop in epoch 3; one by one the second one does, after all of the first."""
     X, y = data(kind)
     monkeypatch.setattr(ensemble, "worth_it", lambda *_: together)
     calls = []
@@ -184,7 +184,7 @@ def test_an_interrupted_fit_keeps_the_history(
 
     changes = {"epochs": 4, "warm_start": True, "validation_fraction": 0.25}
     model = kind(**THREE | changes)
-    with pytest.raises(TrainingInterrupted, match="history of [24] epochs") as caught:
+    with pytest.raises(TrainingInterrupted, match=r"history of [24] epochs") as caught:
         model.fit(X, y, callbacks=[stop])
     expected = [2.0, 5.0] if together else [3.0, 4.0, 3.0, 4.0]  # (1 + 5) / 2 and (2 + 6) / 2
     assert [row["call"] for row in model.history_] == expected

@@ -234,5 +234,5 @@ def test_an_interrupted_refit_forgets_the_error_bars() -> None:
         model.fit(X, y, callbacks=[stop])
     assert model.posterior_ is model.interval_scores_ is model._interval_weights is None
     for ask in (model.predict_interval, lambda x: model.predict(x, return_std=True)):
-        with pytest.raises(InputError, match="none|does not have"):
+        with pytest.raises(InputError, match=r"none|does not have"):
             ask(X)

@@ -201,8 +201,8 @@ class TensorNetworkEstimator(LayersOfParameters, ABC):
         except BaseException:
             if spare:
                 before["layer_"], *before["_others"] = spare
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
 
     def _start(

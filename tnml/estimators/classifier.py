@@ -227,7 +227,7 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
             self._follow()
         self._logits = loss.logits
         told = self._loss_options(usual_smoothing(codes, weight, len(labels)))
-        how = {"first": first, "one_pass": one_pass, "loss": told}
+        how: dict[str, Any] = {"first": first, "one_pass": one_pass, "loss": told}
         return self._run(X, codes, weight, callbacks, **how, image_shape=self.image_shape)
 
     def _labels(self, y: npt.NDArray[Any], classes: Any, *, first: bool, one_pass: bool) -> npt.NDArray[Any]:

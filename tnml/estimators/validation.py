@@ -66,7 +66,7 @@ def _check_memory(samples: Any) -> None:
 
 
 def _available() -> int | None:
-    """Bytes of memory that programs can get, with those of the page cache; of all memory if that is unknown."""
+    """Bytes of memory that can be had, with the page cache; of all memory where that is unknown."""
     try:
         lines = _MEMORY.read_text().splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
