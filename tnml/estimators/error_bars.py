@@ -130,7 +130,7 @@ class ErrorBars(TensorNetworkEstimator):
             >>> rng = np.random.RandomState(0)
             >>> X = rng.rand(200, 2)
             >>> y = X[:, 0] + 0.1 * rng.randn(200)
-            >>> model = MPSRegressor(bond_dim=2, solver="als", validation_fraction=0.3).fit(X, y)
+            >>> model = MPSRegressor(solver="als", validation_fraction=0.3, random_state=0).fit(X, y)
             >>> low, high = model.predict_interval(X, 0.9)
             >>> bool(((low < y) & (y < high)).mean() > 0.8)
             True
