@@ -77,7 +77,7 @@ def test_a_solution_loads_and_has_the_same_values(expected):
     np.testing.assert_allclose(solution.u(t, x), expected["pde"]["u"], **CLOSE)
 
 
-def ends_alike(layer, result, expected):
+def assert_ends_alike(layer, result, expected):
     np.testing.assert_allclose([row["loss"] for row in result.history], expected["loss"], rtol=1e-8)
     np.testing.assert_allclose(layer.weight.detach(), expected["weight"], **CLOSE)
     np.testing.assert_allclose(layer.label.detach(), expected["label"], **CLOSE)
@@ -91,7 +91,7 @@ def test_a_run_with_gradients_resumes(run_dir, expected):
     result = train_classifier(
         layer, np.array(expected["X"]), expected["y"], TrainOptions(**GRADIENT), run_dir=run_dir, resume=True
     )
-    ends_alike(layer, result, expected["gradient"])
+    assert_ends_alike(layer, result, expected["gradient"])
 
 
 @the_run_in("regression")
@@ -100,7 +100,7 @@ def test_a_regression_whose_loss_was_not_named_resumes(run_dir, expected):
     options = TrainOptions(epochs=4, lr=0.02, batch_size=16, device="cpu")
     given = np.array(expected["X"]), np.array(expected["target"])
     result = train_regressor(layer, *given, options, run_dir=run_dir, resume=True)
-    ends_alike(layer, result, expected["regression"])
+    assert_ends_alike(layer, result, expected["regression"])
 
 
 @the_run_in("gradient")

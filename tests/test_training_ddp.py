@@ -273,6 +273,7 @@ def test_the_processes_end_with_their_parent(tmp_path):
         wait_until((folder / "checkpoint.pt").exists, process)
         process.kill()
         wait_until(lambda: not alive(process.pid))
+        assert not alive(process.pid)
 
 
 @pytest.mark.slow
@@ -282,6 +283,7 @@ def test_the_processes_end_with_a_parent_that_dies_while_they_start(tmp_path):
         wait_until(lambda: len(family.children()) > 2, process)  # one is multiprocessing's own
         process.kill()
         wait_until(lambda: not alive(process.pid))
+        assert not alive(process.pid)
 
 
 def alive(group):

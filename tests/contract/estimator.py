@@ -137,7 +137,7 @@ class EstimatorContract(ABC):
         np.testing.assert_allclose(self.outputs(model, X), self.outputs(other, X), rtol=1e-9, atol=1e-11)
 
     def test_a_weighted_fit_is_a_fit_of_repeats(self) -> None:
-        self.compare_with_repeats(**EXACT)
+        self.assert_weights_are_repeats(**EXACT)
 
     def test_weighted_sweeps_are_sweeps_over_repeats(self) -> None:
         X, y = self.data()
@@ -146,10 +146,10 @@ class EstimatorContract(ABC):
             with pytest.raises(InputError, match=r"solver='dmrg' trains .* train it with gradients"):
                 self.make(solver="dmrg", epochs=None).fit(X, y)
             return
-        self.compare_with_repeats(**swept)
+        self.assert_weights_are_repeats(**swept)
         assert "largest_bond" in self.make(**swept).fit(X, y).history_[0]
 
-    def compare_with_repeats(self, **parameters: Any) -> None:
+    def assert_weights_are_repeats(self, **parameters: Any) -> None:
         X, y = self.data()
         y, times = np.array(y), np.random.RandomState(1).randint(0, 4, len(X))
         weighted = self.make(**parameters).fit(X, y, sample_weight=times)

@@ -20,7 +20,7 @@ from tnml.randomness import part_of_batch
 DTYPES = ["float32", "float64", "complex64", "complex128"]
 
 
-def close(found: Tensor, expected: Tensor, share: float) -> None:
+def assert_close(found: Tensor, expected: Tensor, share: float) -> None:
     """Equal to a share of the largest entry: for derivatives, which are sums like the outputs."""
     assert found.shape == expected.shape
     assert (found - expected).abs().max() <= share * expected.abs().max()
@@ -82,7 +82,7 @@ class RightNumbers(Member):
             (self.dense(wide, copied) * mix).abs().sum(), [copied, *wide.parameters()]
         )
         for one, other in zip(found, expected, strict=True):
-            close(one.to(other.dtype), other, share)
+            assert_close(one.to(other.dtype), other, share)
 
     def test_gradcheck_and_the_second_derivative(self) -> None:
         layer = self.generic().eval()
@@ -111,7 +111,7 @@ class RightNumbers(Member):
                 other(sample.unsqueeze(0)).square().sum(), list(other.parameters())
             )
             for name, gradient in zip(weights, expected, strict=True):
-                close(each[name][place], gradient, 1e-12)
+                assert_close(each[name][place], gradient, 1e-12)
 
     @pytest.mark.parametrize("factor", [16.0, 1 / 16])
     def test_the_scale_of_many_sites(self, factor: float) -> None:
@@ -213,8 +213,8 @@ class RightNumbers(Member):
         repeated = self.generic().rescale_(x.repeat_interleave(times, 0))
         plain, ones = self.generic().rescale_(x), self.generic().rescale_(x, torch.ones(9))
         for a, b, c, d in zip(*(m.parameters() for m in (weighted, repeated, plain, ones)), strict=True):
-            close(a, b, 1e-8)  # least squares whose condition is up to 1e6, see `fit_path`
-            close(d, c, 1e-8)
+            assert_close(a, b, 1e-8)  # least squares whose condition is up to 1e6, see `fit_path`
+            assert_close(d, c, 1e-8)
         for bad in (torch.ones(8), -torch.ones(9), torch.zeros(9), torch.full((9,), torch.nan)):
             with pytest.raises(InputError, match="weight"):
                 self.generic().rescale_(x, bad)

@@ -51,7 +51,8 @@ class Parameters:
             are averaged; `solver="gradient"` only. Small networks together take little more time than one.
         solver: "gradient" (stochastic gradient descent), "dmrg" (sweeps; on a single feature, which has no
             bond, gradients) or, for real targets, "als" (sweeps of exact least squares, with the ridge, the
-            noise and the bonds of largest evidence, and error bars).
+            noise and the bonds of largest evidence, and error bars). "als" needs several samples for each
+            feature: with fewer, predictions can be far outside of the range of the targets.
         features: local feature map, see `tnml.features.feature_map`. "linear" makes the outputs linear in
             each feature while the others are fixed, {"name": "polynomial", "dim": 4} makes them cubic. "auto"
             looks at each column: text, truth values, pandas' categories and numbers with few distinct values

@@ -1,6 +1,7 @@
 """What a feature is compared with: the features of a background, averaged site by site or row by row."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float64, Inexact
@@ -82,3 +83,60 @@ def combinations(
     if not places:
         raise InputError("expected at least one output as target, got none; leave it out for all of them")
     return unit[:, [whole("target", place, 0, outputs - 1) for place in places]]
+
+
+class Comparison(NamedTuple):
+    """Samples and what they are compared with, ready for a network.
+
+    Attributes:
+        given: features of the samples.
+        others: features that stand in for those that are left out, one row or as many as the background.
+        share: of each of these rows; they add up to 1.
+        columns: combinations of the outputs.
+    """
+
+    given: Inexact[Tensor, "b n d"]
+    others: Inexact[Tensor, "r n d"]
+    share: Float64[Tensor, " r"]
+    columns: Float64[Tensor, "c k"]
+
+    def mean(self, of_row: Callable[[Tensor], Tensor]) -> Tensor:
+        """The mean over the rows of the background of what a function makes of each, row by row.
+
+        Example:
+            >>> from tnml.nn import MPSLayer
+            >>> half = torch.full((3, 2), 0.5)
+            >>> compared(MPSLayer(2, 2), half, half).mean(lambda row: row)[0]
+            tensor([0.5000, 0.5000])
+        """
+        total = torch.zeros((), dtype=torch.float64, device=self.share.device)
+        for row, part in zip(self.others, self.share, strict=True):
+            total = total + part * of_row(row)
+        return total
+
+
+def compared(
+    layer: TensorNetworkLayer,
+    x: Tensor,
+    background: Tensor,
+    target: int | Sequence[int] | Tensor | None = None,
+    weight: Tensor | None = None,
+    *,
+    joint: bool = False,
+) -> Comparison:
+    """Samples, background and targets on the device of a network; see `background_features`, `combinations`.
+
+    Raises:
+        InputError: there is no sample, or a shape, target or weight does not fit.
+
+    Example:
+        >>> from tnml.nn import MPSLayer
+        >>> compared(MPSLayer(2, 3), torch.rand(5, 2), torch.rand(7, 2), target=1).columns.shape
+        torch.Size([3, 1])
+    """
+    if not x.dim() or not len(x):
+        raise InputError("expected at least one sample to explain, got none")
+    device = layer.order.device
+    others, share = background_features(layer, background.to(device), weight, joint=joint)
+    columns = combinations(target, layer.out_features, device)
+    return Comparison(layer.local_features(x.detach().to(device)), others, share, columns)

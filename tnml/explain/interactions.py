@@ -12,7 +12,7 @@ from torch import Tensor
 from tnml.checks import whole
 from tnml.diagnostics import undisturbed
 from tnml.errors import choose
-from tnml.explain.background import background_features, combinations
+from tnml.explain.background import compared
 from tnml.explain.slopes import slopes
 from tnml.nn import TensorNetworkLayer
 
@@ -97,20 +97,12 @@ def interactions(
         points, shares = np.array([0.5]), np.array([1.0])
     elif kind == "shapley-taylor":
         shares = shares * 2 * (1 - points)
-    device = layer.order.device
     with undisturbed(layer):
-        columns = combinations(target, layer.out_features, device)
-        given = layer.local_features(x.detach().to(device))
-        others, share = background_features(layer, background.to(device), weight, joint=joint)
-        each = sum(
-            _second(layer, given, other, columns, points, shares) * part
-            for other, part in zip(others, share, strict=True)
-        )
+        compare = compared(layer, x, background, target, weight, joint=joint)
+        given, columns = compare.given, compare.columns
+        each = compare.mean(lambda row: _second(layer, given, row, columns, points, shares))
         if kind == "shapley-taylor":
-            alone = sum(
-                slopes(layer, other.expand_as(given), given - other, columns)[1] * part
-                for other, part in zip(others, share, strict=True)
-            )
+            alone = compare.mean(lambda row: slopes(layer, row.expand_as(given), given - row, columns)[1])
             each.diagonal(dim1=1, dim2=2).copy_(alone.transpose(1, 2))
     values = torch.empty_like(each)
     values[:, layer.order.unsqueeze(1), layer.order] = each

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from tnml.checks import whole
 from tnml.diagnostics import undisturbed
-from tnml.errors import InputError
-from tnml.explain.background import background_features, combinations
+from tnml.explain.background import Comparison, compared
 from tnml.explain.explanation import Explanation
 from tnml.explain.slopes import slopes
 from tnml.nn import TensorNetworkLayer
@@ -75,9 +74,10 @@ def shapley(
         count = most = whole("nodes", nodes, 1)
     tolerance = 1000 * torch.finfo(layer.dtype).eps
     with undisturbed(layer):
+        compare = compared(layer, x, background, target, weight, joint=joint)
         while True:
             points, shares = np.polynomial.legendre.leggauss(count)
-            found = _along_the_line(layer, x, background, target, weight, joint, (points + 1) / 2, shares / 2)
+            found = _along_the_line(layer, compare, (points + 1) / 2, shares / 2)
             if not (found.gap is not None and found.gap > tolerance) or count >= most:
                 return found
             count = min(2 * count, most)
@@ -109,35 +109,20 @@ def banzhaf(
         True
     """
     with undisturbed(layer):
-        found = _along_the_line(layer, x, background, target, weight, joint, np.array([0.5]), np.array([1.0]))
+        compare = compared(layer, x, background, target, weight, joint=joint)
+        found = _along_the_line(layer, compare, np.array([0.5]), np.array([1.0]))
     return Explanation(values=found.values, base=found.base, outputs=found.outputs, gap=None, nodes=1)
 
 
 def _along_the_line(
-    layer: TensorNetworkLayer,
-    x: Tensor,
-    background: Tensor,
-    target: int | Sequence[int] | Tensor | None,
-    weight: Tensor | None,
-    joint: bool,
-    points: np.ndarray,
-    shares: np.ndarray,
+    layer: TensorNetworkLayer, compare: Comparison, points: np.ndarray, shares: np.ndarray
 ) -> Explanation:
     """The weighted sum over points on the line of the derivatives along it, in the order of the inputs."""
-    if not x.dim() or not len(x):
-        raise InputError("expected at least one sample to explain, got none")
-    device = layer.order.device
-    columns = combinations(target, layer.out_features, device)
-    given = layer.local_features(x.detach().to(device))
-    others, share = background_features(layer, background.to(device), weight, joint=joint)
-    base = share.to(_outputs(layer, others, columns).dtype) @ _outputs(layer, others, columns)
+    given, columns = compare.given, compare.columns
+    of_rows = _outputs(layer, compare.others, columns)
+    base = compare.share.to(of_rows.dtype) @ of_rows
     outputs = _outputs(layer, given, columns)
-    each = torch.stack(
-        [
-            _of_one_background(layer, given, other, columns, points, shares) * part
-            for other, part in zip(others, share, strict=True)
-        ]
-    ).sum(0)
+    each = compare.mean(lambda row: _of_one_background(layer, given, row, columns, points, shares))
     values = torch.empty_like(each)
     values[:, layer.order] = each
     wanted = outputs - base

@@ -100,13 +100,18 @@ def run(
         callbacks=tuple(callbacks),
     )
     if options.devices > 1 and not joined:
-        try:
-            result: LoopResult = launch(_joined, job, options.devices)
-        except TrainingInterrupted as stop:  # the weights stayed in the other processes
-            raise TrainingInterrupted(stop.run_dir) from stop
-        module.load_state_dict(result.state)
-        return result
+        return _launched(job)
     return Loop(job, open_fabric(options, joined=joined)).execute()
+
+
+def _launched(job: Job) -> LoopResult:
+    """The run in processes of its own, whose weights come back into the module."""
+    try:
+        result: LoopResult = launch(_joined, job, job.options.devices)
+    except TrainingInterrupted as stop:  # the weights stayed in the other processes
+        raise TrainingInterrupted(stop.run_dir) from stop
+    job.module.load_state_dict(result.state)
+    return result
 
 
 def _joined(job: Job, request: StopRequest) -> LoopResult:

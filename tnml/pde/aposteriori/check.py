@@ -103,11 +103,7 @@ def check(
     scale = max(abs(found.mean), 0.1 * float(walked.raw.std()), 1e-300)
     ends = None
     if math.isfinite(found.mean + found.error) and math.isfinite(start):
-        ends = interval(
-            walked.near, values, walked.fine, walked.dual,
-            horizon=problem.horizon, missed=walked.missed, inflation=walked.inflation,
-        )  # fmt: skip
-        ends = ends if ends[1] - ends[0] <= _WIDEST * scale else None  # nor if one is not finite
+        ends = _ends(problem, walked, values, scale)
     bias = sampled(walked.coarse - walked.fine)
     flags = _of_values(found, ends, start, scale, tolerance, trivial)
     flags += _of_steps(bias, scale, tolerance)
@@ -137,6 +133,15 @@ def check(
         time_steps=n,
         seconds=time.perf_counter() - begin,
     )
+
+
+def _ends(problem: Problem, walked: Walked, values: Tensor, scale: float) -> tuple[float, float] | None:
+    """The interval; None if it says nothing, or one of its ends is not finite."""
+    ends = interval(
+        walked.near, values, walked.fine, walked.dual,
+        horizon=problem.horizon, missed=walked.missed, inflation=walked.inflation,
+    )  # fmt: skip
+    return ends if ends[1] - ends[0] <= _WIDEST * scale else None
 
 
 @torch.no_grad()

@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tnml.errors import InputError
+from tnml.loop.protocols import Callback
 from tnml.nn import MPSLayer
 from tnml.nn.networks import can, classes_with
 from tnml.training.options import TrainOptions, check_for_task
+from tnml.training.supervised import check_monitor
 from tnml.training.tasks import Task
 
 _EQUAL = (
@@ -75,6 +77,26 @@ _FACTS: dict[str, Callable[[MPSLayer], Any]] = {
     "device": lambda layer: layer.weight.device,
     "engine": lambda layer: layer.engine,
 }
+
+
+def check_callbacks(
+    callbacks: Sequence[Sequence[Callback]], options: Sequence[TrainOptions], task: Task
+) -> None:
+    """Raises unless there is one sequence of callbacks for each layer, or nothing, and `monitor` is a column.
+
+    Raises:
+        InputError: there are more or fewer sequences, or nothing gives the column.
+
+    Example:
+        >>> from tnml.training.tasks import REGRESSION
+        >>> check_callbacks((), [TrainOptions(device="cpu")] * 2, REGRESSION)
+    """
+    if callbacks and len(callbacks) != len(options):
+        raise InputError(
+            f"callbacks must be one sequence for each of {len(options)} layers, got {len(callbacks)}"
+        )
+    for each in options:
+        check_monitor(each, task, callbacks[0] if callbacks else ())
 
 
 def check_options(

@@ -22,10 +22,10 @@ from tnml.training.batches import batch_count, batch_slice
 from tnml.training.inputs import Array
 from tnml.training.losses import measure
 from tnml.training.options import TrainOptions
-from tnml.training.replicas.checks import check_layers, check_options, one_each
+from tnml.training.replicas.checks import check_callbacks, check_layers, check_options, one_each
 from tnml.training.replicas.stack import Bank, Stack, group_key
 from tnml.training.samples import Samples, samples_for
-from tnml.training.supervised import TrainResult, check_monitor
+from tnml.training.supervised import TrainResult
 from tnml.training.tasks import TASKS, Task
 
 _LOSS_EVERY = 50  # steps between looks at the losses, as in the loop of a single run
@@ -96,12 +96,7 @@ def train_replicas(
     learned = choose("task", task, {name: TASKS[name] for name in ("regression", "classification")})
     check_layers(layers)
     chosen = check_options(options, len(layers), learned)
-    if callbacks and len(callbacks) != len(layers):
-        raise InputError(
-            f"callbacks must be one sequence for each of {len(layers)} layers, got {len(callbacks)}"
-        )
-    for each in chosen:
-        check_monitor(each, learned, callbacks[0] if callbacks else ())
+    check_callbacks(callbacks, chosen, learned)
     data = _samples(layers, (x, y, x_test, y_test, sample_weight), chosen[0], learned)
     if test_every is not None and (whole("test_every", test_every, 1) and data[0].test is None):
         raise InputError(f"test_every={test_every} needs x_test and y_test; give them, or leave it out")
