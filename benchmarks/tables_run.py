@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 import tnml
 from benchmarks.machine import cpu_model
 from benchmarks.tables_data import Split, TableSet
-from benchmarks.tables_methods import CONFORMAL, LEVEL, Maker, last_step, parameters_of
+from benchmarks.tables_methods import LEVEL, Maker, last_step, parameters_of
 
 Row = dict[str, Any]
 
@@ -200,8 +200,3 @@ def run(
         {**place, "split": number, "method": name, **journal.rows[key]}
         for (number, name), key in keys.items()
     ]
-
-
-def beside_only(name: str) -> bool:
-    """Whether a method is measured for its intervals and takes no part in scores and ranks."""
-    return name == CONFORMAL
