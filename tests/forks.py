@@ -27,7 +27,7 @@ class Fork:
     """A process with the part of `subprocess.Popen` that tests of programs use.
 
     Args:
-        words: as for python: a script or "-m" and a module, and their words.
+        words: as for python: a script, "-m" and a module, or "-c" and code; and their words.
         folder: an empty one, for what the program prints.
         cwd: its current folder.
     """
@@ -95,6 +95,8 @@ def _run(words: list[str], printed: list[str], cwd: Path | None) -> None:
     if words[0] == "-m":
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        exec(compile(words[1], "<code>", "exec"), {"__name__": "__main__"})
     else:
         sys.argv = words
         sys.path.insert(0, str(Path(words[0]).parent))

@@ -1,13 +1,11 @@
 """The chain against dense tensors: values, gradients, double gradients, transformations, hazards."""
 
-import subprocess
-import sys
-
 import numpy as np
 import oracles
 import pytest
 import torch
 from chain_cases import BOUND, ENGINES, SHAPES, instance, true_vectors
+from forks import complete
 from torch import Tensor
 
 from tnml.contraction import ChainShape, chain, chain_flat
@@ -273,8 +271,7 @@ print("compiled")
 
 @pytest.mark.slow
 def test_torch_compile_takes_the_operator_whole():
-    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
-    assert done.stdout == "compiled\n", done.stderr
+    assert complete(["-c", COMPILED]) == "compiled\n"
 
 
 def test_operator_passes_pytorchs_own_checks(generator):

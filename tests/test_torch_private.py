@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from tnml.torch_private import constant_in_graphs
+
 ONE_PLACE = Path(__file__).parent.parent / "tnml" / "torch_private.py"
 OF_MODULES = {"_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"}
 
@@ -160,3 +162,13 @@ def test_modules_and_tensors() -> None:
     for module in [*norms, *dropouts, *others]:
         assert torch_private.is_batch_norm(module) == (module in norms)
         assert torch_private.is_dropout(module) == (module in dropouts)
+
+
+def test_marked_as_constant_as_torch_does() -> None:
+    def ours() -> int:
+        return 1
+
+    def theirs() -> int:
+        return 1
+
+    assert vars(constant_in_graphs(ours)) == vars(torch.compiler.assume_constant_result(theirs)) != {}

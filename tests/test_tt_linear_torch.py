@@ -5,10 +5,11 @@ import os
 import pickle
 import sys
 
+import forks
 import numpy as np
 import pytest
 import torch
-from children import child, complete, finish
+from children import child, finish
 from torch import nn
 
 from tnml.nn import TTLinear
@@ -120,7 +121,7 @@ print("compiled")
 
 @pytest.mark.slow
 def test_torch_compile_takes_the_layer_whole():
-    assert complete([sys.executable, "-c", COMPILED], env=ALONE) == "compiled\n"
+    assert forks.complete(["-c", COMPILED]) == "compiled\n"
 
 
 PARALLEL = """

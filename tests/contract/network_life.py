@@ -3,13 +3,12 @@
 import copy
 import json
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forks import complete
 from torch import Tensor, nn
 
 import tnml
@@ -272,14 +271,7 @@ class LivesAsALayer(Member):
     @pytest.mark.slow
     def test_it_compiles(self) -> None:
         code = COMPILED.format(program=self.program, options={**self.options, "dtype": "float32"})
-        folder = str(Path(__file__).resolve().parent.parent)
-        done = subprocess.run(
-            [sys.executable, "-c", f"import sys; sys.path.insert(0, {folder!r})\n{code}"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.stdout == "the same\n", done.stderr
+        assert complete(["-c", code]) == "the same\n"
 
 
 def own_map(x: Tensor) -> Tensor:

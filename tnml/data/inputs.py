@@ -14,6 +14,7 @@ from tnml.checks import keep_number, keep_whole
 from tnml.data import random_table
 from tnml.errors import choose
 from tnml.features import FeatureMap
+from tnml.quadrature import gauss_legendre
 
 SPREAD = 12**-0.5  # standard deviation of the uniform distribution on [0, 1]; normal inputs have it as well
 
@@ -120,7 +121,7 @@ def _quadrature(name: str, features: FeatureMap) -> tuple[Tensor, Tensor]:
     pieces = 4 * features.dim if name == "uniform" else _PIECES
     edges.update(np.linspace(low, high, pieces + 1).tolist())
     ends = np.array(sorted(edges))
-    t, w = np.polynomial.legendre.leggauss(_NODES)
+    t, w = gauss_legendre(_NODES)
     half = np.diff(ends) / 2
     nodes = ((ends[:-1] + half)[:, None] + half[:, None] * t).ravel()
     weights = (half[:, None] * w).ravel()

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,6 +9,7 @@ from tnml.checks import whole
 from tnml.errors import InputError
 from tnml.features import FeatureMap, feature_map
 from tnml.features.spec import FeatureSpec
+from tnml.quadrature import gauss_legendre
 
 
 class FeatureMoments(NamedTuple):
@@ -53,7 +53,7 @@ def feature_moments(features: FeatureSpec, x: Tensor | None = None, *, nodes: in
     """
     known: FeatureMap = feature_map(features)
     if x is None:
-        points, weights = np.polynomial.legendre.leggauss(whole("nodes", nodes, 1))
+        points, weights = gauss_legendre(whole("nodes", nodes, 1))
         places = torch.from_numpy((points + 1) / 2).unsqueeze(1)
         found = _moments(known, places, torch.from_numpy(weights / 2))
         return FeatureMoments(found.second[0], found.second_of_derivative[0])

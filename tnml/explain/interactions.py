@@ -15,6 +15,7 @@ from tnml.errors import choose
 from tnml.explain.background import compared
 from tnml.explain.slopes import slopes
 from tnml.nn import TensorNetworkLayer
+from tnml.quadrature import gauss_legendre
 
 KINDS = ("shapley-taylor", "shapley", "banzhaf")
 SITES = 64  # exchanged at a time, which bounds the memory
@@ -91,7 +92,7 @@ def interactions(
     choose("kind", kind, dict.fromkeys(KINDS))
     exact = max(1, math.ceil(layer.n_sites / 2))
     count = exact if nodes is None else whole("nodes", nodes, 1)
-    points, shares = np.polynomial.legendre.leggauss(count)
+    points, shares = gauss_legendre(count)
     points, shares = (points + 1) / 2, shares / 2
     if kind == "banzhaf":
         points, shares = np.array([0.5]), np.array([1.0])

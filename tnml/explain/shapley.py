@@ -22,6 +22,7 @@ from tnml.explain.background import Comparison, compared
 from tnml.explain.explanation import Explanation
 from tnml.explain.slopes import slopes
 from tnml.nn import TensorNetworkLayer
+from tnml.quadrature import gauss_legendre
 
 FIRST_NODES = 8  # leave a gap of 1e-11 at 784 sites; twice as many follow if that is not enough
 ROWS = 2048  # of features at a time, which bounds the memory
@@ -76,7 +77,7 @@ def shapley(
     with undisturbed(layer):
         compare = compared(layer, x, background, target, weight, joint=joint)
         while True:
-            points, shares = np.polynomial.legendre.leggauss(count)
+            points, shares = gauss_legendre(count)
             found = _along_the_line(layer, compare, (points + 1) / 2, shares / 2)
             if not (found.gap is not None and found.gap > tolerance) or count >= most:
                 return found

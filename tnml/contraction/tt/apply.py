@@ -21,7 +21,7 @@ from tnml.contraction.tt.shape import TTShape
 from tnml.contraction.tt.slices import Slices, halves, whole_matrix
 from tnml.contraction.tt.trials import kept_plan
 from tnml.errors import InputError
-from tnml.torch_private import dispatch_mode_at_work
+from tnml.torch_private import constant_in_graphs, dispatch_mode_at_work
 
 COMPILED_BATCH = (
     1024  # torch.compile takes the plan for this number of samples, whatever their number turns out to be
@@ -104,7 +104,7 @@ def _rounded(batch: int) -> int:
     return max(1, -(-batch // step) * step)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_in_graphs
 def _plan(*question: Any) -> Plan:
     """The plan; torch.compile takes the result of this function without tracing into it."""
     return _kept_plan(*question)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from tnml.errors import InputError, choose
 from tnml.nn.entry import check_input, on_the_cpu, refuse_scripting
 from tnml.nn.tt.factors import checked_n_cores, checked_rank
 from tnml.nn.tt.linear import TTLinear
+from tnml.quadrature import gauss_legendre
 
 _WIDEST = 12.0  # standard deviations that the quadrature of an activation's moments covers
 _POINTS = 300  # on either side of zero
@@ -84,7 +84,7 @@ def activation_moments(activation: nn.Module) -> tuple[float, float]:
         >>> abs(mean) < 1e-12, abs(square - (1 - math.exp(-2)) / 2) < 1e-12
         (True, True)
     """
-    points, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(_POINTS))
+    points, weights = map(torch.from_numpy, gauss_legendre(_POINTS))
     half = _WIDEST * (points + 1) / 2
     z = torch.cat([-half, half])
     weight = torch.cat([weights, weights]) * torch.exp(-z.square() / 2)

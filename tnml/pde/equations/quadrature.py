@@ -1,13 +1,10 @@
 """Rules for integrals over the half line."""
 
-import functools
-
 import torch
 from jaxtyping import Float
-from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
-_legendre = functools.cache(leggauss)
+from tnml.quadrature import gauss_legendre
 
 
 def half_line(nodes: int = 256) -> tuple[Tensor, Tensor]:
@@ -20,7 +17,7 @@ def half_line(nodes: int = 256) -> tuple[Tensor, Tensor]:
         >>> round(float((weights * torch.exp(-s)).sum()), 9)
         1.0
     """
-    points, weights = (torch.from_numpy(part) for part in _legendre(nodes))
+    points, weights = (torch.from_numpy(part) for part in gauss_legendre(nodes))
     v = (points + 1) / 2
     return v / (1 - v), weights / 2 / (1 - v).square()
 
@@ -43,7 +40,7 @@ def stretched(
         >>> float((weights / (1 + r) ** 2).sum())
         0.99990000999...
     """
-    points, weights = (torch.from_numpy(part).to(end.device) for part in _legendre(nodes))
+    points, weights = (torch.from_numpy(part).to(end.device) for part in gauss_legendre(nodes))
     most = torch.asinh(end / scale)
     q = (points + 1) / 2 * most
     return scale * torch.sinh(q), weights / 2 * most * scale * torch.cosh(q)
