@@ -61,7 +61,7 @@ def scaling(result: dict[str, Any], options: argparse.Namespace, tell: Any) -> N
     sizes = {name: values[:2] for name, values in SIZES.items()} if options.smoke else SIZES
     base = {"sites": 6, "bond_dim": 4, "samples": 200} if options.smoke else BASE
     if options.smoke:
-        sizes = {"sites": (4, 6), "bond_dim": (2, 4), "samples": (100, 200)}
+        sizes = {"sites": (4,), "bond_dim": (2,), "samples": (100,)}
     for label in ("stays", "travels"):
         cases = [(axis, {**base, axis: value}) for axis, values in sizes.items() for value in values]
         times: list[list[float]] = [[] for _ in cases]
