@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from contract.loss import LossContract
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 from toy_loss import ROW
 
 from tnml.errors import InputError
@@ -58,6 +58,55 @@ class TestFocal(LossContract):
     def formula(outputs, y):
         logs = picked(log_softmax(outputs, 1), y)
         return -((1 - np.exp(logs)) ** 1.5) * logs
+
+
+class TestGeneralizedCrossEntropy(LossContract):
+    spec: ClassVar = {"name": "gce", "q": 0.6}
+    task = "classification"
+
+    @staticmethod
+    def formula(outputs, y):
+        return (1 - softmax(outputs, 1)[np.arange(len(y)), y] ** 0.6) / 0.6
+
+
+class TestSymmetricCrossEntropy(LossContract):
+    spec: ClassVar = {"name": "sce", "alpha": 0.5, "beta": 2.0, "floor": -3.0}
+    task = "classification"
+
+    @staticmethod
+    def formula(outputs, y):
+        p, truth = softmax(outputs, 1), np.eye(outputs.shape[1])[y]
+        exchanged = -(p * np.where(truth == 1, 0.0, -3.0)).sum(1)
+        return -0.5 * np.log(p[np.arange(len(y)), y]) + 2 * exchanged
+
+
+NOISE = [[0.7, 0.2, 0.1], [0.0, 0.9, 0.1], [0.3, 0.3, 0.4]]
+
+
+class TestForwardCorrection(LossContract):
+    spec: ClassVar = {"name": "forward", "transition": NOISE}
+    task = "classification"
+
+    @staticmethod
+    def formula(outputs, y):
+        return -np.log((softmax(outputs, 1) @ np.array(NOISE))[np.arange(len(y)), y])
+
+
+class TestBackwardCorrection(LossContract):
+    spec: ClassVar = {"name": "backward", "transition": NOISE}
+    task = "classification"
+
+    @staticmethod
+    def formula(outputs, y):
+        return -(np.linalg.inv(NOISE)[y] * np.log(softmax(outputs, 1))).sum(1)
+
+
+class TestSparseNoise(LossContract):
+    spec, task = "sop", "classification"
+
+    @staticmethod
+    def formula(outputs, y):
+        return -picked(log_softmax(outputs, 1), y)
 
 
 class TestHuber(LossContract):

@@ -144,7 +144,7 @@ def corrupt(y: Int64[Tensor, " n"], T: Float64[Tensor, "c c"], *, seed: int, fir
         >>> 250 < int(flipped.sum()) < 350
         True
     """
-    _check_transition(T)
+    checked_transition(T)
     classes = len(T)
     true = _checked_labels(y, classes)
     numbers = torch.from_numpy(
@@ -210,7 +210,16 @@ def _checked_labels(y: Tensor, classes: int) -> Tensor:
     return y.cpu()
 
 
-def _check_transition(matrix: Tensor) -> None:
+def checked_transition(matrix: Tensor) -> Tensor:
+    """A transition matrix as it came.
+
+    Raises:
+        InputError: it is no square tensor, or its rows are no probabilities that add up to 1.
+
+    Example:
+        >>> checked_transition(torch.eye(2)).shape
+        torch.Size([2, 2])
+    """
     if not isinstance(matrix, Tensor) or matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
         came = list(matrix.shape) if isinstance(matrix, Tensor) else type(matrix).__name__
         raise InputError(f"a transition matrix is a tensor [classes, classes], got {came}")
@@ -220,3 +229,4 @@ def _check_transition(matrix: Tensor) -> None:
             f"sums from {float(matrix.sum(1).min()):.6g} to {float(matrix.sum(1).max()):.6g} "
             f"and a smallest entry of {float(matrix.min()):.6g}"
         )
+    return matrix

@@ -69,7 +69,8 @@ class TrainOptions(LoopOptions):
         """The loss of a task with these options.
 
         Raises:
-            InputError: the loss named is not one of this task.
+            InputError: the loss named is not one of this task, or keeps numbers of every sample and would be
+                trained by several processes or by a line search.
 
         Example:
             >>> from tnml.training.tasks import CLASSIFICATION
@@ -77,7 +78,13 @@ class TrainOptions(LoopOptions):
             CrossEntropy(smoothing=0.1)
         """
         chosen = task.default_loss if self.loss is None else self.loss
-        return loss_of(chosen, task.name, label_smoothing=self.label_smoothing)
+        loss = loss_of(chosen, task.name, label_smoothing=self.label_smoothing)
+        if loss.by_sample and (self.optimizer == "lbfgs" or self.devices > 1):
+            raise InputError(
+                f"loss={chosen!r} keeps numbers of every sample, which take one step a batch in one process; "
+                "set devices to 1 and take another optimizer than 'lbfgs'"
+            )
+        return loss
 
 
 def check_for_task(task: Task, options: object) -> None:

@@ -188,6 +188,11 @@ class SweepOptions:
         """
         chosen = task.default_loss if self.loss is None else self.loss
         loss = loss_of(chosen, task.name, label_smoothing=self.label_smoothing)
+        if loss.by_sample:
+            raise InputError(
+                f"sweeps cannot minimise loss={chosen!r}, which learns from batch to batch; use the loop "
+                "(train_classifier, solver='adam')"
+            )
         solvers = {
             "newton-cg": loss.convex and loss.smooth,
             "cg": loss.smooth,

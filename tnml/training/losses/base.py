@@ -28,6 +28,7 @@ class Loss(ABC):
         convex: whether the loss is convex in the outputs.
         smooth: whether its curvature is informative; that of piecewise linear losses does not.
         logits: of losses of labels, whether the outputs become logits; else they are roughly probabilities.
+        by_sample: whether it keeps numbers of every sample; only the loop in one process can train it then.
 
     Example:
         >>> from tnml.training.losses import SquaredError
@@ -39,6 +40,7 @@ class Loss(ABC):
     convex: ClassVar[bool] = True
     smooth: ClassVar[bool] = True
     logits: ClassVar[bool] = True
+    by_sample: ClassVar[bool] = False
 
     @abstractmethod
     def values(
@@ -84,6 +86,13 @@ class Loss(ABC):
 
     def plain(self) -> "Loss":
         """The loss to measure by: without what only training has, such as smoothed labels."""
+        return self
+
+    def begin(self) -> LossFn:
+        """The loss function of one run: the loss itself, or what also remembers its samples.
+
+        The latter has a `callback` with `state_dict` and `load_state_dict`, which takes it into checkpoints.
+        """
         return self
 
     def metrics(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:

@@ -8,10 +8,14 @@ from tnml.errors import InputError, choose
 from tnml.training.losses.base import Loss
 from tnml.training.losses.cross_entropy import CrossEntropy
 from tnml.training.losses.focal import Focal
+from tnml.training.losses.generalized import GeneralizedCrossEntropy
 from tnml.training.losses.huber import Huber
 from tnml.training.losses.likelihood import NegativeLogLikelihood
 from tnml.training.losses.quantile import Quantile
+from tnml.training.losses.sparse_noise import SparseNoise
 from tnml.training.losses.squared_error import LabelSquaredError, SquaredError
+from tnml.training.losses.symmetric import SymmetricCrossEntropy
+from tnml.training.losses.transition import BackwardCorrection, ForwardCorrection
 
 LossSpec = str | Mapping[str, Any]
 """A name of `LOSSES`, or a mapping with the name and options, such as `{"name": "huber", "delta": 0.5}`."""
@@ -20,6 +24,11 @@ LOSSES: dict[str, Mapping[str, Callable[..., Loss]]] = {
     "cross-entropy": {"classification": CrossEntropy},
     "mse": {"classification": LabelSquaredError, "regression": SquaredError},
     "focal": {"classification": Focal},
+    "gce": {"classification": GeneralizedCrossEntropy},
+    "sce": {"classification": SymmetricCrossEntropy},
+    "forward": {"classification": ForwardCorrection},
+    "backward": {"classification": BackwardCorrection},
+    "sop": {"classification": SparseNoise},
     "huber": {"regression": Huber},
     "quantile": {"regression": Quantile},
     "nll": {"density": NegativeLogLikelihood},

@@ -215,6 +215,11 @@ class _Run:
             self._n_test = len(tests[0][0])
             self._tests = Bank(layers, [one for one, _ in tests], [one for _, one in tests])
         self._loss = options[0].loss_for(data[0].task)
+        if self._loss.by_sample:
+            raise InputError(
+                f"replicas cannot minimise loss={options[0].loss!r}, which keeps numbers of every sample; "
+                "train one by one (train_classifier)"
+            )
         self._plain = self._loss.plain()
         self._stack = Stack([layers[r] for r in self.active], self._now)
         self._best = [Best(each) for each in options]
