@@ -2,29 +2,47 @@
 
 from tnml.diagnostics.callbacks import CALLBACKS, RunFacts
 from tnml.diagnostics.complexity import geometric_complexity, mps_geometric_complexity
+from tnml.diagnostics.curvature import (
+    BatchCurve,
+    HessianExtremes,
+    batch_hessian_curve,
+    hessian_extremes,
+    scale_lr,
+)
 from tnml.diagnostics.input_moments import FeatureMoments, feature_moments
 from tnml.diagnostics.isolation import undisturbed
 from tnml.diagnostics.memorisation import memorised
 from tnml.diagnostics.parameters import ParameterCounts, count_parameters, gauge_free_parameters
+from tnml.diagnostics.random_matrix import Bulk, PorterThomas, marchenko_pastur, porter_thomas, rmt_filter
 from tnml.diagnostics.spectra import Schmidt, matrices, schmidt, singular_values
 from tnml.diagnostics.susceptibility import Susceptibility, select_models
 from tnml.diagnostics.tracker import Tracker
 
 __all__ = [
     "CALLBACKS",
+    "BatchCurve",
+    "Bulk",
     "FeatureMoments",
+    "HessianExtremes",
     "ParameterCounts",
+    "PorterThomas",
     "RunFacts",
     "Schmidt",
     "Susceptibility",
     "Tracker",
+    "batch_hessian_curve",
     "count_parameters",
     "feature_moments",
     "gauge_free_parameters",
     "geometric_complexity",
+    "hessian_extremes",
+    "marchenko_pastur",
     "matrices",
     "memorised",
     "mps_geometric_complexity",
+    "porter_thomas",
+    "rmt_filter",
+    "scale_lr",
     "schmidt",
     "select_models",
     "singular_values",
