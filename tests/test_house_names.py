@@ -17,7 +17,10 @@ RECORDED: dict[str, list[str]] = json.loads(
 DOCUMENTED = [(module, name) for module, names in RECORDED.items() for name in names if name != "__version__"]
 
 # Records that tnml makes and hands out: the example is that of the function which returns them.
-RETURNED = {"ChainValue", "LoopResult", "StepView", "SweepResult", "TrainResult"}
+RETURNED = {
+    *("Alignment", "BatchCurve", "Bulk", "ChainValue", "HessianExtremes", "LoopResult", "Moments"),
+    *("PorterThomas", "Significance", "StepView", "SweepResult", "TrainResult"),
+}
 
 # Names that live in the package and are nobody's business outside.
 INTERNAL = {

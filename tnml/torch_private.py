@@ -7,7 +7,7 @@ import functools
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, ParamSpec, TypeGuard, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-P, R = ParamSpec("P"), TypeVar("R")
+Function = TypeVar("Function", bound=Callable[..., Any])
 _OPTIMIZER = vars(sys.modules[torch.optim.Optimizer.__module__])  # torch.optim hides the module's name
 _HOOKS_OF_ALL = _OPTIMIZER["_global_optimizer_pre_hooks"], _OPTIMIZER["_global_optimizer_post_hooks"]
 
@@ -247,7 +247,7 @@ def as_plain_tensors() -> AbstractContextManager[object]:
     return torch._C.DisableTorchFunctionSubclass()
 
 
-def constant_in_graphs(function: Callable[P, R]) -> Callable[P, R]:
+def constant_in_graphs(function: Function) -> Function:
     """Marks a function that torch.compile calls while it traces, to keep the result as a constant.
 
     `torch.compiler.assume_constant_result` does the same, but imports the compiler: a second and a half that

@@ -177,7 +177,8 @@ def rmt_filter(
     bulk = marchenko_pastur(matrix)
     count = _count(keep, bulk.outliers, len(values))
     kept = _shrunk(values[:count], bulk.sigma, matrix.shape[0], matrix.shape[1], shrink)
-    return ((left[:, :count] * kept) @ right[:count]).to(matrix)
+    found: Tensor = (left[:, :count] * kept) @ right[:count]
+    return found.to(matrix)
 
 
 def _count(keep: str | int | float, outliers: int, values: int) -> int:

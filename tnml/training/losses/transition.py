@@ -136,4 +136,5 @@ def _tensor(transition: Transition, classes: int, inverse: bool) -> Tensor:
         return matrix
     if float(torch.linalg.cond(matrix)) > 1e8:
         raise InputError("transition has no inverse: some labels say nothing about the true ones")
-    return torch.linalg.inv(matrix)
+    found: Tensor = torch.linalg.inv(matrix)
+    return found
