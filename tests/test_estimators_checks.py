@@ -29,7 +29,7 @@ BY_COLUMN = {
     "features": "auto",
     "order": "mutual-information",
 }
-SWEPT = {"dtype": "float64", "solver": "dmrg", "sweeps": 2}
+SWEPT = {"dtype": "float64", "solver": "dmrg"}
 TWO = {"n_estimators": 2, "bond_dim": 4, "epochs": 20}
 ESTIMATORS = [
     *(

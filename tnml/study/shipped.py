@@ -8,6 +8,7 @@ from typing import Any
 from tnml.errors import choose
 from tnml.files import user_path
 from tnml.study.grid import Study, read_study_file
+from tnml.study.wrong_labels import METHODS
 
 _BONDS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
 _TEACHERS: Mapping[str, Any] = {
@@ -89,6 +90,41 @@ _SHIPPED = (
             "batch_size": 64,
         },
         smoke={"noise": [0.0, 0.3], "bond_dim": [2, 8], "seed": [0], "epochs": 3, "n_test": 500},
+    ),
+    Study(
+        name="wrong-labels",
+        about="Losses made for wrong labels, on a matrix product state, tensor-train layers and dense ones",
+        runner="tnml.study.wrong_labels:run",
+        grid={
+            "network": ["mps", "tnn", "dense"],
+            "method": list(METHODS),
+            "data": ["mnist", "fashion-mnist"],
+            "noise": [0.2, 0.4, 0.6],
+            "seed": [0, 1, 2],
+        },
+        fixed={
+            "kind": "symmetric",
+            "pool": 2,
+            "n_train": 60_000,
+            "n_test": 10_000,
+            "size": 20,
+            "epochs": 10,
+            "lr": 1e-3,
+            "batch_size": 100,
+            "lr_u": 300.0,
+            "lr_v": 3000.0,
+        },
+        smoke={
+            "network": ["mps", "dense"],
+            "method": ["cross-entropy", "sop"],
+            "data": ["clusters"],
+            "noise": [0.4],
+            "seed": [0],
+            "n_train": 200,
+            "n_test": 200,
+            "pool": 1,
+            "epochs": 2,
+        },
     ),
     Study(
         name="mnist-bond-dimension",
