@@ -69,10 +69,8 @@ def run(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if options["method"] == "forward, known":
         loss["transition"] = truth.tolist()
     elif options["method"] == "forward, estimated":
-        early = _network(options, x, shape)
-        _trained(
-            early, x, noisy, {"name": "cross-entropy"}, {**options, "epochs": max(1, options["epochs"] // 8)}
-        )
+        early, few = _network(options, x, shape), {**options, "epochs": max(1, options["epochs"] // 8)}
+        _trained(early, x, noisy, {"name": "cross-entropy"}, few)
         with torch.no_grad():
             found = estimate_transition(early.eval()(x).softmax(1))
         loss["transition"] = found.tolist()
@@ -91,6 +89,10 @@ def run(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "error_name": "error rate",
         "n_parameters": sum(p.numel() for p in layer.parameters()),
         "seconds": result.seconds,
+        "history": [
+            {"epoch": row["epoch"], "train_error": 1 - row["accuracy"], "train_loss": row["loss"]}
+            for row in result.history
+        ],
         **known,
     }
 
