@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tnml.nn import TNN, MPSLayer, TTEmbedding, TTLinear
+from tnml.nn import TNN, DeepMPS, MPSLayer, PatchMPS, TTEmbedding, TTLinear
 
 
 def _real(*sizes: int) -> Callable[[int], Tensor]:
@@ -47,6 +47,10 @@ CASES = {
     "MPSLayer": Case(MPSLayer, {**NINE, "noise": 0.2}, _real(9)),
     "MPSLayer in an order": Case(MPSLayer, {**NINE, "order": ORDER, "features": "legendre"}, _real(9)),
     "MPSLayer long": Case(MPSLayer, {**NINE, "n_sites": 50, "label_site": 11}, _real(50)),
+    "DeepMPS": Case(DeepMPS, {**NINE, "channels": (4, 3), "kernel": 2, "stride": 1}, _real(9)),
+    "PatchMPS": Case(
+        PatchMPS, {"kernel": 2, "stride": 1, "channels": 3, "bond_dim": 4, "shape": (3, 3)}, _real(3, 3)
+    ),
     "TTLinear": Case(TTLinear, {"in_features": 12, "out_features": 8, "rank": 3}, _real(12)),
     "TTLinear padded": Case(
         TTLinear, {"in_features": 13, "out_features": 7, "rank": 2, "n_cores": 3, "plan": "left"}, _real(13)

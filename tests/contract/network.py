@@ -13,8 +13,12 @@ Where the table does not hold the network, `row` puts it there for the time of a
 
 from contract.network_answers import ExactAnswers
 from contract.network_life import LivesAsALayer
-from contract.network_numbers import RightNumbers
+from contract.network_numbers import OneTensor, RightNumbers
 
 
-class NetworkContract(RightNumbers, LivesAsALayer, ExactAnswers):
+class StackContract(RightNumbers, LivesAsALayer):
+    """The tests of a network that is not one tensor, for it normalises inside."""
+
+
+class NetworkContract(StackContract, OneTensor, ExactAnswers):
     """All tests of a network."""

@@ -113,47 +113,6 @@ class RightNumbers(Member):
             for name, gradient in zip(weights, expected, strict=True):
                 assert_close(each[name][place], gradient, 1e-12)
 
-    @pytest.mark.parametrize("factor", [16.0, 1 / 16])
-    def test_the_scale_of_many_sites(self, factor: float) -> None:
-        """Outputs are linear in every site's features: all times 16 moves the logarithm by n log 16."""
-        layer = self.make(600, 2, dtype="float32").eval()
-        x = self.inputs(3, 600, torch.float32)
-        features = layer.features(x)
-        (value, log), (large, larger) = layer.log_forward(features), layer.log_forward(features * factor)
-        grown = large.abs().log() + larger.unsqueeze(1) - value.abs().log() - log.unsqueeze(1)
-        # a sum of 600 logarithms in float32, and exponents that may be split at other sites
-        torch.testing.assert_close(
-            grown, torch.full_like(grown, 600 * math.log(factor)), rtol=1e-5, atol=1e-3
-        )
-        large.sum().backward()
-        assert all(bool(torch.isfinite(p.grad).all()) for p in layer.parameters())
-
-    @pytest.mark.parametrize("dtype", ["float64", "complex128"])
-    def test_spectra_and_norm_are_those_of_the_dense_tensor(self, dtype: str) -> None:
-        layer = self.generic(dtype=dtype)
-        tensor = self.weight_tensor(layer).detach().numpy()
-        found = schmidt(layer)
-        assert found.log_norm == pytest.approx(np.log(np.linalg.norm(tensor)), abs=1e-9)
-        cuts = self.cuts(layer)
-        assert len(found.values) == len(cuts) > 0
-        for values, legs in zip(found.values, cuts, strict=True):
-            rest = [leg for leg in range(tensor.ndim) if leg not in legs]
-            rows = math.prod(tensor.shape[leg] for leg in legs)
-            matrix = tensor.transpose(*legs, *rest).reshape(rows, -1)
-            expected = np.linalg.svd(matrix, compute_uv=False)
-            expected = expected / np.linalg.norm(expected)
-            assert values.dtype == torch.float64
-            assert values.square().sum().item() == pytest.approx(1, rel=1e-9)
-            many = max(len(values), len(expected))
-            padded = [np.pad(v, (0, many - len(v))) for v in (values.numpy(), expected)]
-            # the roots of an overlap matrix lose half of the digits
-            np.testing.assert_allclose(*padded, atol=1e-7)
-        probabilities = [v[v > 0].square() for v in found.values]
-        entropies = [-(p * p.log()).sum().item() for p in probabilities]
-        np.testing.assert_allclose(found.entropies, entropies, atol=1e-12)
-        assert list(singular_values(layer)) == [f"bond.{place}" for place in range(len(cuts))]
-        assert count_parameters(layer).n_parameters == sum(p.numel() for p in layer.parameters())
-
     def test_a_zero_tensor_has_no_spectrum(self) -> None:
         layer = self.make()
         with torch.no_grad():
@@ -224,6 +183,51 @@ class RightNumbers(Member):
     def test_inputs_of_another_shape_are_refused(self, shape: tuple[int, ...]) -> None:
         with pytest.raises(InputError, match=r"expected inputs \[b, 5\] or features \[b, 5, \d\], got"):
             self.make()(torch.zeros(shape, dtype=torch.float64))
+
+
+class OneTensor(Member):
+    """Of networks that are one tensor: outputs linear in every site's features, and spectra of its cuts."""
+
+    @pytest.mark.parametrize("factor", [16.0, 1 / 16])
+    def test_the_scale_of_many_sites(self, factor: float) -> None:
+        """Outputs are linear in every site's features: all times 16 moves the logarithm by n log 16."""
+        layer = self.make(600, 2, dtype="float32").eval()
+        x = self.inputs(3, 600, torch.float32)
+        features = layer.features(x)
+        (value, log), (large, larger) = layer.log_forward(features), layer.log_forward(features * factor)
+        grown = large.abs().log() + larger.unsqueeze(1) - value.abs().log() - log.unsqueeze(1)
+        # a sum of 600 logarithms in float32, and exponents that may be split at other sites
+        torch.testing.assert_close(
+            grown, torch.full_like(grown, 600 * math.log(factor)), rtol=1e-5, atol=1e-3
+        )
+        large.sum().backward()
+        assert all(bool(torch.isfinite(p.grad).all()) for p in layer.parameters())
+
+    @pytest.mark.parametrize("dtype", ["float64", "complex128"])
+    def test_spectra_and_norm_are_those_of_the_dense_tensor(self, dtype: str) -> None:
+        layer = self.generic(dtype=dtype)
+        tensor = self.weight_tensor(layer).detach().numpy()
+        found = schmidt(layer)
+        assert found.log_norm == pytest.approx(np.log(np.linalg.norm(tensor)), abs=1e-9)
+        cuts = self.cuts(layer)
+        assert len(found.values) == len(cuts) > 0
+        for values, legs in zip(found.values, cuts, strict=True):
+            rest = [leg for leg in range(tensor.ndim) if leg not in legs]
+            rows = math.prod(tensor.shape[leg] for leg in legs)
+            matrix = tensor.transpose(*legs, *rest).reshape(rows, -1)
+            expected = np.linalg.svd(matrix, compute_uv=False)
+            expected = expected / np.linalg.norm(expected)
+            assert values.dtype == torch.float64
+            assert values.square().sum().item() == pytest.approx(1, rel=1e-9)
+            many = max(len(values), len(expected))
+            padded = [np.pad(v, (0, many - len(v))) for v in (values.numpy(), expected)]
+            # the roots of an overlap matrix lose half of the digits
+            np.testing.assert_allclose(*padded, atol=1e-7)
+        probabilities = [v[v > 0].square() for v in found.values]
+        entropies = [-(p * p.log()).sum().item() for p in probabilities]
+        np.testing.assert_allclose(found.entropies, entropies, atol=1e-12)
+        assert list(singular_values(layer)) == [f"bond.{place}" for place in range(len(cuts))]
+        assert count_parameters(layer).n_parameters == sum(p.numel() for p in layer.parameters())
 
 
 def _function(value: object) -> object:

@@ -13,6 +13,23 @@ from tnml.nn import TensorNetworkLayer
 from tnml.nn.sample_weights import check_weight
 
 
+def check_linear(layer: TensorNetworkLayer) -> None:
+    """Raises unless the outputs of a network are linear in every site's features.
+
+    Raises:
+        InputError: they are not.
+
+    Example:
+        >>> from tnml.nn import MPSLayer
+        >>> check_linear(MPSLayer(2, 2))
+    """
+    if not layer.multilinear:
+        raise InputError(
+            f"this needs outputs that are linear in every site's features, got a {type(layer).__name__}, "
+            "which normalises inside; use a network that does not, such as an MPSLayer"
+        )
+
+
 def background_features(
     layer: TensorNetworkLayer, background: Tensor, weight: Tensor | None = None, *, joint: bool = False
 ) -> tuple[Inexact[Tensor, "r n d"], Float64[Tensor, " r"]]:
@@ -29,7 +46,7 @@ def background_features(
         `[1, n, d]` or `[k, n, d]` in the network's order and its dtype, and shares that add up to 1.
 
     Raises:
-        InputError: there is no row, the shape does not fit, or the weights do not.
+        InputError: there is no row, the shape or the weights do not fit, or the outputs are not linear.
 
     Example:
         >>> from tnml.nn import MPSLayer
@@ -37,6 +54,7 @@ def background_features(
         >>> rows[0, 0], share
         (tensor([0.5000, 0.5000]), tensor([1.], dtype=torch.float64))
     """
+    check_linear(layer)
     if not background.dim() or not len(background):
         raise InputError("expected a background of at least one row, got none; pass some training samples")
     found = layer.local_features(background.detach())

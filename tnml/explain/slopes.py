@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float64, Inexact
 from torch import Tensor
 
+from tnml.explain.background import check_linear
 from tnml.nn import TensorNetworkLayer
 
 
@@ -50,12 +51,16 @@ def derivatives(
 ) -> tuple[Inexact[Tensor, "b k"], Inexact[Tensor, "b k n d"]]:
     """Outputs times `targets` and their derivatives by every feature, in double precision; see `slopes`.
 
+    Raises:
+        InputError: the outputs are not linear in every site's features.
+
     Example:
         >>> from tnml.nn import MPSLayer
         >>> layer = MPSLayer(3, 2).eval()
         >>> derivatives(layer, torch.rand(4, 3, 2), torch.eye(2).double())[1].shape
         torch.Size([4, 2, 3, 2])
     """
+    check_linear(layer)
     columns = targets.shape[1]
     wide = torch.complex128 if features.is_complex() else torch.float64
     with torch.inference_mode(False), torch.enable_grad():

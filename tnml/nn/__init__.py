@@ -4,6 +4,8 @@ from tnml.nn.dropout import BondDropout, SiteDropout
 from tnml.nn.layer import TensorNetworkLayer
 from tnml.nn.mps.layer import MPSLayer
 from tnml.nn.networks import NETWORKS, Network, make_layer
+from tnml.nn.patch.deep import DeepMPS
+from tnml.nn.patch.layer import PatchMPS
 from tnml.nn.tt.compression import Compressed, compress
 from tnml.nn.tt.compression_report import CompressReport
 from tnml.nn.tt.convert import TTFit
@@ -17,8 +19,10 @@ __all__ = [
     "BondDropout",
     "CompressReport",
     "Compressed",
+    "DeepMPS",
     "MPSLayer",
     "Network",
+    "PatchMPS",
     "SiteDropout",
     "TTEmbedding",
     "TTFit",

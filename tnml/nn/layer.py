@@ -66,6 +66,9 @@ class TensorNetworkLayer(OrderedModule, ABC):
     may_change: ClassVar[frozenset[str]] = frozenset()
     """Names in `config` that a resumed run may change, because they change the rounding and not the model."""
 
+    multilinear: ClassVar[bool] = True
+    """Whether the outputs are linear in the features of every site, which exact explanations rest on."""
+
     def __init__(
         self,
         n_sites: int,
@@ -164,7 +167,8 @@ class TensorNetworkLayer(OrderedModule, ABC):
             fresh = type(self)(**{**self._facts(), "features": self.features, **self._arguments})
             start = fresh.state_dict()
         for name, tensor in (*self.named_parameters(), *self.named_buffers()):
-            tensor.data.copy_(placed(start[name], tensor.device))
+            if name in start:  # not so: buffers that no state dict holds
+                tensor.data.copy_(placed(start[name], tensor.device))
 
     @final  # type: ignore[misc]  # in torch it is an attribute
     def forward(self, x: Tensor) -> Tensor:

@@ -138,15 +138,13 @@ class MPSLayer(TensorNetworkLayer):
 
     def contract(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """`value [b, c]` and `exponent [b]` of features `[b, n, d]`; the outputs are `value * 2^exponent`."""
-        weight: Tensor = self.weight
-        label: Tensor = self.label
-        if self.training and self.bond_dropout.p > 0:
-            weight, label = self._dropped()
-        return labelled_chain(features, weight, label, self.chain_shape, self.engine)
+        return labelled_chain(features, *self.weights(), self.chain_shape, self.engine)
 
-    def _dropped(self) -> tuple[Tensor, Tensor]:
-        """Weights and label core with dropped bond indices set to 0, survivors scaled at the label core."""
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Weights and label core; with bond dropout, dropped indices at 0, survivors scaled at the label core."""
         shape = self.chain_shape
+        if not self.training or self.bond_dropout.p == 0:
+            return self.weight, self.label
         first = 2 if starting_path(self.features, shape) == "rotation" else 1  # the path's own indices stay
         mask = self.bond_dropout(shape.widest, self.weight, first)
         left, _, right = self.label.shape

@@ -1,0 +1,1 @@
+"""Matrix product states on patches of an image, and stacks of them."""

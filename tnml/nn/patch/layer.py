@@ -1,0 +1,178 @@
+"""A matrix product state with several outputs on every patch of an image."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import torch
+from jaxtyping import Inexact
+from torch import Tensor, nn
+
+from tnml.checks import whole
+from tnml.contraction.chain.outputs import many_chains
+from tnml.errors import InputError
+from tnml.features import FeatureMap
+from tnml.nn.mps.layer import MPSLayer
+from tnml.nn.patch.geometry import Pair, grid_of, pair, patch_pixels
+
+
+class PatchMPS(nn.Module):
+    """`[b, h, w, d]` features of images to `[b, h', w', channels]`, by a matrix product state on every patch.
+
+        image [h, w]   -- cut -->   patches [h' w', k k]   -- one chain each -->   [h' w', channels]
+
+    It stands where a convolution would, but multiplies the pixels of a patch: its outputs are linear in each
+    pixel's features. The last patch of a row or column is moved back so that it ends at the border, so every
+    pixel is in a patch. All patches are one batch of short chains.
+
+    Args:
+        kernel: height and width of a patch, one number for both; cut where the image is smaller.
+        stride: from one patch to the next.
+        channels: number of outputs of every patch.
+        bond_dim: largest bond dimension of the chain on a patch.
+        shape: `(height, width)` of the images.
+        features: map of pixels to features, where images `[b, h, w]` come without; see `MPSLayer`.
+        shared: whether all patches have the same weights; else each position has its own.
+        noise: standard deviation of the noise on the starting path; None chooses it.
+        bond_dropout: probability of dropping a bond index in training.
+        dtype: "float32", .. or the torch dtype; None: torch's default.
+        device: where the parameters live; None: torch's default.
+        engine: "auto", "torch", "native" or "reference"; see `MPSLayer`.
+        seed: of the starting weights.
+
+    Raises:
+        InputError: an argument is out of range; the text says which and what to do.
+
+    Cost: h' w' k^2 d chi^2 multiply-adds a sample; weights of each position are called one after the other.
+
+    Source: Selvan and Dam, arXiv 2004.10076, whose layers are such chains on patches that do not overlap.
+
+    Example:
+        >>> layer = PatchMPS(kernel=3, stride=2, channels=4, bond_dim=5, shape=(7, 7))
+        >>> layer(torch.rand(6, 7, 7)).shape
+        torch.Size([6, 3, 3, 4])
+    """
+
+    pixels: Tensor
+
+    def __init__(
+        self,
+        kernel: int | Pair,
+        stride: int | Pair,
+        channels: int,
+        bond_dim: int = 8,
+        *,
+        shape: Pair,
+        features: str | Mapping[str, Any] | Callable[[Tensor], Tensor] | FeatureMap = "linear",
+        shared: bool = True,
+        noise: float | None = None,
+        bond_dropout: float = 0.0,
+        dtype: str | torch.dtype | None = None,
+        device: str | torch.device | None = None,
+        engine: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.shape = pair("shape", shape)
+        self.kernel, self.stride = pair("kernel", kernel), pair("stride", stride)
+        self.channels, self.shared = whole("channels", channels, 1), bool(shared)
+        self.grid = grid_of(self.shape, self.kernel, self.stride)
+        self.register_buffer("pixels", patch_pixels(self.shape, self.kernel, self.stride), persistent=False)
+        options: dict[str, Any] = {
+            "features": features,
+            "noise": noise,
+            "bond_dropout": bond_dropout,
+            "dtype": dtype,
+            "device": device,
+            "engine": engine,
+        }
+        count = 1 if shared else len(self.pixels)
+        self.chains = nn.ModuleList(
+            MPSLayer(self.pixels.shape[1], self.channels, bond_dim, seed=seed + place, **options)
+            for place in range(count)
+        )
+        self._no_constant()
+
+    @torch.no_grad()
+    def _no_constant(self) -> None:
+        """Takes out of the label cores what all inputs have in common: it would drown the rest at the start."""
+        for chain in self.layers:
+            if chain.n_sites > 1 and max(chain.bond_dims) > 1 and not chain.label.is_meta:
+                chain.label[0, :, 0] = 0
+
+    @property
+    def layers(self) -> list[MPSLayer]:
+        """The chain of all patches, or of each."""
+        return list(self.chains)  # type: ignore[arg-type]
+
+    def patches(self, features: Inexact[Tensor, "b h w d"]) -> Inexact[Tensor, "b p k d"]:
+        """The features of every patch, pixel by pixel.
+
+        Example:
+            >>> PatchMPS(2, 1, 4, shape=(3, 3)).patches(torch.rand(5, 3, 3, 2)).shape
+            torch.Size([5, 4, 4, 2])
+        """
+        flat = features.flatten(1, 2).index_select(1, self.pixels.flatten())
+        return flat.unflatten(1, tuple(self.pixels.shape))
+
+    def forward(self, x: Inexact[Tensor, "b h w *d"]) -> Inexact[Tensor, "b down across c"]:
+        """Outputs `[b, h', w', channels]` of images `[b, h, w]` in [0, 1], or of features `[b, h, w, d]`.
+
+        Raises:
+            InputError: the images have another shape.
+        """
+        dim = self.layers[0].features.dim
+        if x.shape[1:] not in (self.shape, (*self.shape, dim)):
+            raise InputError(
+                f"expected images [b, {self.shape[0]}, {self.shape[1]}] or their features "
+                f"[b, {self.shape[0]}, {self.shape[1]}, {dim}], got {list(x.shape)}"
+            )
+        features = x if x.dim() == 4 else self.layers[0].features(x)
+        return self.of_features(features.to(self.layers[0].dtype))
+
+    def of_features(self, features: Inexact[Tensor, "b h w d"]) -> Inexact[Tensor, "b down across c"]:
+        """Outputs of features; see `forward`.
+
+        Example:
+            >>> PatchMPS(2, 2, 4, shape=(4, 4)).of_features(torch.rand(5, 4, 4, 2)).shape
+            torch.Size([5, 2, 2, 4])
+        """
+        patches = self.patches(features)
+        if self.shared:
+            found = _values(self.layers[0], patches.flatten(0, 1))
+        else:
+            each = zip(self.layers, patches.unbind(1), strict=True)
+            found = torch.stack([_values(chain, own) for chain, own in each], 1)
+        return found.reshape(len(features), *self.grid, self.channels)
+
+    @torch.no_grad()
+    def rescale_(self, features: Inexact[Tensor, "b h w d"], weight: Tensor | None = None) -> Self:
+        """This layer with outputs of order one for these features; see `MPSLayer.rescale_`.
+
+        Args:
+            features: of some training samples.
+            weight: `[b]`, how often each sample counts; None counts all alike.
+
+        Example:
+            >>> layer = PatchMPS(2, 1, 4, shape=(3, 3)).rescale_(torch.rand(50, 3, 3, 2))
+        """
+        patches = self.patches(features)
+        if self.shared:
+            each = None if weight is None else weight.repeat_interleave(patches.shape[1])
+            self.layers[0].rescale_(patches.flatten(0, 1), each)
+        else:
+            for chain, own in zip(self.layers, patches.unbind(1), strict=True):
+                chain.rescale_(own, weight)
+        return self
+
+    def extra_repr(self) -> str:
+        """Geometry and outputs."""
+        return (
+            f"kernel={self.kernel}, stride={self.stride}, channels={self.channels}, shape={self.shape}, "
+            f"grid={self.grid}, shared={self.shared}"
+        )
+
+
+def _values(chain: MPSLayer, features: Tensor) -> Tensor:
+    weight, label = chain.weights()
+    value, exponent = many_chains(features, weight, label, chain.chain_shape, chain.engine)
+    return value * torch.exp2(exponent).unsqueeze(-1).to(value.dtype)
