@@ -6,6 +6,7 @@ from tnml.nn.mps.layer import MPSLayer
 from tnml.nn.networks import NETWORKS, Network, make_layer
 from tnml.nn.patch.deep import DeepMPS
 from tnml.nn.patch.layer import PatchMPS
+from tnml.nn.ring.layer import RingMPS
 from tnml.nn.tt.compression import Compressed, compress
 from tnml.nn.tt.compression_report import CompressReport
 from tnml.nn.tt.convert import TTFit
@@ -23,6 +24,7 @@ __all__ = [
     "MPSLayer",
     "Network",
     "PatchMPS",
+    "RingMPS",
     "SiteDropout",
     "TTEmbedding",
     "TTFit",

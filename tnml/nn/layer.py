@@ -167,8 +167,7 @@ class TensorNetworkLayer(OrderedModule, ABC):
             fresh = type(self)(**{**self._facts(), "features": self.features, **self._arguments})
             start = fresh.state_dict()
         for name, tensor in (*self.named_parameters(), *self.named_buffers()):
-            if name in start:  # not so: buffers that no state dict holds
-                tensor.data.copy_(placed(start[name], tensor.device))
+            tensor.data.copy_(placed(start[name], tensor.device))
 
     @final  # type: ignore[misc]  # in torch it is an attribute
     def forward(self, x: Tensor) -> Tensor:

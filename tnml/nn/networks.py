@@ -67,6 +67,7 @@ from tnml.errors import InputError, choose
 from tnml.nn.layer import Compressible, TensorNetworkLayer
 from tnml.nn.mps.layer import MPSLayer
 from tnml.nn.patch.deep import DeepMPS
+from tnml.nn.ring.layer import RingMPS
 
 _SIZES = ("self", "n_sites", "out_features")  # what every constructor is given apart from the options
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -109,6 +110,7 @@ class Network:
 NETWORKS: dict[str, Network] = {
     "mps": Network(layer=MPSLayer, sweeps=True, replicas=True),
     "deep": Network(layer=DeepMPS),
+    "ring": Network(layer=RingMPS),
 }
 """Every network by name. A row may be added from outside; see the docstring of this module."""
 

@@ -11,6 +11,7 @@ from tnml.checks import whole
 from tnml.contraction.chain.outputs import many_chains
 from tnml.errors import InputError
 from tnml.features import FeatureMap
+from tnml.nn.entry import on_the_cpu
 from tnml.nn.mps.layer import MPSLayer
 from tnml.nn.patch.geometry import Pair, grid_of, pair, patch_pixels
 
@@ -52,7 +53,7 @@ class PatchMPS(nn.Module):
         torch.Size([6, 3, 3, 4])
     """
 
-    pixels: Tensor
+    pixels: Tensor  # a plain attribute: averages of weights average buffers, whole numbers among them
 
     def __init__(
         self,
@@ -76,7 +77,8 @@ class PatchMPS(nn.Module):
         self.kernel, self.stride = pair("kernel", kernel), pair("stride", stride)
         self.channels, self.shared = whole("channels", channels, 1), bool(shared)
         self.grid = grid_of(self.shape, self.kernel, self.stride)
-        self.register_buffer("pixels", patch_pixels(self.shape, self.kernel, self.stride), persistent=False)
+        with on_the_cpu():
+            self.pixels = patch_pixels(self.shape, self.kernel, self.stride)
         options: dict[str, Any] = {
             "features": features,
             "noise": noise,
@@ -111,7 +113,7 @@ class PatchMPS(nn.Module):
             >>> PatchMPS(2, 1, 4, shape=(3, 3)).patches(torch.rand(5, 3, 3, 2)).shape
             torch.Size([5, 4, 4, 2])
         """
-        flat = features.flatten(1, 2).index_select(1, self.pixels.flatten())
+        flat = features.flatten(1, 2).index_select(1, self.pixels.flatten().to(features.device))
         return flat.unflatten(1, tuple(self.pixels.shape))
 
     def forward(self, x: Inexact[Tensor, "b h w *d"]) -> Inexact[Tensor, "b down across c"]:

@@ -1,0 +1,1 @@
+"""Matrix product states with periodic boundary."""
