@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tnml.nn import TNN, DeepMPS, MPSLayer, PatchMPS, RingMPS, TTEmbedding, TTLinear
+from tnml.nn import TNN, DeepMPS, MPSLayer, PatchMPS, RingMPS, TreeLayer, TTEmbedding, TTLinear
 
 
 def _real(*sizes: int) -> Callable[[int], Tensor]:
@@ -52,6 +52,7 @@ CASES = {
         PatchMPS, {"kernel": 2, "stride": 1, "channels": 3, "bond_dim": 4, "shape": (3, 3)}, _real(3, 3)
     ),
     "RingMPS": Case(RingMPS, {**NINE, "noise": 0.2}, _real(9)),
+    "TreeLayer": Case(TreeLayer, {**NINE, "noise": 0.2}, _real(9)),
     "TTLinear": Case(TTLinear, {"in_features": 12, "out_features": 8, "rank": 3}, _real(12)),
     "TTLinear padded": Case(
         TTLinear, {"in_features": 13, "out_features": 7, "rank": 2, "n_cores": 3, "plan": "left"}, _real(13)

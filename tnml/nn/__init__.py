@@ -7,6 +7,7 @@ from tnml.nn.networks import NETWORKS, Network, make_layer
 from tnml.nn.patch.deep import DeepMPS
 from tnml.nn.patch.layer import PatchMPS
 from tnml.nn.ring.layer import RingMPS
+from tnml.nn.tree.layer import TreeLayer
 from tnml.nn.tt.compression import Compressed, compress
 from tnml.nn.tt.compression_report import CompressReport
 from tnml.nn.tt.convert import TTFit
@@ -30,6 +31,7 @@ __all__ = [
     "TTFit",
     "TTLinear",
     "TensorNetworkLayer",
+    "TreeLayer",
     "compress",
     "make_layer",
 ]

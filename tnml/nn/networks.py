@@ -68,6 +68,7 @@ from tnml.nn.layer import Compressible, TensorNetworkLayer
 from tnml.nn.mps.layer import MPSLayer
 from tnml.nn.patch.deep import DeepMPS
 from tnml.nn.ring.layer import RingMPS
+from tnml.nn.tree.layer import TreeLayer
 
 _SIZES = ("self", "n_sites", "out_features")  # what every constructor is given apart from the options
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -111,6 +112,7 @@ NETWORKS: dict[str, Network] = {
     "mps": Network(layer=MPSLayer, sweeps=True, replicas=True),
     "deep": Network(layer=DeepMPS),
     "ring": Network(layer=RingMPS),
+    "tree": Network(layer=TreeLayer),
 }
 """Every network by name. A row may be added from outside; see the docstring of this module."""
 
