@@ -7,7 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tnml.nn import TNN, DeepMPS, MPSLayer, PatchMPS, RingMPS, TreeLayer, TTEmbedding, TTLinear
+from tnml.nn import (
+    TNN,
+    DeepMPS,
+    MPSLayer,
+    PatchMPS,
+    RingMPS,
+    TreeLayer,
+    TTEmbedding,
+    TTLinear,
+    UniformMPS,
+)
 
 
 def _real(*sizes: int) -> Callable[[int], Tensor]:
@@ -53,6 +63,7 @@ CASES = {
     ),
     "RingMPS": Case(RingMPS, {**NINE, "noise": 0.2}, _real(9)),
     "TreeLayer": Case(TreeLayer, {**NINE, "noise": 0.2}, _real(9)),
+    "UniformMPS": Case(UniformMPS, {**NINE, "noise": 0.2}, _real(9)),
     "TTLinear": Case(TTLinear, {"in_features": 12, "out_features": 8, "rank": 3}, _real(12)),
     "TTLinear padded": Case(
         TTLinear, {"in_features": 13, "out_features": 7, "rank": 2, "n_cores": 3, "plan": "left"}, _real(13)

@@ -14,6 +14,7 @@ from tnml.nn.tt.convert import TTFit
 from tnml.nn.tt.embedding import TTEmbedding
 from tnml.nn.tt.linear import TTLinear
 from tnml.nn.tt.network import TNN
+from tnml.nn.uniform.layer import UniformMPS
 
 __all__ = [
     "NETWORKS",
@@ -32,6 +33,7 @@ __all__ = [
     "TTLinear",
     "TensorNetworkLayer",
     "TreeLayer",
+    "UniformMPS",
     "compress",
     "make_layer",
 ]

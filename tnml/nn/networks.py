@@ -69,6 +69,7 @@ from tnml.nn.mps.layer import MPSLayer
 from tnml.nn.patch.deep import DeepMPS
 from tnml.nn.ring.layer import RingMPS
 from tnml.nn.tree.layer import TreeLayer
+from tnml.nn.uniform.layer import UniformMPS
 
 _SIZES = ("self", "n_sites", "out_features")  # what every constructor is given apart from the options
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -113,6 +114,7 @@ NETWORKS: dict[str, Network] = {
     "deep": Network(layer=DeepMPS),
     "ring": Network(layer=RingMPS),
     "tree": Network(layer=TreeLayer),
+    "uniform": Network(layer=UniformMPS),
 }
 """Every network by name. A row may be added from outside; see the docstring of this module."""
 

@@ -1,0 +1,1 @@
+"""Chains of one shared core, for sequences."""
