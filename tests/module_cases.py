@@ -14,6 +14,9 @@ from tnml.nn import (
     PatchMPS,
     RingMPS,
     TreeLayer,
+    TTConv1d,
+    TTConv2d,
+    TTConv3d,
     TTEmbedding,
     TTLinear,
     UniformMPS,
@@ -64,6 +67,17 @@ CASES = {
     "RingMPS": Case(RingMPS, {**NINE, "noise": 0.2}, _real(9)),
     "TreeLayer": Case(TreeLayer, {**NINE, "noise": 0.2}, _real(9)),
     "UniformMPS": Case(UniformMPS, {**NINE, "noise": 0.2}, _real(9)),
+    "TTConv1d": Case(
+        TTConv1d, {"in_channels": 6, "out_channels": 4, "kernel_size": 3, "rank": 2, "plan": "cores"}, _real(6, 7)
+    ),
+    "TTConv2d": Case(
+        TTConv2d,
+        {"in_channels": 6, "out_channels": 4, "kernel_size": (3, 2), "stride": 2, "padding": 1, "rank": (2, 3)},
+        _real(6, 5, 7),
+    ),
+    "TTConv3d": Case(
+        TTConv3d, {"in_channels": 3, "out_channels": 4, "kernel_size": 2, "rank": 2}, _real(3, 3, 4, 3)
+    ),
     "TTLinear": Case(TTLinear, {"in_features": 12, "out_features": 8, "rank": 3}, _real(12)),
     "TTLinear padded": Case(
         TTLinear, {"in_features": 13, "out_features": 7, "rank": 2, "n_cores": 3, "plan": "left"}, _real(13)

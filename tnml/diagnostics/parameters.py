@@ -91,8 +91,10 @@ def _parts(model: nn.Module | MatrixProductState) -> tuple[list[Sequence[Tensor]
     seen: set[int] = set()
     for module in model.modules():
         if isinstance(module, TensorNetworkLayer) and isinstance(module, Chain):
-            chains.append(module.to_state().detach().cores)
-            seen |= set(map(id, module.parameters(recurse=False)))
+            cores, own = module.to_state().detach().cores, list(module.parameters(recurse=False))
+            if sum(core.numel() for core in cores) == sum(parameter.numel() for parameter in own):
+                chains.append(cores)  # not so where sites share a core
+                seen |= set(map(id, own))
         elif isinstance(module, TTModule):
             chains.append([core.flatten(1, 2) for core in module.cores])
             seen |= set(map(id, module.cores))

@@ -10,6 +10,7 @@ from tnml.nn.ring.layer import RingMPS
 from tnml.nn.tree.layer import TreeLayer
 from tnml.nn.tt.compression import Compressed, compress
 from tnml.nn.tt.compression_report import CompressReport
+from tnml.nn.tt.conv import TTConv1d, TTConv2d, TTConv3d
 from tnml.nn.tt.convert import TTFit
 from tnml.nn.tt.embedding import TTEmbedding
 from tnml.nn.tt.linear import TTLinear
@@ -28,6 +29,9 @@ __all__ = [
     "PatchMPS",
     "RingMPS",
     "SiteDropout",
+    "TTConv1d",
+    "TTConv2d",
+    "TTConv3d",
     "TTEmbedding",
     "TTFit",
     "TTLinear",

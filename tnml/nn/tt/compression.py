@@ -2,8 +2,8 @@
 
 import copy
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,12 @@ from tnml.contraction import TTShape
 from tnml.errors import InputError, choose
 from tnml.mps.linalg import truncation_rank
 from tnml.nn.tt.compression_report import CompressReport, CompressRow
+from tnml.nn.tt.conv import CONVOLUTIONS, kernel_shape, unfit_geometry
 from tnml.nn.tt.convert import TTFit
 from tnml.nn.tt.factors import MOST_CORES, checked_n_cores, fitting_ranks, matrix_shape
 from tnml.nn.tt.linear import TTLinear
 
+_REPLACED = (nn.Linear, *CONVOLUTIONS)
 _HALVINGS = 50  # of the interval of errors in the search for a ratio
 
 
@@ -47,19 +49,20 @@ def compress(
     skip: Collection[str] = (),
     batch: int = 128,
 ) -> Compressed:
-    """A copy of any module whose dense layers are tensor-train layers where that is smaller.
+    """A copy of any module whose dense layers and convolutions are tensor-train layers where that is smaller.
 
     The model itself stays as it is. A layer that appears under several names becomes one layer under the
     same names. Left alone, with the reason in the report, are layers whose weight is parametrised, pruned or
     used elsewhere too, layers with hooks, or with anything of their own that a tensor-train layer would not
-    have, subclasses of `nn.Linear`, such as `out_proj` of attention, and layers on the meta device.
+    have, subclasses of `nn.Linear`, such as `out_proj` of attention, and layers on the meta device; of the
+    convolutions those with groups or a padding of other things than zeros.
     Attributes whose names begin with "_" count as marks of other libraries: they prevent nothing, and are
     not copied.
     Train the copy for a few epochs afterwards, with a learning rate several times that of dense layers: this
     wins back most of what the truncation costs.
 
     Args:
-        model: with `nn.Linear` layers somewhere, or one itself.
+        model: with `nn.Linear`, `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d` layers somewhere, or one itself.
         max_error: largest relative error |W - W'| / |W| of each layer. Give this, `ratio` or `rank`.
         ratio: parameters of the whole model after, over those before, at most; one error for all layers is
             sought that reaches it.
@@ -100,11 +103,11 @@ def compress(
     if ratio is not None:
         max_error = _one_error(candidates, total, ratio)
 
-    fits: dict[nn.Module, TTFit[TTLinear]] = {}
+    fits: dict[nn.Module, TTFit[Any]] = {}
     for candidate in candidates:
         ranks = candidate.ranks(max_error)
         if candidate.size_at(ranks) < candidate.size:
-            fits[candidate.layer] = TTLinear.from_linear(candidate.layer, rank=ranks, n_cores=n_cores)
+            fits[candidate.layer] = _fitted(candidate.layer, ranks, n_cores)
 
     # deepcopy looks up here what it has copied already: whatever refers to a layer gets the same new one.
     new = {id(layer): fit.layer for layer, fit in fits.items()}
@@ -125,7 +128,7 @@ class _Candidate(NamedTuple):
         spectra: singular values of the unfoldings, descending; none where the ranks are given.
     """
 
-    layer: nn.Linear
+    layer: Any
     shape: TTShape
     spectra: list[Tensor]
 
@@ -148,8 +151,15 @@ class _Candidate(NamedTuple):
 
     def size_at(self, ranks: tuple[int, ...]) -> int:
         """Parameters of the tensor train with these ranks."""
-        bias = 0 if self.layer.bias is None else self.layer.out_features
+        bias = 0 if self.layer.bias is None else self.layer.bias.numel()
         return TTShape(self.shape.ins, self.shape.outs, ranks).n_weights + bias
+
+
+def _fitted(layer: Any, ranks: tuple[int, ...], n_cores: int | None) -> TTFit[Any]:
+    """The tensor-train layer of these ranks that takes the place of a dense one."""
+    if isinstance(layer, nn.Linear):
+        return TTLinear.from_linear(layer, rank=ranks, n_cores=n_cores)
+    return CONVOLUTIONS[type(layer)].from_conv(layer, rank=ranks)
 
 
 def _n_parameters(module: nn.Module) -> int:
@@ -173,18 +183,18 @@ def _check_limits(max_error: float | None, ratio: float | None, rank: int | None
 
 def _dense_layers(
     model: nn.Module, skip: Collection[str], min_parameters: float
-) -> Iterator[tuple[nn.Linear, list[str], str]]:
+) -> Iterator[tuple[Any, list[str], str]]:
     """Every dense layer once, with all its names and the reason to leave it ("": none)."""
     modules = dict(model.named_modules(remove_duplicate=False))
     if isinstance(skip, str) or not isinstance(skip, Collection):
         raise InputError(f"skip is a collection of names; write [{skip!r}]")
     left = {id(module) for name in skip for module in choose("layer in skip", name, modules).modules()}
-    names: dict[nn.Linear, list[str]] = {}
+    names: dict[Any, list[str]] = {}
     for name, module in modules.items():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, _REPLACED):
             names.setdefault(module, []).append(name)
     shared = _sharing(tensor for module in model.modules() for tensor in _own_tensors(module))
-    usual = frozenset(vars(nn.Linear(1, 1, device="meta")))
+    usual = {kind: frozenset(vars(kind(1, 1, 1, device="meta"))) for kind in _REPLACED}
     for layer, known in names.items():
         reason = "named in skip" if id(layer) in left else _unfit(layer, shared, usual)
         if not reason and (_n_parameters(layer) < min_parameters or not layer.weight.numel()):
@@ -192,26 +202,27 @@ def _dense_layers(
         yield layer, known, reason
 
 
-def _unfit(layer: nn.Linear, shared: Collection[int], usual: Collection[str]) -> str:
+def _unfit(layer: Any, shared: Collection[int], usual: Mapping[type[nn.Module], Collection[str]]) -> str:
     """Why the layer's weight cannot become a tensor train without changing what the model is.
 
     Args:
         layer: looked at.
         shared: of the tensors whose numbers others hold too, see `_sharing`.
-        usual: the attributes of every dense layer.
+        usual: the attributes of every layer of a class.
     """
     own = dict(layer.named_parameters(recurse=False))
     if is_parametrized(layer) or "weight" not in own:
         return "its weight is parametrised"
-    if type(layer) is not nn.Linear:
-        return f"{type(layer).__name__} is a subclass of Linear"
+    if type(layer) not in _REPLACED:
+        base = next(kind for kind in _REPLACED if isinstance(layer, kind))
+        return f"{type(layer).__name__} is a subclass of {base.__name__}"
     held = vars(layer)
     if any(value for name, value in held.items() if name.endswith("_hooks")) or "forward" in held:
         return "it has hooks"  # a forward of its own is one, too
     if any(True for _ in layer.buffers()) or any(True for _ in layer.children()):
         return "it has buffers or modules of its own"
     if not own.keys() <= {"weight", "bias"} or any(
-        name not in usual and not name.startswith("_") for name in held
+        name not in usual[type(layer)] and not name.startswith("_") for name in held
     ):
         return "it has parameters or attributes of its own"
     if any(tensor.is_meta for tensor in own.values()):
@@ -220,7 +231,7 @@ def _unfit(layer: nn.Linear, shared: Collection[int], usual: Collection[str]) ->
         return "its parameters are used elsewhere too"
     if not layer.weight.is_floating_point() or not bool(torch.isfinite(layer.weight).all()):
         return "its weights are not finite real numbers"
-    return ""
+    return "" if isinstance(layer, nn.Linear) else unfit_geometry(layer)
 
 
 def _own_tensors(module: nn.Module) -> Iterator[Tensor]:
@@ -251,12 +262,16 @@ def _sharing(tensors: Iterable[Tensor]) -> set[int]:
     return shared
 
 
-def _candidate(layer: nn.Linear, n_cores: int | None, rank: int | None) -> _Candidate:
+def _candidate(layer: Any, n_cores: int | None, rank: int | None) -> _Candidate:
     """The layer with the factors of its tensor train and, unless a rank is given, its singular values."""
-    shape = matrix_shape(layer.in_features, layer.out_features, rank or 1, n_cores)
+    columns, rows_of = _sizes(layer)
+    if isinstance(layer, nn.Linear):
+        shape = matrix_shape(columns, rows_of, rank or 1, n_cores)
+    else:
+        shape = kernel_shape(layer.in_channels, layer.kernel_size, rows_of, rank or 1)
     if rank is not None:
         return _Candidate(layer, shape, [])
-    weight = layer.weight.detach().double()
+    weight = layer.weight.detach().flatten(1).double()
     padded = functional.pad(weight, (0, shape.in_size - weight.shape[1], 0, shape.out_size - weight.shape[0]))
     order = [axis for k in range(shape.n_cores) for axis in (k, shape.n_cores + k)]
     legs = padded.reshape(*shape.outs, *shape.ins).permute(order)
@@ -287,16 +302,20 @@ def _one_error(candidates: Sequence[_Candidate], total: int, ratio: float) -> fl
     return high
 
 
-def _row(
-    layer: nn.Linear, names: Sequence[str], reason: str, fit: TTFit[TTLinear] | None, batch: int
-) -> CompressRow:
-    size = _n_parameters(layer)
-    dense_flops = 2 * layer.in_features * layer.out_features
+def _sizes(layer: Any) -> tuple[int, int]:
+    """Columns and rows of the matrix of a layer: what one output is a sum over, and how many outputs."""
+    rows = layer.weight.shape[0]
+    return layer.weight.numel() // max(1, rows), rows
+
+
+def _row(layer: Any, names: Sequence[str], reason: str, fit: TTFit[Any] | None, batch: int) -> CompressRow:
+    size, (columns, rows) = _n_parameters(layer), _sizes(layer)
+    dense_flops = 2 * columns * rows
     return CompressRow(
         name=names[0],
         also=tuple(names[1:]),
-        in_features=layer.in_features,
-        out_features=layer.out_features,
+        in_features=columns,
+        out_features=rows,
         shape=fit.layer.shape if fit else None,
         parameters_before=size,
         parameters_after=fit.layer.n_parameters if fit else size,

@@ -13,12 +13,12 @@ class CompressRow:
     Args:
         name: of the layer in the model.
         also: further names of the same layer.
-        in_features: inputs.
-        out_features: outputs.
+        in_features: inputs; of a convolution its channels times the taps of its kernel.
+        out_features: outputs; of a convolution its channels.
         shape: factors and ranks of the tensor train; None where the layer was left.
         parameters_before: weights and biases of the dense layer.
         parameters_after: of what stands there now.
-        flops_before: floating point operations for one sample.
+        flops_before: floating point operations for one sample; of a convolution for one of its outputs.
         flops_after: of what stands there now, in the cheapest order.
         error: relative error |W - W'| / |W| that was made.
         reason: why the layer was left; empty where it was replaced.
