@@ -16,6 +16,7 @@ NAMES = {
     "double_descent": "test error of least squares against bond dimension, on data from a random MPS",
     "imports": "what `import tnml` and `tnml --help` add to `import torch`",
     "mnist": "accuracy and seconds of the recipes behind `tnml train mnist`, several seeds",
+    "networks": "rings, uniform chains, trees, patches and convolutions beside other libraries' methods",
     "overfitting": "the studies of overfitting against bond dimension, run or continued, and what they say",
     "pde": "equations in many dimensions: speed, accuracy, schemes, tensor networks against dense ones, cost",
     "replicas": "equal layers trained together against one by one: equal losses, steps per second",

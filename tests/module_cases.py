@@ -68,11 +68,20 @@ CASES = {
     "TreeLayer": Case(TreeLayer, {**NINE, "noise": 0.2}, _real(9)),
     "UniformMPS": Case(UniformMPS, {**NINE, "noise": 0.2}, _real(9)),
     "TTConv1d": Case(
-        TTConv1d, {"in_channels": 6, "out_channels": 4, "kernel_size": 3, "rank": 2, "plan": "cores"}, _real(6, 7)
+        TTConv1d,
+        {"in_channels": 6, "out_channels": 4, "kernel_size": 3, "rank": 2, "plan": "cores"},
+        _real(6, 7),
     ),
     "TTConv2d": Case(
         TTConv2d,
-        {"in_channels": 6, "out_channels": 4, "kernel_size": (3, 2), "stride": 2, "padding": 1, "rank": (2, 3)},
+        {
+            "in_channels": 6,
+            "out_channels": 4,
+            "kernel_size": (3, 2),
+            "stride": 2,
+            "padding": 1,
+            "rank": (2, 3),
+        },
         _real(6, 5, 7),
     ),
     "TTConv3d": Case(

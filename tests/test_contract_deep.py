@@ -14,7 +14,9 @@ from tnml.errors import InputError
 from tnml.explain import counterfactual, partial_dependence, shapley
 from tnml.nn import DeepMPS, MPSLayer, PatchMPS
 
-_LARGE = 2.0**20  # errors are followed as if the machine's precision were that many times coarser, to first order
+_LARGE = (
+    2.0**20
+)  # errors are followed as if the machine's precision were that many times coarser, to first order
 
 
 def patches_of(shape: tuple[int, int], kernel: list[int], stride: list[int]) -> list[list[int]]:
@@ -58,7 +60,7 @@ class Stacks(StackContract):
         sizes = {name: tensor.detach().abs() for name, tensor in tensors.items()}
         shape, found = (1, 5), features
         wrong = torch.zeros_like(features.detach().abs())
-        for place, channels in enumerate(config["channels"]):
+        for place in range(len(config["channels"])):
             patches = patches_of(shape, config["kernel"][place], config["stride"][place])
             vectors, errors = [], []
             for number, pixels in enumerate(patches):
@@ -70,9 +72,7 @@ class Stacks(StackContract):
                     moved = one_chain(sizes, prefix, own.detach().abs() + wrong[:, pixels]) - terms
                     errors.append(moved + _LARGE * eps * 8 * len(pixels) * max(layer.bond_dims) * terms)
             found = torch.stack(vectors, 1)
-            shape = next(
-                (h, w) for h, w in [layer.stages[place].grid] if h * w == len(patches)
-            )
+            shape = layer.stages[place].grid
             if eps is not None:
                 wrong = torch.stack(errors, 1)
             if config["norm"] == "rms":

@@ -8,8 +8,8 @@ import torch
 from contract.network import NetworkContract
 from torch import Tensor
 
-from tnml.contraction.ring import added, digits, ring_ends, ring_shape
 from tnml.contraction.chain.reference import reference_chain
+from tnml.contraction.ring import added, digits, ring_ends, ring_shape
 from tnml.errors import InputError
 from tnml.nn import RingMPS
 

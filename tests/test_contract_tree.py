@@ -62,7 +62,7 @@ class TestTree(Trees):
 
 
 def test_other_trees_keep_the_contract() -> None:
-    """A given tree of three children in another order, features of a fitted path: numbers and states again."""
+    """A tree of three children in another order, features of a fitted path: numbers and states again."""
 
     class Given(Trees):
         tree: ClassVar = ((4, 0, 2), 1, (3,))

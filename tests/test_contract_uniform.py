@@ -43,7 +43,7 @@ class TestUniform(Uniform):
 
 
 def test_labels_inside_and_paddings_keep_the_contract() -> None:
-    """The label core inside or first, a component without a symbol, a fitted path: numbers and states again."""
+    """The label core inside or first, a component without a symbol, a fitted path: numbers again."""
 
     class Inside(Uniform):
         place: ClassVar = 2
@@ -76,11 +76,13 @@ def test_it_is_a_chain_of_equal_cores() -> None:
     cores = chain.chain_shape.split(chain.weight.grad)
     assert layer.core.grad is not None
     inner = sum(cores[1:6], torch.zeros_like(cores[1]))
-    outer = torch.einsum("dxr,l->dlr", cores[0], layer.start) + torch.einsum("dlx,r->dlr", cores[6], layer.end)
+    outer = torch.einsum("dxr,l->dlr", cores[0], layer.start)
+    outer = outer + torch.einsum("dlx,r->dlr", cores[6], layer.end)
     torch.testing.assert_close(layer.core.grad, inner + outer, rtol=1e-11, atol=1e-13)
 
 
-TOMITA = {  # initial state 0; for every symbol the next state of each; accepting states; the language
+# initial state 0; for every symbol the next state of each; accepting states; the language
+TOMITA = {
     "1*": ([[1, 1], [0, 1]], [0], r"1*"),
     "(10)*": ([[2, 0, 2], [1, 2, 2]], [0], r"(10)*"),
     "no 000": ([[1, 2, 3, 3], [0, 0, 0, 3]], [0, 1, 2], r"(?!.*000).*"),
@@ -153,7 +155,10 @@ def test_bad_input() -> None:
         (lambda: layer.sequences(torch.rand(2, 5), torch.tensor([0, 3])), "expected one length from 1 to 5"),
         (lambda: layer.sequences(torch.rand(2, 5), torch.tensor([3])), "expected one length from 1 to 5"),
         (lambda: layer.sequences(torch.rand(2, 5, 3)), r"expected sequences \[b, t\] or features"),
-        (lambda: UniformMPS(4, 2, label_site=2).sequences(torch.rand(2, 5)), "need the label core at the end"),
+        (
+            lambda: UniformMPS(4, 2, label_site=2).sequences(torch.rand(2, 5)),
+            "need the label core at the end",
+        ),
         (
             lambda: UniformMPS.from_automaton(torch.ones(2), torch.ones(2, 3, 3), torch.ones(2, 1)),
             r"expected transitions \[d, 2, 2\]",

@@ -6,8 +6,8 @@
           f   f        f      c      f        f   f
 
 For a fixed index a of the joined bond this is a chain with the unit vectors of a at both ends. A few sites
-before and after the ring make these vectors out of features that write a in digits, so one call of the chain's
-engines serves all samples and all indices.
+before and after the ring make these vectors out of features that write a in digits, so one call of the
+chain's engines serves all samples and all indices.
 """
 
 from functools import lru_cache

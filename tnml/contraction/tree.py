@@ -1,12 +1,12 @@
 """The batched tree: nodes of one height and size are one batched product, from the leaves to the root.
 
-                 c
-                 |
-              (root)               value[b, c]
-              /    \\
-          (node)   (node)          Z[b, (l r)] = left[b, l] right[b, r],   out[b, o] = Z[b, (l r)] W[(l r), o]
-          /   |     |   \\
-         f    f     f    f         features [b, d] of the leaves
+             c
+             │
+          ┌─root─┐            value[b, c]
+          │      │
+       ┌node┐  ┌node┐         Z[b, (l r)] = left[b, l] right[b, r],   out[b, o] = Z[b, (l r)] W[(l r), o]
+       │    │  │    │
+       f    f  f    f         features [b, d] of the leaves
 
 After every batch of nodes each sample's vectors are divided by powers of two, whose exponents add up.
 """

@@ -37,7 +37,8 @@ def with_padding(features: Tensor, core: Tensor, absent: Tensor) -> tuple[Tensor
         absent: `[b, n]`, True where a sample has no site.
 
     Example:
-        >>> features, core = with_padding(torch.ones(1, 2, 1), torch.zeros(1, 2, 2), torch.tensor([[False, True]]))
+        >>> absent = torch.tensor([[False, True]])
+        >>> features, core = with_padding(torch.ones(1, 2, 1), torch.zeros(1, 2, 2), absent)
         >>> features.tolist(), core[1].tolist()
         ([[[1.0, 0.0], [0.0, 1.0]]], [[1.0, 0.0], [0.0, 1.0]])
     """
@@ -70,7 +71,7 @@ def uniform_chain(
     Raises:
         InputError: shapes, dtypes or devices disagree, or the engine cannot take them.
 
-    Cost: that of a chain, n d chi^2 multiply-adds a sample; n d chi^2 numbers for the cores and their gradients.
+    Cost: that of a chain, n d chi^2 multiply-adds a sample; n d chi^2 numbers for the cores' gradients.
 
     Example:
         >>> core, start = torch.eye(2).expand(3, 2, 2), torch.tensor([1.0, 0.0])

@@ -1,6 +1,5 @@
 """The label core of many short chains: one product of the batch, where a chain alone takes one per sample."""
 
-import torch
 from torch import Tensor
 
 from tnml.contraction.chain.operator import chain_flat

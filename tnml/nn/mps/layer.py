@@ -141,7 +141,7 @@ class MPSLayer(TensorNetworkLayer):
         return labelled_chain(features, *self.weights(), self.chain_shape, self.engine)
 
     def weights(self) -> tuple[Tensor, Tensor]:
-        """Weights and label core; with bond dropout, dropped indices at 0, survivors scaled at the label core."""
+        """Weights and label core; dropped bond indices are 0, survivors scaled at the label core."""
         shape = self.chain_shape
         if not self.training or self.bond_dropout.p == 0:
             return self.weight, self.label

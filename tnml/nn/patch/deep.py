@@ -26,11 +26,12 @@ _TINY = 1e-12  # norm below which a vector is not blown up to a mean square of 1
 class DeepMPS(TensorNetworkLayer):
     """`[b, n]` images in [0, 1] to `[b, c]` outputs, by matrix product states on patches, stage after stage.
 
-        features [h, w, d] -- PatchMPS --> [h', w', channels] -- norm --> (1, v) -- PatchMPS --> .. -- head --> c
+        features [h, w, d] -- PatchMPS --> v [h', w', channels] -- norm --> (1, v) -- PatchMPS --> .. head
 
-    Every stage sees the vectors v of the stage before it as features (1, v). The head is linear in all vectors
-    of the last stage. The normalisation makes the outputs non-linear in the features of a site, so what needs
-    that (exact Shapley values, Sobol indices, sweeps) refuses this network. One stage is a patch network.
+    Every stage sees the vectors v of the stage before it as features (1, v). The head is linear in all
+    vectors of the last stage. With the normalisation the outputs are no longer linear in the features of a
+    site, so what needs that (exact Shapley values, Sobol indices, sweeps) refuses this network. One stage is
+    a patch network.
 
     Args:
         n_sites: number of pixels n.
@@ -151,7 +152,7 @@ class DeepMPS(TensorNetworkLayer):
         return value, torch.zeros_like(value[:, 0].real)
 
     def _vectors(self, features: Tensor, upto: int | None = None) -> Tensor:
-        """The normalised vectors `[b, h', w', channels]` of the last stage, or the features of stage `upto`."""
+        """The normalised vectors `[b, h', w', channels]` of the last stage, or features of stage `upto`."""
         found = features.unflatten(1, self.stages[0].shape)  # type: ignore[arg-type]
         for place, stage in enumerate(self.stages):
             found = found if place == 0 else constant_first(found)

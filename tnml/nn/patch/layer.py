@@ -96,7 +96,7 @@ class PatchMPS(nn.Module):
 
     @torch.no_grad()
     def _no_constant(self) -> None:
-        """Takes out of the label cores what all inputs have in common: it would drown the rest at the start."""
+        """Takes what all inputs have in common out of the label cores: it would drown the rest at first."""
         for chain in self.layers:
             if chain.n_sites > 1 and max(chain.bond_dims) > 1 and not chain.label.is_meta:
                 chain.label[0, :, 0] = 0

@@ -39,7 +39,9 @@ def starting_stack(
     sizes = n_sites, features.dim, bond, bond
     drawn = torch.randn(sizes, generator=generator, dtype=torch.float64)
     if dtype.is_complex:
-        drawn = torch.complex(drawn, torch.randn(sizes, generator=generator, dtype=torch.float64)) / math.sqrt(2)
+        drawn = torch.complex(
+            drawn, torch.randn(sizes, generator=generator, dtype=torch.float64)
+        ) / math.sqrt(2)
     path = features.path(n_sites)
     path = torch.ones(n_sites, features.dim) if path is None else path
     eye = torch.eye(bond, dtype=torch.float64)

@@ -24,12 +24,13 @@ from tnml.randomness import seeded
 class TreeLayer(TensorNetworkLayer):
     """`[b, n]` inputs in [0, 1] (or `[b, n, d]` features) to `[b, c]` outputs, by a tree tensor network.
 
-                    c
-                 (root)
-               /        \\
-            node        node        each node multiplies the vectors of its children,
-           /    \\      /    \\      and what comes out is linear in both
-         phi    phi   phi    phi
+               c
+               │
+            ┌─root─┐
+            │      │
+         ┌node┐  ┌node┐       each node multiplies the vectors of its children,
+         │    │  │    │       and what comes out is linear in each of them
+        phi  phi phi  phi
 
     Two sites are at most twice the height of the tree apart, 2 log2 n in a binary one.
 
@@ -54,8 +55,8 @@ class TreeLayer(TensorNetworkLayer):
 
     Cost: about n chi^3 multiply-adds a sample forward in a binary tree, fewer near the leaves.
 
-    Source: Liu et al., Machine learning by unitary tensor network of hierarchical tree structure, New J. Phys.
-    21 (2019) 073059, whose trees over images these are; gradient training and the start are our own.
+    Source: Liu et al., Machine learning by unitary tensor network of hierarchical tree structure, New J.
+    Phys. 21 (2019) 073059, whose trees over images these are; gradients and the start are our own.
 
     Example:
         >>> layer = TreeLayer(64, 10, bond_dim=5)
@@ -208,7 +209,7 @@ class TreeLayer(TensorNetworkLayer):
         return float(torch.linalg.vector_norm(nodes[-1]).log() + log)
 
     def _orthogonal(self) -> tuple[list[Tensor], Tensor]:
-        """The nodes in double precision, all but the root isometries from their children, and the log taken out."""
+        """The nodes in double precision, isometries but for the root, and the log of what was taken out."""
         wide = torch.complex128 if self.dtype.is_complex else torch.float64
         nodes = [tensor.detach().cpu().to(wide) for tensor in self.tensors().values()]
         log, leaves = torch.zeros((), dtype=torch.float64), self.tree_shape.n_leaves

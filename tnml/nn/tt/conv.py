@@ -74,12 +74,14 @@ class TTConv(TTModule):
         given = entries(value)
         found = [value] * self.axes if given is None else given
         if len(found) != self.axes:
-            raise InputError(f"{name} must be a whole number or {self.axes}, one for each axis, got {value!r}")
+            raise InputError(
+                f"{name} must be a whole number or {self.axes}, one for each axis, got {value!r}"
+            )
         return tuple(whole(name, each, least) for each in found)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draws new starting weights from torch's global random state, of the size of torch's convolutions."""
+        """Draws new starting weights from torch's global random state, of the size of its convolutions."""
         fan_in = self._columns
         self._draw_cores(1 / math.sqrt(3 * fan_in) if self.std is None else self.std)
         if self.bias is not None:
@@ -109,7 +111,8 @@ class TTConv(TTModule):
         check_input(x)
         if x.dim() not in (self.axes + 1, self.axes + 2) or x.shape[-self.axes - 1] != self.in_channels:
             raise InputError(
-                f"expected inputs [b, {self.in_channels}, {', '.join('hwd'[: self.axes])}], got {list(x.shape)}"
+                f"expected inputs [b, {self.in_channels}, {', '.join('hwd'[: self.axes])}], "
+                f"got {list(x.shape)}"
             )
         geometry = self.stride, self.padding, self.dilation
         convolve = type(self).convolve
@@ -200,7 +203,14 @@ class TTConv(TTModule):
         """Torch's convolution with the same outputs; it shares no memory with this one."""
         kernel = self.kernel.detach().clone()
         conv: Any = self.dense(
-            *(self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding, self.dilation),
+            *(
+                self.in_channels,
+                self.out_channels,
+                self.kernel_size,
+                self.stride,
+                self.padding,
+                self.dilation,
+            ),
             bias=self.bias is not None,
             device="meta",
         )
@@ -263,7 +273,9 @@ class TTConv3d(TTConv):
     axes, dense, convolve = 3, nn.Conv3d, functional.conv3d
 
 
-CONVOLUTIONS: dict[type[nn.Module], type[TTConv]] = {kind.dense: kind for kind in (TTConv1d, TTConv2d, TTConv3d)}
+CONVOLUTIONS: dict[type[nn.Module], type[TTConv]] = {
+    kind.dense: kind for kind in (TTConv1d, TTConv2d, TTConv3d)
+}
 """Torch's convolutions and what can take their place."""
 
 

@@ -1,4 +1,4 @@
-"""The uniform matrix product state as a PyTorch layer: one core for all sites, for sequences of any length."""
+"""The uniform matrix product state as a PyTorch layer: one core for all sites of a sequence."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -148,11 +148,16 @@ class UniformMPS(TensorNetworkLayer):
             kept = torch.ones(1, self.features.dim) if own is None else own
             drawn = self._drawn((self.features.dim, bond, bond), generator) * noise
             core = drawn + kept[0].double()[:, None, None] * torch.eye(bond, dtype=torch.float64)
-            starts = {"core": core[self._symbols()], "start": self._drawn((bond,), generator) / math.sqrt(bond)}
+            starts = {
+                "core": core[self._symbols()],
+                "start": self._drawn((bond,), generator) / math.sqrt(bond),
+            }
             starts["label"] = self._drawn(tuple(self.label.shape), generator)
             if self.end is not None:
                 starts["end"] = self._drawn((bond,), generator) / math.sqrt(bond)
-            neutral = neutral_of(self.features, self.n_sites, None if own is None else kept.expand(self.n_sites, -1))
+            neutral = neutral_of(
+                self.features, self.n_sites, None if own is None else kept.expand(self.n_sites, -1)
+            )
         for name, start in starts.items():
             parameter = getattr(self, name)
             parameter.copy_(placed(start.to(parameter.dtype), parameter.device))
@@ -162,7 +167,9 @@ class UniformMPS(TensorNetworkLayer):
         drawn = torch.randn(size, generator=generator, dtype=torch.float64)
         if not self.dtype.is_complex:
             return drawn
-        return torch.complex(drawn, torch.randn(size, generator=generator, dtype=torch.float64)) / math.sqrt(2)
+        return torch.complex(drawn, torch.randn(size, generator=generator, dtype=torch.float64)) / math.sqrt(
+            2
+        )
 
     def _symbols(self) -> list[int]:
         return [place for place in range(self.features.dim) if place != self.padding]
@@ -213,21 +220,23 @@ class UniformMPS(TensorNetworkLayer):
             )
         core = self.whole_core()
         if lengths is not None:
-            if lengths.shape != x.shape[:1] or bool((lengths < 1).any()) or bool((lengths > x.shape[1]).any()):
+            if (
+                lengths.shape != x.shape[:1]
+                or bool((lengths < 1).any())
+                or bool((lengths > x.shape[1]).any())
+            ):
                 raise InputError(
                     f"expected one length from 1 to {x.shape[1]} for each of {len(x)} samples, "
                     f"got {lengths.tolist()}"
                 )
             absent = torch.arange(x.shape[1], device=x.device) >= lengths.to(x.device).unsqueeze(1)
             features, core = with_padding(features, core, absent)
-        value, exponent = uniform_chain(
-            features, core, self.start, self.label, None, x.shape[1], self.engine
-        )
+        value, exponent = uniform_chain(features, core, self.start, self.label, None, x.shape[1], self.engine)
         return value * torch.exp2(exponent).unsqueeze(-1).to(value.dtype)
 
     @torch.no_grad()
     def rescale_(self, x: Tensor, weight: Tensor | None = None) -> Self:
-        """This layer, scaled so that the outputs of the samples `x` are of order one; see `MPSLayer.rescale_`.
+        """This layer, scaled so that its outputs of the samples `x` are of order one; see `MPSLayer`.
 
         For feature maps without identity weights the path is fitted to the samples first.
 
@@ -267,7 +276,7 @@ class UniformMPS(TensorNetworkLayer):
             InputError: the sizes do not fit each other.
 
         Example:
-            >>> flip = torch.stack([torch.eye(2), torch.eye(2).flip(0)])  # does a 1 come an even number of times?
+            >>> flip = torch.stack([torch.eye(2), torch.eye(2).flip(0)])  # is the number of 1s even?
             >>> layer = UniformMPS.from_automaton(torch.tensor([1.0, 0.0]), flip, torch.eye(2))
             >>> layer.sequences(torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]))
             tensor([[1., 0.],
@@ -312,7 +321,7 @@ class UniformMPS(TensorNetworkLayer):
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """ "start" `[l]`, "core" `[d, l, r]`, "label" `(l, c, r)` and, if sites follow it, "end" `[r]`.
+        """The "start" `[l]`, "core" `[d, l, r]`, "label" `(l, c, r)` and, if sites follow it, "end" `[r]`.
 
         Example:
             >>> list(UniformMPS(4, 2).tensors())
