@@ -93,7 +93,7 @@ TOMITA = {
 
 @pytest.mark.parametrize("name", TOMITA)
 def test_regular_languages_exactly(name: str) -> None:
-    """Every word of up to seven letters, all lengths at once behind one padding, and one of 10,000 letters."""
+    """Every word of up to seven letters, all lengths at once with padding, and one of 10,000 letters."""
     moves, accepting, pattern = TOMITA[name]
     states = len(moves[0])
     transitions = torch.zeros(2, states, states)

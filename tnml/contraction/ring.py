@@ -125,12 +125,12 @@ def ring(
     n_sites, physical, bond, _ = weight.shape
     shape = ring_shape(physical, bond, n_sites, label_site)
     flat = torch.cat([before, weight.reshape(-1), after])
-    batch, count = len(features), address.shape[1]
+    batch, count = features.shape[0], address.shape[1]
     first = address.unsqueeze(1).expand(bond, batch, count, physical)
-    middle = features.expand(bond, *features.shape)
+    middle = features.unsqueeze(0).expand(bond, -1, -1, -1)
     rows = torch.cat([first, middle, first.flip(2)], 2).flatten(0, 1)
     value, exponent = many_chains(rows, flat, label, shape, engine)
-    return added(value.unflatten(0, (bond, batch)), exponent.unflatten(0, (bond, batch)))
+    return added(value.view(bond, batch, label.shape[1]), exponent.view(bond, batch))
 
 
 def added(value: Tensor, exponent: Tensor) -> tuple[Tensor, Tensor]:

@@ -149,7 +149,7 @@ def make_layer(
         [1, 2, 2, 2, 2, 1]
         >>> make_layer("mpo", 4, 2)
         Traceback (most recent call last):
-        tnml.errors.InputError: unknown network 'mpo'; did you mean 'mps'? Choose from: mps
+        tnml.errors.InputError: unknown network 'mpo'; did you mean 'mps'? Choose from: mps, ...
     """
     name, chosen = _named(spec)
     row = NETWORKS[name]

@@ -26,6 +26,7 @@ def many_chains(
     Cost: that of `chain_flat`, and l c r multiply-adds and l r numbers per sample.
 
     Example:
+        >>> import torch
         >>> shape = ChainShape(2, (1, 2), (2, 1))
         >>> value, exponent = many_chains(torch.ones(3, 2, 2), torch.ones(8), torch.ones(2, 5, 2), shape)
         >>> value.shape, exponent.shape, value[0, 0]

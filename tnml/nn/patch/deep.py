@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, Self
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from tnml.checks import entries, one_of, whole
 from tnml.errors import InputError, choose
-from tnml.features import FeatureMap
+from tnml.features import FeatureMap, feature_map
 from tnml.nn.computed import check_plain
 from tnml.nn.entry import on_the_cpu, placed
 from tnml.nn.layer import DTYPES, TensorNetworkLayer
@@ -132,7 +131,8 @@ class DeepMPS(TensorNetworkLayer):
                 **options,
             )
             self.stages.append(stage)
-            grid, own = stage.grid, with_constant(wide)
+            # As many components, the first one constant; its noise is right for vectors of mean square 1.
+            grid, own = stage.grid, feature_map("legendre", dim=wide + 1)
         self._start_head(grid[0] * grid[1] * self.channels[-1], chosen, device, seed)
 
     def _start_head(self, inputs: int, dtype: torch.dtype, device: Any, seed: int) -> None:
@@ -153,12 +153,12 @@ class DeepMPS(TensorNetworkLayer):
 
     def _vectors(self, features: Tensor, upto: int | None = None) -> Tensor:
         """The normalised vectors `[b, h', w', channels]` of the last stage, or features of stage `upto`."""
-        found = features.unflatten(1, self.stages[0].shape)  # type: ignore[arg-type]
-        for place, stage in enumerate(self.stages):
+        found: Tensor = features.unflatten(1, self._all[0].shape)
+        for place, stage in enumerate(self._all):
             found = found if place == 0 else constant_first(found)
             if place == upto:
                 return found
-            found = stage.of_features(found)  # type: ignore[operator]
+            found = stage.of_features(found)
             if self.norm == "rms":
                 size = torch.linalg.vector_norm(found, dim=-1, keepdim=True)
                 found = found * (math.sqrt(found.shape[-1]) / size.clamp_min(_TINY))
@@ -174,8 +174,8 @@ class DeepMPS(TensorNetworkLayer):
         check_plain(self, "rescale it")
         features, training = self.local_features(x), self.training
         self.eval()
-        for place, stage in enumerate(self.stages):
-            stage.rescale_(self._vectors(features, place), weight)  # type: ignore[operator]
+        for place, stage in enumerate(self._all):
+            stage.rescale_(self._vectors(features, place), weight)
         self.train(training)
         factor = torch.exp(-self.typical_log_norm(x, weight)).to(self.head.dtype)
         self.head.mul_(factor)
@@ -236,30 +236,6 @@ class DeepMPS(TensorNetworkLayer):
 
     def adopt_(self, state: Mapping[str, Any], prefix: str) -> None:
         """Does nothing: the chains adopt their bonds themselves."""
-
-
-def with_constant(channels: int) -> FeatureMap:
-    """What the chain of a stage has to know about features (1, v) of vectors with so many channels.
-
-    Example:
-        >>> with_constant(2)(torch.tensor([0.5]))
-        tensor([[1.0000, 0.5000, 0.5000]])
-    """
-    return FeatureMap(
-        name="channels",
-        dim=channels + 1,
-        function=partial(_spread, channels=channels),
-        derivative=partial(_slope, channels=channels),
-        identity=(1.0, *(0.0,) * channels),
-    )
-
-
-def _spread(x: Tensor, channels: int) -> Tensor:
-    return constant_first(x.unsqueeze(-1).expand(*x.shape, channels))
-
-
-def _slope(x: Tensor, channels: int) -> Tensor:
-    return torch.cat([x.new_zeros(*x.shape, 1), x.new_ones(*x.shape, channels)], -1)
 
 
 def constant_first(vectors: Inexact[Tensor, "*lead c"]) -> Inexact[Tensor, "*lead d"]:

@@ -11,7 +11,7 @@ from tnml.checks import whole
 from tnml.contraction.chain.outputs import many_chains
 from tnml.errors import InputError
 from tnml.features import FeatureMap
-from tnml.nn.entry import on_the_cpu
+from tnml.nn.entry import check_input, on_the_cpu, placed, refuse_scripting
 from tnml.nn.mps.layer import MPSLayer
 from tnml.nn.patch.geometry import Pair, grid_of, pair, patch_pixels
 
@@ -53,6 +53,8 @@ class PatchMPS(nn.Module):
         torch.Size([6, 3, 3, 4])
     """
 
+    __prepare_scriptable__ = refuse_scripting
+
     pixels: Tensor  # a plain attribute: averages of weights average buffers, whole numbers among them
 
     def __init__(
@@ -78,7 +80,8 @@ class PatchMPS(nn.Module):
         self.channels, self.shared = whole("channels", channels, 1), bool(shared)
         self.grid = grid_of(self.shape, self.kernel, self.stride)
         with on_the_cpu():
-            self.pixels = patch_pixels(self.shape, self.kernel, self.stride)
+            pixels = patch_pixels(self.shape, self.kernel, self.stride)
+        self.pixels = placed(pixels, "cpu")
         options: dict[str, Any] = {
             "features": features,
             "noise": noise,
@@ -87,11 +90,21 @@ class PatchMPS(nn.Module):
             "device": device,
             "engine": engine,
         }
-        count = 1 if shared else len(self.pixels)
+        count = 1 if shared else len(pixels)
         self.chains = nn.ModuleList(
-            MPSLayer(self.pixels.shape[1], self.channels, bond_dim, seed=seed + place, **options)
+            MPSLayer(pixels.shape[1], self.channels, bond_dim, seed=seed + place, **options)
             for place in range(count)
         )
+        self._no_constant()
+
+    def reset_parameters(self) -> None:
+        """Starts again from the seed; what `rescale_` fitted is undone.
+
+        Raises:
+            InputError: pruning or a parametrization computes a parameter.
+        """
+        for chain in self.layers:
+            chain.reset_parameters()
         self._no_constant()
 
     @torch.no_grad()
@@ -113,23 +126,33 @@ class PatchMPS(nn.Module):
             >>> PatchMPS(2, 1, 4, shape=(3, 3)).patches(torch.rand(5, 3, 3, 2)).shape
             torch.Size([5, 4, 4, 2])
         """
-        flat = features.flatten(1, 2).index_select(1, self.pixels.flatten().to(features.device))
-        return flat.unflatten(1, tuple(self.pixels.shape))
+        pixels = self.pixels.to(features.device)
+        flat = features.flatten(1, 2).index_select(1, pixels.flatten())
+        return flat.reshape(-1, *pixels.shape, features.shape[-1])
 
-    def forward(self, x: Inexact[Tensor, "b h w *d"]) -> Inexact[Tensor, "b down across c"]:
+    def forward(self, x: Inexact[Tensor, "..."]) -> Inexact[Tensor, "..."]:
         """Outputs `[b, h', w', channels]` of images `[b, h, w]` in [0, 1], or of features `[b, h, w, d]`.
 
+        b is any number of axes; what could be both is taken for features.
+
         Raises:
-            InputError: the images have another shape.
+            InputError: `x` is not a tensor, the images have another shape, or it is `torch.jit.trace` that
+                calls.
         """
-        dim = self.layers[0].features.dim
-        if x.shape[1:] not in (self.shape, (*self.shape, dim)):
+        check_input(x)
+        first = self.layers[0]
+        dim = first.features.dim
+        featured = x.dim() > 2 and x.shape[-1] == dim and tuple(x.shape[-3:-1]) == self.shape
+        if not featured and tuple(x.shape[-2:]) != self.shape:
             raise InputError(
                 f"expected images [b, {self.shape[0]}, {self.shape[1]}] or their features "
                 f"[b, {self.shape[0]}, {self.shape[1]}, {dim}], got {list(x.shape)}"
             )
-        features = x if x.dim() == 4 else self.layers[0].features(x)
-        return self.of_features(features.to(self.layers[0].dtype))
+        features = (x if featured else first.features(x)).to(first.dtype)
+        lead = features.shape[:-3]
+        return self.of_features(features.reshape(-1, *self.shape, dim)).reshape(
+            *lead, *self.grid, self.channels
+        )
 
     def of_features(self, features: Inexact[Tensor, "b h w d"]) -> Inexact[Tensor, "b down across c"]:
         """Outputs of features; see `forward`.
@@ -144,7 +167,7 @@ class PatchMPS(nn.Module):
         else:
             each = zip(self.layers, patches.unbind(1), strict=True)
             found = torch.stack([_values(chain, own) for chain, own in each], 1)
-        return found.reshape(len(features), *self.grid, self.channels)
+        return found.reshape(-1, *self.grid, self.channels)
 
     @torch.no_grad()
     def rescale_(self, features: Inexact[Tensor, "b h w d"], weight: Tensor | None = None) -> Self:

@@ -118,8 +118,8 @@ class RingMPS(TensorNetworkLayer):
 
     def contract(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """`value [b, c]` and `exponent [b]` of features `[b, n, d]`; the outputs are `value * 2^exponent`."""
-        ends = self.before.to(self.dtype), self.after.to(self.dtype), self.address.to(self.dtype)
-        return ring(features, self.weight, self.label, ends, self.label_site, self.engine)
+        before, after, address = (end.to(self.weight.device, self.weight.dtype) for end in self._ends)
+        return ring(features, self.weight, self.label, (before, after, address), self.label_site, self.engine)
 
     @torch.no_grad()
     def rescale_(self, x: Tensor, weight: Tensor | None = None) -> Self:
@@ -221,9 +221,9 @@ class RingMPS(TensorNetworkLayer):
         self._label_site = label_site
         with on_the_cpu():
             self.layout = torch.tensor([label_site, bond])
-            ends = ring_ends(self.features.dim, bond, self.dtype)
-        for name, tensor in zip(("before", "after", "address"), ends, strict=True):
-            self.register_buffer(name, placed(tensor, self.weight.device), persistent=False)
+            ends = ring_ends(self.features.dim, bond, torch.float32)
+        # Plain attributes that always hold numbers: no buffers, which a meta device would empty.
+        self._ends = tuple(placed(end, "cpu") for end in ends)
 
     def extra_repr(self) -> str:
         """Sites, outputs, bond dimension and feature map."""

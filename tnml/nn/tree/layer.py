@@ -61,7 +61,7 @@ class TreeLayer(TensorNetworkLayer):
     Example:
         >>> layer = TreeLayer(64, 10, bond_dim=5)
         >>> layer(torch.rand(5, 64)).shape, layer.tree_shape.bonds[-3:]
-        (torch.Size([5, 10]), (4, 5, 10))
+        (torch.Size([5, 10]), (5, 5, 10))
     """
 
     network = "tree"

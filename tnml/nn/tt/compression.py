@@ -21,7 +21,7 @@ from tnml.nn.tt.convert import TTFit
 from tnml.nn.tt.factors import MOST_CORES, checked_n_cores, fitting_ranks, matrix_shape
 from tnml.nn.tt.linear import TTLinear
 
-_REPLACED = (nn.Linear, *CONVOLUTIONS)
+_REPLACED: tuple[type[Any], ...] = (nn.Linear, *CONVOLUTIONS)
 _HALVINGS = 50  # of the interval of errors in the search for a ratio
 
 

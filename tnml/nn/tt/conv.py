@@ -90,7 +90,7 @@ class TTConv(TTModule):
     @property
     def in_channels(self) -> int:
         """Channels of the inputs."""
-        return self.cores[0].shape[2]
+        return int(self.cores[0].shape[2])
 
     @property
     def out_channels(self) -> int:
@@ -103,17 +103,20 @@ class TTConv(TTModule):
         return self._matrix().view(self._rows, self.in_channels, *self.kernel_size)
 
     def forward(self, x: Num[Tensor, "..."]) -> Num[Tensor, "..."]:
-        """Outputs `[b, o, ..]` of inputs `[b, i, ..]`; the batch may be missing, as in torch.
+        """Outputs `[b, o, ..]` of inputs `[b, i, ..]`; b is any number of axes.
 
         Raises:
             InputError: `x` is not a tensor, or has another number of axes or channels.
         """
         check_input(x)
-        if x.dim() not in (self.axes + 1, self.axes + 2) or x.shape[-self.axes - 1] != self.in_channels:
+        if x.dim() < self.axes + 1 or x.shape[-self.axes - 1] != self.in_channels:
             raise InputError(
                 f"expected inputs [b, {self.in_channels}, {', '.join('hwd'[: self.axes])}], "
                 f"got {list(x.shape)}"
             )
+        if x.dim() > self.axes + 2:
+            found: Tensor = self(x.reshape(-1, *x.shape[-self.axes - 1 :]))
+            return found.reshape(*x.shape[: -self.axes - 1], *found.shape[1:])
         geometry = self.stride, self.padding, self.dilation
         convolve = type(self).convolve
         if self._chosen(x) == "dense":
@@ -141,7 +144,9 @@ class TTConv(TTModule):
         """
         reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
         found = zip(size, self.padding, reach, self.stride, strict=True)
-        outputs = math.prod(max(0, (s + 2 * p - r) // t + 1) for s, p, r, t in found)
+        outputs = math.prod(
+            [max(0, (s + 2 * p - r) // t + 1) for s, p, r, t in found]
+        )  # torch.compile reads it
         _, one, two, _ = self.ranks
         taps = math.prod(self.kernel_size)
         cores = math.prod(size) * self.in_channels * one + outputs * two * (one * taps + self._rows)

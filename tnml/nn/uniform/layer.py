@@ -66,6 +66,9 @@ class UniformMPS(TensorNetworkLayer):
     network = "uniform"
     may_change = frozenset({"engine"})
     layout: Tensor  # label site and bond dimension: a plain attribute, as the order is
+    core: nn.Parameter
+    start: nn.Parameter
+    label: nn.Parameter
     end: nn.Parameter | None
 
     def __init__(
@@ -155,12 +158,13 @@ class UniformMPS(TensorNetworkLayer):
             starts["label"] = self._drawn(tuple(self.label.shape), generator)
             if self.end is not None:
                 starts["end"] = self._drawn((bond,), generator) / math.sqrt(bond)
+            starts = {name: start.to(self.dtype) for name, start in starts.items()}
             neutral = neutral_of(
                 self.features, self.n_sites, None if own is None else kept.expand(self.n_sites, -1)
             )
         for name, start in starts.items():
             parameter = getattr(self, name)
-            parameter.copy_(placed(start.to(parameter.dtype), parameter.device))
+            parameter.copy_(placed(start, parameter.device))
         self.neutral.copy_(placed(neutral, self.neutral.device))
 
     def _drawn(self, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
