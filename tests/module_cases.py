@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tnml.nn import (
     TNN,
+    BlockMPS,
     DeepMPS,
     MPSLayer,
     PatchMPS,
@@ -61,6 +62,7 @@ CASES = {
     "MPSLayer in an order": Case(MPSLayer, {**NINE, "order": ORDER, "features": "legendre"}, _real(9)),
     "MPSLayer long": Case(MPSLayer, {**NINE, "n_sites": 50, "label_site": 11}, _real(50)),
     "DeepMPS": Case(DeepMPS, {**NINE, "channels": (4, 3), "kernel": 2, "stride": 1}, _real(9)),
+    "BlockMPS": Case(BlockMPS, {**NINE, "channels": 3, "kernel": 2}, _real(9)),
     "PatchMPS": Case(
         PatchMPS, {"kernel": 2, "stride": 1, "channels": 3, "bond_dim": 4, "shape": (3, 3)}, _real(3, 3)
     ),

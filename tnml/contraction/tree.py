@@ -8,7 +8,7 @@
        │    │  │    │
        f    f  f    f         features [b, d] of the leaves
 
-After every batch of nodes each sample's vectors are divided by powers of two, whose exponents add up.
+At every second height each sample's vectors are divided by powers of two, whose exponents add up.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,12 +40,14 @@ class TreeBatch:
         sources: of the first children, the second ones, and so on; batch 0 are the leaves.
         inner: dimensions of the children.
         outer: dimension of the vectors that come out.
+        rescaled: whether their scale is taken out: at every second height, and of the root.
     """
 
     nodes: tuple[int, ...]
     sources: tuple[Source, ...]
     inner: tuple[int, ...]
     outer: int
+    rescaled: bool
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,8 @@ def _batched(shape: TreeShape, sizes: Sequence[int], heights: Sequence[int]) -> 
             sources.append(Source(tuple(used), tuple(first[batch] + place for batch, place in found)))
         where |= {leaves + node: (number + 1, place) for place, node in enumerate(nodes)}
         counts.append(len(nodes))
-        yield TreeBatch(tuple(nodes), tuple(sources), key[1], key[2])
+        last = nodes[-1] + 1 == len(shape.children)
+        yield TreeBatch(tuple(nodes), tuple(sources), key[1], key[2], key[0] % 2 == 0 or last)
 
 
 def tree_outputs(features: Tensor, weights: Sequence[Tensor], shape: TreeShape) -> tuple[Tensor, Tensor]:
@@ -169,22 +172,25 @@ def tree_outputs(features: Tensor, weights: Sequence[Tensor], shape: TreeShape) 
         >>> value[0] * torch.exp2(exponent[0])
         tensor([4.])
     """
-    levels = [features.transpose(0, 1)]
+    # The samples lie along the last axis of all vectors [k, l, b], where elementwise products are fast.
+    levels = [features.permute(1, 2, 0).contiguous()]
     exponent = torch.zeros_like(features[:, 0, 0].real)
     for batch, weight in zip(shape.batches, weights, strict=True):
         children = [_taken(levels, source) for source in batch.sources]
         product = children[0]
         for child in children[1:]:
-            product = (product.unsqueeze(-1) * child.unsqueeze(-2)).flatten(2)
-        found = torch.bmm(product, weight)
-        power = power_of_two(found)
-        levels.append(found * torch.exp2(-power).unsqueeze(-1).to(found.dtype))
-        exponent = exponent + power.sum(0)
-    return levels[-1][0], exponent
+            product = (product.unsqueeze(2) * child.unsqueeze(1)).flatten(1, 2)
+        found = torch.bmm(weight.mT, product)
+        if batch.rescaled:
+            power = power_of_two(found.mT)
+            found = found * torch.exp2(-power).unsqueeze(1).to(found.dtype)
+            exponent = exponent + power.sum(0)
+        levels.append(found)
+    return levels[-1][0].T, exponent
 
 
 def _taken(levels: Sequence[Tensor], source: Source) -> Tensor:
-    """The vectors `[k, b, l]` that a source names."""
+    """The vectors `[k, l, b]` that a source names."""
     parts = [levels[batch] for batch in source.batches]
     found = parts[0] if len(parts) == 1 else torch.cat(parts)
     places = source.places

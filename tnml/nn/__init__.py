@@ -4,6 +4,7 @@ from tnml.nn.dropout import BondDropout, SiteDropout
 from tnml.nn.layer import TensorNetworkLayer
 from tnml.nn.mps.layer import MPSLayer
 from tnml.nn.networks import NETWORKS, Network, make_layer
+from tnml.nn.patch.blocks import BlockMPS
 from tnml.nn.patch.deep import DeepMPS
 from tnml.nn.patch.layer import PatchMPS
 from tnml.nn.ring.layer import RingMPS
@@ -20,6 +21,7 @@ from tnml.nn.uniform.layer import UniformMPS
 __all__ = [
     "NETWORKS",
     "TNN",
+    "BlockMPS",
     "BondDropout",
     "CompressReport",
     "Compressed",

@@ -66,6 +66,7 @@ from torch import Tensor
 from tnml.errors import InputError, choose
 from tnml.nn.layer import Compressible, TensorNetworkLayer
 from tnml.nn.mps.layer import MPSLayer
+from tnml.nn.patch.blocks import BlockMPS
 from tnml.nn.patch.deep import DeepMPS
 from tnml.nn.ring.layer import RingMPS
 from tnml.nn.tree.layer import TreeLayer
@@ -112,6 +113,7 @@ class Network:
 NETWORKS: dict[str, Network] = {
     "mps": Network(layer=MPSLayer, sweeps=True, replicas=True),
     "deep": Network(layer=DeepMPS),
+    "patch": Network(layer=BlockMPS),
     "ring": Network(layer=RingMPS),
     "tree": Network(layer=TreeLayer),
     "uniform": Network(layer=UniformMPS),

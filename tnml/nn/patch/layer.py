@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tnml.checks import whole
 from tnml.contraction.chain.outputs import many_chains
 from tnml.errors import InputError
-from tnml.features import FeatureMap
+from tnml.features import FeatureMap, feature_map
 from tnml.nn.entry import check_input, on_the_cpu, placed, refuse_scripting
 from tnml.nn.mps.layer import MPSLayer
 from tnml.nn.patch.geometry import Pair, grid_of, pair, patch_pixels
@@ -78,6 +78,9 @@ class PatchMPS(nn.Module):
         self.shape = pair("shape", shape)
         self.kernel, self.stride = pair("kernel", kernel), pair("stride", stride)
         self.channels, self.shared = whole("channels", channels, 1), bool(shared)
+        features = feature_map(features)
+        if features.n_columns is not None:
+            raise InputError("patches need one feature map for all pixels, got one for each column")
         self.grid = grid_of(self.shape, self.kernel, self.stride)
         with on_the_cpu():
             pixels = patch_pixels(self.shape, self.kernel, self.stride)
