@@ -14,6 +14,7 @@ NAMES = {
     "compress": "what a smaller bond dimension costs a trained classifier, truncated and fine-tuned",
     "dmrg": "training by sweeps: time against sizes, share of matrix products, MNIST against Adam",
     "double_descent": "test error of least squares against bond dimension, on data from a random MPS",
+    "explain": "exact Shapley values on MNIST: errors, times, beside sampled ones; insertion and deletion",
     "imports": "what `import tnml` and `tnml --help` add to `import torch`",
     "mnist": "accuracy and seconds of the recipes behind `tnml train mnist`, several seeds",
     "networks": "rings, uniform chains, trees, patches and convolutions beside other libraries' methods",

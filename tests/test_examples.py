@@ -37,6 +37,18 @@ def test_entanglement_example(
     assert (tmp_path / "entanglement-digits.png").stat().st_size > 1000
 
 
+def test_explain_example(
+    project_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    load_example(project_root / "examples" / "explain.py").main(smoke=True)
+    shown = capsys.readouterr().out
+    assert shown.count("test accuracy: 0.") == 2
+    assert "contributions [3, 64, 3] add up to the logits" in shown
+    for name in ("explain-digits.png", "explain-table.png"):
+        assert (tmp_path / name).stat().st_size > 1000
+
+
 def test_dmrg_example(project_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     load_example(project_root / "examples" / "dmrg.py").main(smoke=True)
     shown = capsys.readouterr().out
@@ -86,6 +98,7 @@ def test_every_example_is_short_and_tested(project_root: Path) -> None:
         "compress_network",
         "dmrg",
         "entanglement",
+        "explain",
         "interop",
         "layer",
         "mnist",

@@ -34,6 +34,7 @@ LAZY = {
     "tnml.data.catalogue": {"sklearn.datasets"},
     "tnml.data.download": {"pooch"},
     "tnml.data.table_files": {"pyarrow"},
+    "tnml.explain.explanation": {"shap"},
     "tnml.files": {"pooch"},
     "tnml.models": {"tnml.pde"},
     "tnml.mps.interop": {"tensornetwork"},

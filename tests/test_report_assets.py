@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tnml.report.explanation_page import EXPLANATION
 from tnml.report.study_template import SCRIPTS, STYLE, TEMPLATE, asset, page
 
 NODE = shutil.which("node")
@@ -28,7 +29,7 @@ def check(source: str, place: Path) -> str:
 
 def test_every_asset_is_on_the_page(assets: Path) -> None:
     names = {path.name for path in assets.iterdir() if not path.name.startswith(".")}
-    assert names == {TEMPLATE, STYLE, *SCRIPTS}
+    assert names == {TEMPLATE, STYLE, *SCRIPTS, EXPLANATION}
     text = page("mine", "{}", "/* plotly */")
     assert all(asset(name).strip() in text for name in (STYLE, *SCRIPTS))
     assert "<script>/* plotly */</script>" in text

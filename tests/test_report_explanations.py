@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from tnml.errors import InputError
-from tnml.report import beeswarm_figure, contribution_figure, pixel_figure, save_figure
+from tnml.report import (
+    beeswarm_figure,
+    contribution_figure,
+    dependence_figure,
+    explanation_page,
+    importance_figure,
+    pixel_figure,
+    save_figure,
+)
 
 
 def test_maps_of_pixels(tmp_path):
@@ -44,9 +52,45 @@ def test_points_of_all_samples():
     assert len(constant.axes[0].collections) == 1
 
 
+def test_bars_of_all_outputs_are_stacked():
+    importance = np.array([[1.0, 0.5], [3.0, 1.0], [0.1, 0.1]])
+    figure = importance_figure(importance, ["a", "b", "c"], ["cat", "dog"], most=2)
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    bars = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
+    assert bars == [(0, 1.0), (0, 3.0), (1.0, 0.5), (3.0, 1.0)]
+
+
+def test_curves_of_samples_and_their_mean():
+    grid, curves = np.linspace(0, 2, 5), np.random.default_rng(0).normal(size=(7, 5, 6))
+    figure = dependence_figure(grid, curves, "age", list("abcdef"), np.array([0.1, np.nan, 1.9]), most=3)
+    assert [axes.get_visible() for axes in figure.axes] == [True] * 6 + [False] * 2
+    lines = figure.axes[1].lines
+    for line, row in zip(lines[:3], (0, 3, 6), strict=True):
+        assert np.array_equal(line.get_xydata(), np.stack([grid, curves[row, :, 1]], 1))
+    np.testing.assert_allclose(lines[3].get_ydata(), curves[..., 1].mean(0))
+    words = dependence_figure(np.array(["low", "high"], dtype=object), curves[:, :2, :1], "rank", ["a"])
+    assert [label.get_text() for label in words.axes[0].get_xticklabels()] == ["low", "high"]
+
+
+def test_a_page_holds_everything_and_escapes_it(tmp_path):
+    figure = importance_figure(np.ones((1, 1)), ["a"], ["b"])
+    path = tmp_path / "why.html"
+    explanation_page(path, "a < b", [("data", "<script>")], [("Bars", "of <one>", figure)], ["row"], [["<3"]])
+    text = path.read_text()
+    assert "<title>a &lt; b</title>" in text
+    assert "&lt;script&gt;" in text
+    assert "<td>&lt;3</td>" in text
+    assert "<script" not in text
+    assert 'src="data:image/png;base64,iVBOR' in text
+
+
 @pytest.mark.parametrize(
     "call",
     [
+        lambda: importance_figure(np.ones((2, 1)), ["a"], ["b"]),
+        lambda: dependence_figure(np.ones(3), np.ones((2, 4, 1)), "a", ["b"]),
+        lambda: dependence_figure(np.ones(3), np.ones((2, 3, 13)), "a", ["b"] * 13),
         lambda: pixel_figure(np.ones((1, 4, 2)), np.ones((1, 4)), (2, 3), ["a", "b"]),
         lambda: pixel_figure(np.ones((13, 4, 1)), np.ones((13, 4)), (2, 2), ["a"]),
         lambda: contribution_figure(np.ones(3), ["a"], 0.0),

@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "measure a model: accuracy and a table by class, or R2 and errors; figures of both",
     "predict": "write labels and probabilities, or predicted values, of new samples as CSV",
     "inspect": "show what a model file holds: sites, bonds, entanglement, scale of its outputs",
+    "explain": "show which features or pixels the outputs of a model are due to, exactly; figures of that",
     "compress": "make a model smaller, train it a little more, and show what that costs",
     "pde": "solve parabolic equations in many dimensions",
     "study": "many runs over a grid of options, kept through crashes, and a report of them",

@@ -10,14 +10,14 @@ from numpy import ndarray
 from scipy.special import log_softmax, logsumexp, softmax
 
 from tnml.errors import InputError
-from tnml.estimators.base import TensorNetworkEstimator
 from tnml.estimators.calibration import best_temperature, expected_calibration_error, log_loss
+from tnml.estimators.explained import Explained
 from tnml.estimators.probabilities import nearest_probabilities
 from tnml.loop.protocols import Callback
 from tnml.training.losses import Loss
 
 
-class Calibrated(TensorNetworkEstimator):
+class Calibrated(Explained):
     """The part of a classifier that turns outputs into probabilities.
 
     Attributes:
@@ -54,7 +54,7 @@ class Calibrated(TensorNetworkEstimator):
         keep: Int64[ndarray, " k"],
         held: Int64[ndarray, " h"],
     ) -> None:
-        del keep
+        super()._settle(x, targets, weight, keep, held)
         if not self.calibrate:
             return
         outputs, codes = self._outputs(x[held]), targets[held]
@@ -75,6 +75,9 @@ class Calibrated(TensorNetworkEstimator):
             return super()._joined(each)
         found: Float64[ndarray, "b c"] = logsumexp(log_softmax(each, axis=2), axis=0) - np.log(len(each))
         return found
+
+    def _averages_outputs(self) -> bool:
+        return not self._logits
 
     def _probabilities(self, outputs: Float64[ndarray, "b c"]) -> Float64[ndarray, "b c"]:
         """The probabilities of the classes, from outputs."""

@@ -285,8 +285,12 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
         labels: npt.NDArray[Any] = self.classes_[best]
         return labels
 
+    def _output_names(self) -> list[Any]:
+        names: list[Any] = self.classes_.tolist()
+        return names
+
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        return {}
+        return self._arrays_of_means()
 
     def _facts(self) -> dict[str, Any]:
         values = self.classes_.tolist()
@@ -312,6 +316,7 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
         temperature = metadata.get("temperature")
         self.temperature_ = None if temperature is None else number("temperature", temperature, above=0.0)
         self.calibration_ = metadata.get("calibration")
+        self._adopt_means(tensors)
 
 
 @estimator

@@ -12,14 +12,14 @@ from numpy import ndarray
 from torch import Tensor
 
 from tnml.errors import InputError
-from tnml.estimators.base import TensorNetworkEstimator
+from tnml.estimators.explained import Explained
 from tnml.estimators.intervals import conformal_quantile
 from tnml.estimators.stored import stored_array
 from tnml.nn import MPSLayer
 from tnml.training.dmrg.posterior import CorePosterior, fit_label_core, label_design
 
 
-class ErrorBars(TensorNetworkEstimator):
+class ErrorBars(Explained):
     """The part of a regressor that estimates the errors of its predictions.
 
     Attributes:
@@ -45,6 +45,7 @@ class ErrorBars(TensorNetworkEstimator):
         keep: Int64[ndarray, " k"],
         held: Int64[ndarray, " h"],
     ) -> None:
+        super()._settle(x, targets, weight, keep, held)
         if self.solver == "als":
             self._fit_posterior(x[keep], targets[keep], None if weight is None else weight[keep])
         if len(held):
@@ -145,6 +146,12 @@ class ErrorBars(TensorNetworkEstimator):
         spread = radius if self.posterior_ is None else radius * self._deviations(x)
         values = self._outputs(x) * self.y_scale_ + self.y_mean_
         return self._as_given(values - spread), self._as_given(values + spread)
+
+    def _units(self) -> tuple[Float64[ndarray, " c"], Float64[ndarray, " c"]]:
+        return self.y_scale_, self.y_mean_
+
+    def _output_names(self) -> list[Any]:
+        return list(range(len(self.y_mean_)))
 
     def _as_given(self, values: Float64[ndarray, "b c"]) -> npt.NDArray[np.float64]:
         """The values in the shape of the targets of `fit`."""

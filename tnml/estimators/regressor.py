@@ -203,7 +203,8 @@ class TensorNetworkRegressor(RegressorMixin, ErrorBars):
         return super()._loss_options()
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        return {"y_mean": self.y_mean_, "y_scale": self.y_scale_, **self._arrays_of_errors()}
+        own = {"y_mean": self.y_mean_, "y_scale": self.y_scale_}
+        return {**own, **self._arrays_of_errors(), **self._arrays_of_means()}
 
     def _facts(self) -> dict[str, Any]:
         return {"flat": self._flat}
@@ -214,6 +215,7 @@ class TensorNetworkRegressor(RegressorMixin, ErrorBars):
         self.y_scale_ = stored_array(tensors, "y_scale", shape)
         self._flat = bool(metadata["flat"])
         self._adopt_errors(tensors)
+        self._adopt_means(tensors)
 
 
 def _one_each(name: str, value: Any, outputs: int) -> npt.NDArray[np.float64]:

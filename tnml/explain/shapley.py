@@ -19,7 +19,7 @@ from torch import Tensor
 from tnml.checks import whole
 from tnml.diagnostics import undisturbed
 from tnml.explain.background import Comparison, compared
-from tnml.explain.explanation import Explanation
+from tnml.explain.explanation import Explanation, gap_of
 from tnml.explain.slopes import slopes
 from tnml.nn import TensorNetworkLayer
 from tnml.quadrature import gauss_legendre
@@ -126,9 +126,7 @@ def _along_the_line(
     each = compare.mean(lambda row: _of_one_background(layer, given, row, columns, points, shares))
     values = torch.empty_like(each)
     values[:, layer.order] = each
-    wanted = outputs - base
-    largest = max(float(wanted.abs().max()), 1e-300)
-    gap = float((values.sum(1) - wanted).abs().max()) / largest
+    gap = gap_of(values, base, outputs)
     return Explanation(values=values, base=base, outputs=outputs, gap=gap, nodes=len(points))
 
 

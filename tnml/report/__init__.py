@@ -4,7 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tnml.report.explanation_figures import beeswarm_figure, contribution_figure, pixel_figure
+    from tnml.report.explanation_figures import (
+        beeswarm_figure,
+        contribution_figure,
+        dependence_figure,
+        importance_figure,
+        pixel_figure,
+    )
+    from tnml.report.explanation_page import explanation_page
     from tnml.report.figures import (
         bond_figure,
         compression_figure,
@@ -36,8 +43,11 @@ __all__ = [
     "confusion_figure",
     "contribution_figure",
     "cost_figure",
+    "dependence_figure",
     "entanglement_figure",
+    "explanation_page",
     "figure_format",
+    "importance_figure",
     "pixel_figure",
     "prediction_figure",
     "regression_scores",
@@ -56,11 +66,19 @@ _FIGURES = (
     "prediction_figure",
     "save_figure",
 )
+_EXPLANATIONS = (
+    "beeswarm_figure",
+    "contribution_figure",
+    "dependence_figure",
+    "importance_figure",
+    "pixel_figure",
+)
 _SCORES = ("ClassScores", "RegressionScores", "class_scores", "confusion_counts", "regression_scores")
 _HOMES = {  # these load matplotlib, scikit-learn, or what studies need
     **dict.fromkeys(_FIGURES, "figures"),
     **dict.fromkeys(_SCORES, "scores"),
-    **dict.fromkeys(("beeswarm_figure", "contribution_figure", "pixel_figure"), "explanation_figures"),
+    **dict.fromkeys(_EXPLANATIONS, "explanation_figures"),
+    "explanation_page": "explanation_page",
     "cost_figure": "pde_figures",
     "solution_figure": "pde_figures",
     "study_figures": "study_charts",

@@ -1,16 +1,17 @@
-"""Figures of explanations: maps over the pixels of images, bars of one sample, all samples of a table."""
+"""Figures of explanations: maps of pixels, bars of a sample or of all, points of a table, dependence."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from tnml.errors import InputError
 from tnml.report.figures import canvas
 
-_MOST_IMAGES, _MOST_COLUMNS = 12, 12
+MOST_IMAGES, MOST_COLUMNS = 12, 12
 _MARGIN = 0.36  # of a point's row, over which equal values spread
 
 
@@ -48,9 +49,9 @@ def pixel_figure(
             f"expected values [b, n, k], images [b, n], n = height x width and k names, got {values.shape}, "
             f"{images.shape}, {shape} and {len(columns)} names"
         )
-    if not 0 < count <= _MOST_IMAGES or outputs > _MOST_COLUMNS:
+    if not 0 < count <= MOST_IMAGES or outputs > MOST_COLUMNS:
         raise InputError(
-            f"expected 1 to {_MOST_IMAGES} images, up to {_MOST_COLUMNS} outputs; got {count} and {outputs}"
+            f"expected 1 to {MOST_IMAGES} images, up to {MOST_COLUMNS} outputs; got {count} and {outputs}"
         )
     figure = canvas((1.05 * (outputs + 1) + 0.5, 1.1 * count + 0.7), title)
     cells = figure.subplots(count, outputs + 1, squeeze=False)
@@ -179,3 +180,115 @@ def _spread(column: npt.NDArray[np.float64], width: float) -> npt.NDArray[np.flo
         reach = _MARGIN * len(members) / counts.max()
         offsets[members] = np.linspace(-reach, reach, len(members)) if len(members) > 1 else 0.0
     return offsets
+
+
+def importance_figure(
+    importance: npt.NDArray[np.float64],
+    features: Sequence[str],
+    columns: Sequence[str],
+    title: str = "Mean size of each contribution",
+    most: int = 12,
+) -> Figure:
+    """Bars of the mean |contribution| of each feature, stacked over the outputs; the largest at the top.
+
+    Args:
+        importance: `[n, k]`, at least 0, as `Explanation.importance` gives it.
+        features: n names.
+        columns: k names of the outputs.
+        title: above the figure.
+        most: features shown, at least 1.
+
+    Raises:
+        InputError: the numbers of names do not fit.
+
+    Example:
+        >>> figure = importance_figure(np.array([[1.0, 2.0], [0.5, 0.1]]), ["age", "height"], ["cat", "dog"])
+        >>> [text.get_text() for text in figure.legends[0].get_texts()]
+        ['cat', 'dog']
+    """
+    if importance.shape != (len(features), len(columns)):
+        raise InputError(
+            f"expected importance [n, k], n features and k names, got {importance.shape}, {len(features)} "
+            f"and {len(columns)}"
+        )
+    shown = np.argsort(-importance.sum(1), kind="stable")[:most][::-1]
+    figure = canvas((7.4, 0.34 * len(shown) + 1.4), title)
+    axes = figure.subplots()
+    start = np.zeros(len(shown))
+    shades = colormaps["tab10" if len(columns) <= 10 else "tab20"]
+    for place, name in enumerate(columns):
+        width = importance[shown, place]
+        axes.barh(range(len(shown)), width, left=start, color=shades(place % shades.N), label=str(name))
+        start += width
+    axes.set_yticks(range(len(shown)), [str(features[place]) for place in shown])
+    axes.set_xlabel("mean |contribution|, added over the outputs")
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside right upper", title="output", frameon=False)
+    return figure
+
+
+def dependence_figure(
+    grid: npt.NDArray[Any],
+    curves: npt.NDArray[np.float64],
+    feature: str,
+    columns: Sequence[str],
+    observed: npt.NDArray[Any] | None = None,
+    title: str | None = None,
+    most: int = 100,
+) -> Figure:
+    """The output of each sample while one feature changes, and the mean of all; a panel for each output.
+
+    Args:
+        grid: `[g]` values of the feature, numbers or categories.
+        curves: `[b, g, k]` outputs, as the `dependence` of an estimator gives them.
+        feature: its name.
+        columns: k names of the outputs.
+        observed: values of the feature in the data, marked below the curves.
+        title: above the figure; None names the feature.
+        most: curves of single samples that are drawn, evenly spaced; the mean is of all.
+
+    Raises:
+        InputError: the shapes do not fit, there is no sample, or there are more than 12 outputs.
+
+    Example:
+        >>> figure = dependence_figure(np.linspace(0, 1, 5), np.ones((3, 5, 1)), "age", ["price"])
+        >>> figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()
+        ('age', 'price')
+    """
+    if curves.ndim != 3 or not len(curves) or curves.shape[1:] != (len(grid), len(columns)):
+        raise InputError(
+            f"expected a grid [g], curves [b, g, k] and k names, got {grid.shape}, {curves.shape} and "
+            f"{len(columns)} names"
+        )
+    if len(columns) > MOST_COLUMNS:
+        raise InputError(f"expected up to {MOST_COLUMNS} outputs, got {len(columns)}; choose some of them")
+    wide = min(4, len(columns))
+    high = -(-len(columns) // wide)
+    size = (5.6, 3.8) if len(columns) == 1 else (2.9 * wide + 0.4, 2.5 * high + 0.6)
+    figure = canvas(size, title or f"Outputs while {feature} changes")
+    panels = figure.subplots(high, wide, squeeze=False, sharex=True)
+    some = np.linspace(0, len(curves) - 1, min(most, len(curves))).round().astype(np.int64)
+    numbers = grid.dtype.kind in "iuf"
+    at = grid if numbers else np.arange(len(grid))
+    for place, axes in enumerate(panels.flat):
+        if place >= len(columns):
+            axes.set_visible(False)
+            continue
+        axes.plot(
+            at, curves[some, :, place].T, color="0.6", linewidth=0.6, alpha=max(0.15, 0.6 - len(some) / 200)
+        )
+        axes.plot(at, curves[..., place].mean(0), color="#c23b3b", linewidth=2.2, label="mean")
+        if observed is not None and numbers:
+            ends = np.nanquantile(observed.astype(np.float64), np.linspace(0, 1, 51))
+            axes.plot(
+                ends, np.zeros(len(ends)), "|", color="0.2", alpha=0.6, transform=axes.get_xaxis_transform()
+            )
+        if not numbers:
+            axes.set_xticks(at, [str(value) for value in grid], rotation=45, ha="right")
+        axes.set_ylabel(str(columns[place]))
+        axes.grid(alpha=0.3)
+        if place + wide >= len(columns):
+            axes.set_xlabel(feature)
+            axes.tick_params(labelbottom=True)
+    return figure
