@@ -5,21 +5,24 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from rich.console import Console
 
 from benchmarks import __main__ as program
-from benchmarks import explain
+from benchmarks import explain, explain_samplers
 from benchmarks.explain_samplers import Image, enumerated, integrated_gradients, kernel_shap, permutation_shap
 from tnml.nn import MPSLayer
 
 
-def test_smoke(tmp_path: Path) -> None:
+def test_smoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain_samplers, "find_spec", lambda _: None)
     out = tmp_path / "explain.json"
     assert program.main(["explain", "--smoke", "--out", str(out)]) == 0
     result = json.loads(out.read_text())
     assert result["checks"]["enumerated"] < 1e-10
     assert result["checks"]["gap_16_nodes"] < 1e-9
+    assert result["not_installed"] == ["shap"]
     names = {row["name"] for row in result["samplers"]}
     assert {"KernelSHAP, numpy", "permutations, numpy", "integrated gradients from black"} <= names
     assert set(result["curves"]) == {"exact Shapley", "gradients x input", "KernelSHAP", "random"}

@@ -94,7 +94,7 @@ def test_names_targets_and_differences():
 def test_the_means_of_all_fits_are_the_usual_background(tmp_path):
     x, y = samples()
     weight = np.arange(len(x)) % 3
-    model = tnml.MPSRegressor(**SETTINGS).fit(x, x[:, 0], sample_weight=weight)
+    model = tnml.MPSRegressor(**SETTINGS, feature_range=(-20, 20)).fit(x, x[:, 0], sample_weight=weight)
     found = model.explain(x[:3]).values.numpy()
     np.testing.assert_allclose(found, model.explain(x[:3], x, background_weight=weight).values, atol=1e-12)
     model.save(tmp_path / "m.safetensors")
@@ -104,7 +104,7 @@ def test_the_means_of_all_fits_are_the_usual_background(tmp_path):
         model.compressed(max_bond=9),
     ):
         np.testing.assert_allclose(other.explain(x[:3]).values, found, atol=1e-9 * np.abs(found).max())
-    parts = tnml.MPSClassifier(**SETTINGS)
+    parts = tnml.MPSClassifier(**SETTINGS, feature_range=(-20, 20))
     for rows in (slice(0, 25), slice(25, None)):
         parts.partial_fit(x[rows], y[rows], classes=[False, True])
     np.testing.assert_allclose(parts.explain(x[:3]).values, parts.explain(x[:3], x).values, atol=1e-9)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tnml.report.explanation_page import EXPLANATION
+from tnml.report.explanation_html import EXPLANATION
 from tnml.report.study_template import SCRIPTS, STYLE, TEMPLATE, asset, page
 
 NODE = shutil.which("node")

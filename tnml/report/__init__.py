@@ -11,7 +11,7 @@ if TYPE_CHECKING:
         importance_figure,
         pixel_figure,
     )
-    from tnml.report.explanation_page import explanation_page
+    from tnml.report.explanation_html import explanation_page
     from tnml.report.figures import (
         bond_figure,
         compression_figure,
@@ -78,7 +78,7 @@ _HOMES = {  # these load matplotlib, scikit-learn, or what studies need
     **dict.fromkeys(_FIGURES, "figures"),
     **dict.fromkeys(_SCORES, "scores"),
     **dict.fromkeys(_EXPLANATIONS, "explanation_figures"),
-    "explanation_page": "explanation_page",
+    "explanation_page": "explanation_html",
     "cost_figure": "pde_figures",
     "solution_figure": "pde_figures",
     "study_figures": "study_charts",
