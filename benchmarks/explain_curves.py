@@ -42,7 +42,7 @@ def areas(layer: MPSLayer, x: Tensor, mean: Tensor, steps: int, evaluations: int
     }
     found = {}
     for name, method in methods.items():
-        order = method().argsort(1, descending=True, stable=True)
+        order = method().argsort(dim=1, descending=True, stable=True)
         found[name] = {
             kind: _area(layer, x, mean, chosen, order, steps, insert=kind == "insertion")
             for kind in ("insertion", "deletion")

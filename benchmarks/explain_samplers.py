@@ -124,15 +124,15 @@ def permutation_shap(image: Image, evaluations: int) -> Array:
     """The mean change that a pixel makes where it comes in random orders, each taken from both ends."""
     rng, n = np.random.default_rng(SEED), image.pixels
     none, every = image(np.stack([np.zeros(n, bool), np.ones(n, bool)]))
-    total, orders = np.zeros(n), 0
-    for _ in range(max(1, evaluations // (2 * (n - 1)))):
-        order = rng.permutation(n)
-        for one in (order, order[::-1]):
-            rank = one.argsort()
-            inner = image(rank[None, :] < np.arange(1, n)[:, None])
-            total[one] += np.diff(np.concatenate([[none], inner, [every]]))
-            orders += 1
-    return total / orders
+    pairs = rng.random((max(1, evaluations // (2 * (n - 1))), n)).argsort(1)
+    orders = np.concatenate([pairs, pairs[:, ::-1]])
+    total, group = np.zeros(n), max(1, ROWS // (n - 1))
+    for some in (orders[start : start + group] for start in range(0, len(orders), group)):
+        members = some.argsort(1)[:, None, :] < np.arange(1, n)[:, None]
+        inner = image(members.reshape(-1, n)).reshape(len(some), n - 1)
+        ends = np.full(len(some), none), np.full(len(some), every)
+        np.add.at(total, some, np.diff(np.column_stack([ends[0], inner, ends[1]]), axis=1))
+    return total / len(orders)
 
 
 def integrated_gradients(image: Image, baseline: Tensor, points: int = 50) -> Array:

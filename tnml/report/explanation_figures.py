@@ -1,5 +1,6 @@
 """Figures of explanations: maps of pixels, bars of a sample or of all, points of a table, dependence."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from tnml.errors import InputError
 from tnml.report.figures import canvas
 
 MOST_IMAGES, MOST_COLUMNS = 12, 12
+_LETTERS = 10.5  # of a title, in an inch
 _MARGIN = 0.36  # of a point's row, over which equal values spread
 
 
@@ -53,13 +55,15 @@ def pixel_figure(
         raise InputError(
             f"expected 1 to {MOST_IMAGES} images, up to {MOST_COLUMNS} outputs; got {count} and {outputs}"
         )
-    figure = canvas((1.05 * (outputs + 1) + 0.5, 1.1 * count + 0.7), title)
+    width = 1.05 * (outputs + 1) + (0.5 if rows is None else 1.2)
+    lines = textwrap.wrap(title, int(_LETTERS * width))
+    figure = canvas((width, 1.1 * count + 0.5 + 0.2 * len(lines)), "\n".join(lines))
     cells = figure.subplots(count, outputs + 1, squeeze=False)
     for row, (image, contributions) in enumerate(zip(images, values, strict=True)):
         largest = float(np.abs(contributions).max()) or 1.0
         cells[row, 0].imshow(image.reshape(shape), cmap="gray_r", vmin=0, vmax=1)
         if rows is not None:
-            cells[row, 0].set_ylabel(rows[row], rotation=0, ha="right", va="center")
+            cells[row, 0].set_ylabel(rows[row], rotation=0, ha="right", va="center", fontsize=9)
         for place in range(outputs):
             cell = cells[row, place + 1]
             cell.imshow(contributions[:, place].reshape(shape), cmap="RdBu_r", vmin=-largest, vmax=largest)
@@ -163,6 +167,7 @@ def beeswarm_figure(
         drawn = axes.scatter(column, height + _spread(column, width), c=shade, vmin=0, vmax=1, **dots)
     axes.axvline(0, color="0.3", linewidth=0.8, zorder=0)
     axes.set_yticks(range(len(shown)), [str(features[place]) for place in shown])
+    axes.set_ylim(-0.7, len(shown) - 0.3)
     axes.set_xlabel("contribution to the output")
     axes.grid(axis="y", alpha=0.3)
     bar = figure.colorbar(drawn, ax=axes, label="value of the feature", ticks=[0, 1], shrink=0.8)
