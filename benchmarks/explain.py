@@ -83,6 +83,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         result |= {"data": name, "test_accuracy": accuracy, "bond_dim": max(layer.bond_dims)}
         status.update("checking the answers")
         result["checks"] = checks(layer, x[:10], mean)
+        console.print(f"trained to a test accuracy of {accuracy:.4f}, answers: {result['checks']}")
         if not answers_are_right(result["checks"]):
             result["errors"].append("the exact values are wrong, so nothing was timed")
             return result
@@ -90,7 +91,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         result["times"] = times(layer, x, mean, sizes)
         status.update("samplers")
         result["samplers"], result["not_installed"] = samplers(
-            layer, x[: sizes.images], mean, sizes, status.update
+            layer, x[: sizes.images], mean, sizes, console.print
         )
         status.update("insertion and deletion")
         steps = min(STEPS, layer.n_sites)
@@ -183,11 +184,11 @@ def samplers(
             ours = by_nodes(layer, image, mean, place, true)
             game = Image(layer, image, mean, column)
             for evaluations, name, call in _calls(game, sizes.evaluations):
-                tell(f"{name}, {evaluations} evaluations")
                 game.evaluations, start = 0, time.perf_counter()
                 values = call()
                 seconds = time.perf_counter() - start
                 row = compared(values, true, seconds, ours)
+                tell(f"{name}, {evaluations} evaluations: {row['error']:.1e} in {seconds:.3g} s")
                 found.setdefault((name, evaluations), []).append({**row, "made": game.evaluations})
             if not of_package(game, 1):
                 missing = ["shap"]

@@ -285,7 +285,8 @@ class Explained(TensorNetworkEstimator, ABC):
         share = torch.ones(len(x), dtype=torch.float64) if weight is None else torch.from_numpy(weight)
         total, before = torch.zeros((), dtype=torch.float64), self._weight_of_means
         for some, part in zip(torch.from_numpy(x).split(_ROWS), share.split(_ROWS), strict=True):
-            features = self.layer_.features(some.to(self.layer_.dtype)).double()
+            given = some.to(self.layer_.dtype)
+            features = self.layer_.features(given).to(given.dtype).double()
             total = total + torch.einsum("b,bnd->nd", part, features)
         after = before + float(share.sum())
         if self.mean_features_ is not None:
