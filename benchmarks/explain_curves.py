@@ -5,7 +5,7 @@ starts from the mean and puts them back first. An order that knows what matters 
 first curve and a large one under the second. Source: Petsiuk, Das and Saenko, arXiv 1806.07421.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,13 @@ from tnml.nn import MPSLayer
 KERNEL = 4096  # evaluations of KernelSHAP for an image
 
 
-def areas(layer: MPSLayer, x: Tensor, mean: Tensor, steps: int, evaluations: int = KERNEL) -> dict[str, Any]:
-    """For each method the mean areas under both curves over the images, with their standard errors.
+def areas(
+    layer: MPSLayer, x: Tensor, mean: Tensor, steps: int, evaluations: int = KERNEL
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """For each method its name and the mean areas under both curves, with their standard errors.
 
-    Every method explains the output of the predicted class minus the mean of the others, on which alone its
-    probability depends in first order.
+    Every method explains the output of the predicted class minus the mean of the others: like a probability,
+    it stays the same if all outputs grow by the same number.
 
     Args:
         layer: a trained classifier.
@@ -40,14 +42,15 @@ def areas(layer: MPSLayer, x: Tensor, mean: Tensor, steps: int, evaluations: int
         "KernelSHAP": lambda: _sampled(layer, x, mean, chosen, evaluations),
         "random": lambda: torch.rand(x.shape, generator=torch.Generator().manual_seed(SEED)),
     }
-    found = {}
     for name, method in methods.items():
         order = method().argsort(dim=1, descending=True, stable=True)
-        found[name] = {
-            kind: _area(layer, x, mean, chosen, order, steps, insert=kind == "insertion")
-            for kind in ("insertion", "deletion")
-        }
-    return found
+        yield (
+            name,
+            {
+                kind: _area(layer, x, mean, chosen, order, steps, insert=kind == "insertion")
+                for kind in ("insertion", "deletion")
+            },
+        )
 
 
 def _margins(outputs: int) -> Tensor:
