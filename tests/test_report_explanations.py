@@ -35,7 +35,9 @@ def test_bars_add_up_to_the_output():
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["3 others", "d", "b"]
     assert [bar.get_width() for bar in bars] == pytest.approx([0.2, 1.0, -2.0])
-    assert "output -0.3 from 0.5" in figure.axes[0].get_xlabel()
+    assert "output -0.3, of the background 0.5" in figure.axes[0].get_xlabel()
+    few = contribution_figure(values, list("abcde"), 0.5, most=4)
+    assert len(few.axes[0].patches) == 5, "a single small one keeps its name"
 
 
 def test_points_of_all_samples():

@@ -83,7 +83,10 @@ class ExplainedSamples:
             line = [str(self.rows[place]), shown(self.data.y[place]), self.names[output], *numbers]
             lines.append(line if pixels else [*line, parts])
         head = ["row", "target", "output of", "output", "base"]
-        return head if pixels else [*head, "largest contributions"], lines
+        if pixels:
+            return head, lines
+        width = max(len(line[-1]) for line in lines)
+        return [*head, "largest contributions"], [[*line[:-1], line[-1].ljust(width)] for line in lines]
 
     def figure(self) -> "Figure":
         """Maps of an image's pixels; bars of one sample, points of many, or bars of all outputs."""

@@ -98,12 +98,13 @@ def contribution_figure(
 
     Example:
         >>> figure = contribution_figure(np.array([0.5, -1.0]), ["age", "height"], 2.0)
-        >>> figure.axes[0].get_xlabel()
-        'contribution (output 1.5 from 2 of the background)'
+        >>> figure.axes[0].get_xlabel().splitlines()
+        ['contribution', '(output 1.5, of the background 2)']
     """
     if values.shape != (len(features),):
         raise InputError(f"expected one name per contribution, got {len(features)} names and {values.shape}")
     order = np.argsort(-np.abs(values), kind="stable")
+    most += len(order) == most + 1  # no bar says "1 others"
     shown, rest = order[:most], order[most:]
     names, bars = [str(features[place]) for place in shown], [float(values[place]) for place in shown]
     if len(rest):
@@ -113,7 +114,7 @@ def contribution_figure(
     axes = figure.subplots()
     axes.barh(names[::-1], bars[::-1], color=["#c23b3b" if bar > 0 else "#3b6ac2" for bar in bars[::-1]])
     axes.axvline(0, color="0.3", linewidth=0.8)
-    axes.set_xlabel(f"contribution (output {base + values.sum():.4g} from {base:.4g} of the background)")
+    axes.set_xlabel(f"contribution\n(output {base + values.sum():.4g}, of the background {base:.4g})")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     return figure
@@ -281,7 +282,7 @@ def dependence_figure(
             axes.set_visible(False)
             continue
         axes.plot(
-            at, curves[some, :, place].T, color="0.6", linewidth=0.6, alpha=max(0.15, 0.6 - len(some) / 200)
+            at, curves[some, :, place].T, color="0.55", linewidth=0.7, alpha=max(0.3, 0.8 - len(some) / 200)
         )
         axes.plot(at, curves[..., place].mean(0), color="#c23b3b", linewidth=2.2, label="mean")
         if observed is not None and numbers:
