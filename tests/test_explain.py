@@ -96,6 +96,18 @@ def test_the_nodes_follow_the_gap():
     assert few.nodes == 3, "exact with half as many nodes as sites"
 
 
+def test_contributions_that_cancel_do_not_ask_for_more_nodes():
+    layer, x, background = layer_of(40, dtype="float32"), samples(1, 40).float(), samples(9, 40).float()
+    whole = shapley(layer, x, background)
+    wanted = (whole.outputs - whole.base)[0]
+    column = torch.tensor([[1.0], [-float(wanted[0] / wanted[1])], [0.0]])
+    found = shapley(layer, x, background, column)
+    assert found.gap is not None
+    assert found.gap > 1e-3, "there is nothing left to compare with"
+    assert found.nodes == whole.nodes == 8
+    assert (found.values - whole.values @ column.double()).abs().max() <= 1e-4 * whole.values.abs().max()
+
+
 def test_features_instead_of_inputs():
     layer, x, background = layer_of(order=[3, 1, 5, 0, 2, 4]), samples(2, seed=1), samples(9)
     expected = shapley(layer, x, background).values

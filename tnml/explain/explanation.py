@@ -21,7 +21,7 @@ class Explanation:
         outputs: `[b, k]` outputs of the samples; `values` add up to `outputs - base` up to `gap`.
         gap: the largest |sum of values - (outputs - base)|, divided by the largest
             |outputs - base|; None for values that do not add up by their definition (Banzhaf).
-        nodes: points of the quadrature; with `exact_nodes` it is exact for every polynomial that occurs.
+        nodes: points of the quadrature; half as many as there are sites make it exact in any case.
         features: n names of the features; None if they have none.
         names: k names of the outputs, such as the classes; None if nobody named them.
         data: `[b, n]` the samples as they were given to an estimator; None from a network.

@@ -53,7 +53,8 @@ def shapley(
         weight: `[k]`, at least 0: how often each row of the background counts; None counts all equally.
         joint: whether the rows of the background are kept as they are (interventional values of dependent
             columns, k times the cost); otherwise its columns are independent, and their means are enough.
-        nodes: of the quadrature, at least 1; "auto" doubles them until the gap is small or the sum exact.
+        nodes: of the quadrature, at least 1; "auto" doubles them until the sum of the contributions is right,
+            as far as their size allows, or the quadrature is exact.
 
     Raises:
         InputError: a shape, target or number does not fit.
@@ -79,7 +80,9 @@ def shapley(
         while True:
             points, shares = gauss_legendre(count)
             found = _along_the_line(layer, compare, (points + 1) / 2, shares / 2)
-            if not (found.gap is not None and found.gap > tolerance) or count >= most:
+            off = found.values.sum(1) - (found.outputs - found.base)
+            size = found.values.abs().sum(1)  # which rounding is proportional to, not the output
+            if not float(off.abs().max()) > tolerance * float(size.max()) or count >= most:
                 return found
             count = min(2 * count, most)
 
