@@ -111,3 +111,17 @@ def to_unit(x: Inexact[ndarray, "b n"], limits: Float64[ndarray, "2 n"]) -> Floa
         x = (x - low) / np.where(high > low, high - low, 1.0)
     unit: Float32[ndarray, "b n"] = np.clip(x, 0.0, 1.0).astype(np.float32, copy=False)
     return unit
+
+
+def distance_beyond(x: Inexact[ndarray, "..."], low: Any, high: Any) -> Float64[ndarray, "..."]:
+    """How far values are outside of a range, in units of its width, or as they are if it has none.
+
+    Example:
+        >>> distance_beyond(np.array([-1.0, 1.0, 3.0]), 0.0, 2.0)
+        array([0.5, 0. , 0.5])
+    """
+    width = np.subtract(high, low)
+    with np.errstate(over="ignore"):
+        off = np.maximum(np.maximum(low - x.astype(np.float64), x - np.float64(high)), 0.0)
+        found: Float64[ndarray, "..."] = off / np.where(width > 0, width, 1.0)
+    return found

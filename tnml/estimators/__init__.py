@@ -1,5 +1,6 @@
 """scikit-learn estimators whose model is a tensor network."""
 
+from tnml.estimators.calibration import expected_calibration_error
 from tnml.estimators.classifier import MPSClassifier, TensorNetworkClassifier
 from tnml.estimators.parameters import estimator
 from tnml.estimators.regressor import MPSRegressor, TensorNetworkRegressor
@@ -10,4 +11,5 @@ __all__ = [
     "TensorNetworkClassifier",
     "TensorNetworkRegressor",
     "estimator",
+    "expected_calibration_error",
 ]

@@ -19,11 +19,12 @@ from tnml.data.scaling import limits_of
 from tnml.errors import InputError
 from tnml.estimators.columns import fit_columns, is_by_column, order_of_columns
 from tnml.estimators.ensemble import in_blocks, smaller, train_members
-from tnml.estimators.layers import LAYER_PARAMETERS, OF_THE_DATA, LayersOfParameters
+from tnml.estimators.layers import LAYER_PARAMETERS, OF_THE_DATA
 from tnml.estimators.scaling import fit_range, scale
 from tnml.estimators.solvers import SWEPT, check_solver, checked_loss, sweep_options, train_options
 from tnml.estimators.stored import plain
 from tnml.estimators.tables import Table, checked_table, checked_targets
+from tnml.estimators.uncertainty import RangeScores
 from tnml.estimators.validation import look_at_range, validated
 from tnml.estimators.weights import typical_rows
 from tnml.loop.options import LoopOptions
@@ -42,7 +43,7 @@ from tnml.training.tasks import Task
 BY_INFORMATION = "mutual-information"  # the order that is computed from the samples
 
 
-class TensorNetworkEstimator(LayersOfParameters, ABC):
+class TensorNetworkEstimator(RangeScores, ABC):
     """The common part of classifiers and regressors.
 
     Attributes:

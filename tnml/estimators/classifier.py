@@ -290,7 +290,7 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
         return names
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        return self._arrays_of_means()
+        return {**self._arrays_of_means(), **self._arrays_of_sets()}
 
     def _facts(self) -> dict[str, Any]:
         values = self.classes_.tolist()
@@ -317,6 +317,7 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
         self.temperature_ = None if temperature is None else number("temperature", temperature, above=0.0)
         self.calibration_ = metadata.get("calibration")
         self._adopt_means(tensors)
+        self._adopt_sets(tensors)
 
 
 @estimator

@@ -18,6 +18,7 @@ from jaxtyping import Float32, Float64, Inexact, Int64
 from numpy import ndarray
 
 from tnml.checks import whole
+from tnml.data.scaling import distance_beyond
 from tnml.errors import InputError, choose
 from tnml.estimators.tables import Column, Table
 from tnml.features import FeatureMap, feature_map
@@ -51,6 +52,11 @@ class Scaled:
             )
         found: npt.NDArray[np.float64] = np.interp(column.values, self.knots, self.places)
         return np.where(column.missing, np.nan, found)
+
+    def beyond(self, column: Column) -> Float64[ndarray, " b"]:
+        """How far values are outside of the range of training, in units of it; 0 if missing."""
+        self.encode(column)  # refuses text
+        return np.where(column.missing, 0.0, distance_beyond(column.values, self.knots[0], self.knots[-1]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +99,11 @@ class Levels:
         known = np.array(found, dtype=np.float64)
         codes[~column.missing] = known[inverse]
         return codes / (self.count - 1)
+
+    def beyond(self, column: Column) -> Float64[ndarray, " b"]:
+        """1 for unknown categories that count as missing, else 0."""
+        unknown: npt.NDArray[np.bool_] = np.isnan(self.encode(column)) & ~column.missing
+        return unknown.astype(np.float64)
 
 
 def _single(values: Any) -> list[float]:

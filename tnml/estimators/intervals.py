@@ -1,4 +1,4 @@
-"""Prediction intervals by split conformal prediction: what held-out samples say about errors."""
+"""Split conformal prediction: what the scores of held-out samples say about those of new samples."""
 
 import math
 
@@ -14,7 +14,11 @@ _ROUNDING = 1e-9  # relative, of sums of weights
 
 
 def conformal_quantile(
-    scores: Float64[ndarray, "b c"], weight: Float64[ndarray, " b"] | None, coverage: float
+    scores: Float64[ndarray, "b c"],
+    weight: Float64[ndarray, " b"] | None,
+    coverage: float,
+    *,
+    remedy: str = "lower coverage",
 ) -> Float64[ndarray, " c"]:
     """The bound that the next score stays below with a probability of `coverage`, for each column.
 
@@ -27,6 +31,7 @@ def conformal_quantile(
         scores: of held-out samples, at least 0.
         weight: of these samples; None if all count alike.
         coverage: a probability.
+        remedy: what else an error advises where there are too few samples.
 
     Raises:
         InputError: the coverage is out of range, or too high for that few samples.
@@ -45,7 +50,7 @@ def conformal_quantile(
     if needed > rows:
         raise InputError(
             f"coverage={coverage:g} needs at least {math.ceil(coverage / (1 - coverage) - _ROUNDING)} "
-            f"held-out samples, got {rows}; raise validation_fraction, or lower coverage"
+            f"held-out samples, got {rows}; raise validation_fraction, or {remedy}"
         )
     order = np.argsort(scores, axis=0, kind="stable")
     reached = np.cumsum(each[order], axis=0)
