@@ -16,6 +16,7 @@ NAMES = {
     "double_descent": "test error of least squares against bond dimension, on data from a random MPS",
     "explain": "exact Shapley values on MNIST: errors, times, beside sampled ones; insertion and deletion",
     "imports": "what `import tnml` and `tnml --help` add to `import torch`",
+    "missing": "accuracy on MNIST with missing pixels: exact averages, imputation, training with dropout",
     "mnist": "accuracy and seconds of the recipes behind `tnml train mnist`, several seeds",
     "networks": "rings, uniform chains, trees, patches and convolutions beside other libraries' methods",
     "overfitting": "the studies of overfitting against bond dimension, run or continued, and what they say",
@@ -27,6 +28,7 @@ NAMES = {
     "tnn": "networks of tensor-train layers on Fashion-MNIST against dense ones, and the effect of depth",
     "tt_compress": "what `tnml.nn.compress` costs a trained MLP, compared with truncated SVD",
     "tt_linear": "the tensor-train layer against the dense one and two other libraries: time, memory",
+    "uncertainty": "coverage of conformal sets, calibration before and after, ensembles of five against one",
 }
 
 

@@ -61,7 +61,12 @@ def test_sets_cover_new_samples() -> None:
     found = []
     for seed in range(60):
         X, y = data(120 + held + new, seed)
-        fitted = {"bond_dim": 2, "epochs": 2, "validation_fraction": held / (120 + held), "random_state": seed}
+        fitted = {
+            "bond_dim": 2,
+            "epochs": 2,
+            "validation_fraction": held / (120 + held),
+            "random_state": seed,
+        }
         model = MPSClassifier(**fitted).fit(X[:-new], y[:-new])
         sets = model.predict_set(X[-new:], 0.1)
         found.append(sets[np.arange(new), np.searchsorted(model.classes_, y[-new:])].mean())

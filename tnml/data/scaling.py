@@ -123,5 +123,5 @@ def distance_beyond(x: Inexact[ndarray, "..."], low: Any, high: Any) -> Float64[
     width = np.subtract(high, low)
     with np.errstate(over="ignore"):
         off = np.maximum(np.maximum(low - x.astype(np.float64), x - np.float64(high)), 0.0)
-        found: Float64[ndarray, "..."] = off / np.where(width > 0, width, 1.0)
+        found: Float64[ndarray, ...] = off / np.where(width > 0, width, 1.0)
     return found

@@ -105,9 +105,7 @@ class Calibrated(Explained):
         found = softmax(outputs, axis=1) if self._logits else nearest_probabilities(outputs)
         return found
 
-    def predict_set(
-        self, X: Any, alpha: float = 0.1, *, allow_empty: bool = True
-    ) -> Bool[ndarray, "b c"]:
+    def predict_set(self, X: Any, alpha: float = 0.1, *, allow_empty: bool = True) -> Bool[ndarray, "b c"]:
         """Which of `classes_` may be the label: sets with the label in them with a probability of 1 - alpha.
 
         Split conformal prediction with the rule of the least ambiguous sets: a class is in the set if its
@@ -134,8 +132,9 @@ class Calibrated(Explained):
             True where a class is in the set; `model.classes_[row]` are the labels of one row.
 
         Raises:
-            InputError: alpha is out of range; there is no held-out part (set `validation_fraction`; a fit that
-                continued another, as with `partial_fit` or a warm start, has no new one), or it is too small.
+            InputError: alpha is out of range; there is no held-out part (set `validation_fraction`; a fit
+                that continued another, as with `partial_fit` or a warm start, has no new one), or it is
+                too small.
 
         Source: Sadinle, Lei and Wasserman, Least ambiguous set-valued classifiers, JASA 114 (2019) 223.
 

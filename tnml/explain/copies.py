@@ -58,7 +58,7 @@ def right_side(state: MatrixProductState, place: int, law: Law, copies: int) -> 
 def joint_moments(
     label: Float64[Tensor, "l c r"], left: Side, right: Side, copies: int
 ) -> tuple[Float64[Tensor, " c"], list[Tensor]]:
-    """Mean `[c]` and central moments `[c, c]`, `[c, c, c]`, .. of the outputs, without the scale of the sides.
+    """Mean `[c]` and central moments `[c, c]`, `[c, c, c]`, .. of the outputs, without the sides' scale.
 
     They are to be multiplied by exp(k (left.log + right.log)) for the k-th.
 

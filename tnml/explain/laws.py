@@ -241,9 +241,7 @@ class MarkovInputs:
             )
         _check_probabilities("transition", self.transition)
         if not 1 <= self.values.dim() <= 3 or self.values.shape[0] != s:
-            raise InputError(
-                f"expected values [{s}], [{s}, n] or [{s}, n, d], got {list(self.values.shape)}"
-            )
+            raise InputError(f"expected values [{s}], [{s}, n] or [{s}, n, d], got {list(self.values.shape)}")
 
     def law(self, layer: TensorNetworkLayer, order: int) -> Law:
         """In the network's order; the same for any number of copies.
@@ -307,7 +305,7 @@ class MarkovInputs:
 
 
 def _derivatives(layer: TensorNetworkLayer, x: Tensor) -> Tensor:
-    """phi' by the input, `[k, n, d]` in the network's order."""
+    """Phi' by the input, `[k, n, d]` in the network's order."""
     x = x.detach().double()
     if layer.features.n_columns is not None:
         return layer.in_order(layer.features.derivative(x), -2)
@@ -400,5 +398,5 @@ def _check_probabilities(name: str, given: Tensor) -> None:
         where = " in each row" if given.dim() > 1 else ""
         raise InputError(
             f"{name} must hold probabilities that add up to 1{where}, got sums from "
-            f"{float(sums.min()):.6g} to {float(sums.max()):.6g} and a least entry of {float(given.min()):.6g}"
+            f"{float(sums.min()):.6g} to {float(sums.max()):.6g} and a least entry of {given.min():.6g}"
         )

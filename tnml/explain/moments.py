@@ -64,12 +64,12 @@ class Moments:
 
     @property
     def skewness(self) -> Float64[Tensor, " k"]:
-        """The third moment of each output in units of its standard deviation; 0 for a normal distribution."""
+        """The third moment of each output in units of its deviation; 0 for a normal distribution."""
         return self._own(self.third, "skewness", 3) / self.deviation**3
 
     @property
     def kurtosis(self) -> Float64[Tensor, " k"]:
-        """The fourth moment of each output in units of its standard deviation; 3 for a normal distribution."""
+        """The fourth moment of each output in units of its deviation; 3 for a normal distribution."""
         return self._own(self.fourth, "kurtosis", 4) / self.deviation**4
 
     def _own(self, joint: Tensor | None, name: str, order: int) -> Tensor:
