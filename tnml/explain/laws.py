@@ -15,7 +15,7 @@ from tnml.explain.background import background_features
 from tnml.nn import TensorNetworkLayer
 
 MOST = 4  # the highest moment
-_SUM = 1e-9  # how far probabilities may be from adding up to 1
+_SUM = 1e-6  # how far probabilities may be from adding up to 1, in single precision
 _AT_ONCE = 2**24  # products of features at a time, which bounds the memory
 
 
@@ -292,7 +292,8 @@ class MarkovInputs:
         return Pairs(*each, start, steps)
 
     def _probabilities(self, layer: TensorNetworkLayer) -> tuple[Tensor, Tensor]:
-        start, steps = (p.to(layer.order.device, torch.float64) for p in (self.start, self.transition))
+        given = (p.to(layer.order.device, torch.float64) for p in (self.start, self.transition))
+        start, steps = (p / p.sum(-1, keepdim=True) for p in given)
         if steps.dim() == 2:
             return start, steps.expand(layer.n_sites - 1, -1, -1)
         if len(steps) != layer.n_sites - 1:

@@ -127,9 +127,9 @@ def moments(
         state = layer.to_state().detach().to("float64")
         _check_memory(max(state.bond_dims, default=1), law, order, number("memory_gb", memory_gb, above=0.0))
         left, right = (side(state, layer.label_site, law, order) for side in (left_side, right_side))
-        label = torch.einsum("lcr,ck->lkr", state.cores[layer.label_site], columns)
+        label, up = rescaled(torch.einsum("lcr,ck->lkr", state.cores[layer.label_site], columns))
         mean, central = joint_moments(label, left, right, order)
-        scale = left.log + right.log + state.log_scale
+        scale = left.log + right.log + up + state.log_scale
     found = [moment * (power * scale).exp() for power, moment in enumerate((mean, *central), 1)]
     return Moments(**dict(zip(("mean", "covariance", "third", "fourth"), found, strict=False)))
 
@@ -231,8 +231,8 @@ def _squares(
 ) -> Float64[Tensor, "n k"]:
     """E[(df_k / dx_i)²] at every site: both sides without the derivative, and the site in between with it."""
     cores = state.cores
-    label = torch.einsum("lcr,ck->klr", cores.pop(place), columns)
-    n = len(cores)
+    label, scale = rescaled(torch.einsum("lcr,ck->klr", cores.pop(place), columns))
+    scale, n = 2 * (scale + state.log_scale), len(cores)
     turned = [core.permute(2, 1, 0) for core in cores]
     lefts, rights = {0: _end(pairs, first=True)}, {n: _end(pairs, first=False)}
     for site in range(place):
@@ -250,7 +250,7 @@ def _squares(
         before, after = (lefts[site], across[site + 1]) if site < place else (beyond[site], rights[site + 1])
         here, up = _through(before, cores[site], pairs.slopes[site], None, _step(pairs, site))
         total = (here * after[0]).sum((-3, -2, -1))
-        found.append(total * (up + after[1] + 2 * state.log_scale).exp())
+        found.append(total * (up + after[1] + scale).exp())
     return torch.stack(found)
 
 
