@@ -211,16 +211,18 @@ def drawn(summary: Sequence[dict[str, Any]]) -> Figure:
         own = [entry for entry in summary if entry["features"] == features]
         for way in dict.fromkeys(entry["way"] for entry in own):
             entries = [entry for entry in own if entry["way"] == way]
-            places = [80.0 if entry["mask"] == QUADRANT else 100 * entry["mask"] for entry in entries]
+            place = list(PLAIN | DROPPED).index(way)  # the same color in both panels
+            aside = 78 + 1.2 * place
+            places = [aside if entry["mask"] == QUADRANT else 100 * entry["mask"] for entry in entries]
             mean = np.array([100 * entry["mean"] for entry in entries])
             spread = np.array([[100 * entry[end] for entry in entries] for end in ("min", "max")])
             off = np.abs(spread - mean)
-            (line,) = axes.plot(places[:-1], mean[:-1], label=label(features, way))
-            axes.errorbar(places, mean, off, fmt="o", markersize=4, capsize=3, color=line.get_color())
+            axes.plot(places[:-1], mean[:-1], label=label(features, way), color=f"C{place}")
+            axes.errorbar(places, mean, off, fmt="o", markersize=4, capsize=3, color=f"C{place}")
         axes.set_xticks(
-            [*(100 * share for share in SHARES), 80], [*(f"{s:.0%}" for s in SHARES), "a\nquadrant"]
+            [*(100 * share for share in SHARES), 81], [*(f"{s:.0%}" for s in SHARES), "a\nquadrant"]
         )
-        axes.axvline(75, color="gray", linewidth=0.8, linestyle=":")
+        axes.axvline(74.5, color="gray", linewidth=0.8, linestyle=":")
         axes.set_xlabel("missing pixels")
         axes.set_title(f"{features} features")
         axes.grid(alpha=0.3)
