@@ -93,9 +93,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def no_note_of_compiling() -> None:
     """On a slow machine the native engine would say that it compiles, in whatever test comes first."""
-    from tnml.contraction.chain import operator
+    from tnml.contraction.chain import loading
 
-    operator.ANNOUNCE_AFTER = 3600.0
+    loading.ANNOUNCE_AFTER = 3600.0
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from tnml.contraction.chain.reference import reference_chain
 from tnml.contraction.chain.scanned import scanned_chain
 from tnml.shapes import growing_bonds
 
-chain_module = importlib.import_module("tnml.contraction.chain.operator")
+loading = importlib.import_module("tnml.contraction.chain.loading")
 
 
 @pytest.mark.parametrize("engine", ["torch", "native"])
@@ -119,7 +119,7 @@ def test_inference_by_several_threads_at_different_rows(generator):
 
 
 def test_without_openmp_python_threads_take_a_half_each(monkeypatch, generator):
-    native = chain_module.native_engine()
+    native = loading.native_engine()
     shape = ChainShape(2, growing_bonds(12, 2, 5), growing_bonds(30, 2, 5)[::-1])
     features, weight, *_ = instance(shape, generator, batch=40, dtype=torch.float32)
 
@@ -222,12 +222,12 @@ def test_a_failure_while_tracing_is_not_remembered(monkeypatch):
     def broken(name: str):
         raise AttributeError(f"a mode that traces came into the way of {name}")
 
-    chain_module._loaded_once.cache_clear()
+    loading._loaded_once.cache_clear()
     with monkeypatch.context() as patch, FakeTensorMode():
-        patch.setattr(chain_module.importlib, "import_module", broken)
+        patch.setattr(loading.importlib, "import_module", broken)
         with pytest.warns(RuntimeWarning, match="not available .*a mode that traces"):
-            assert chain_module.native_engine() is None
-    assert chain_module.native_engine().__name__ == "tnml.contraction.chain.native"
+            assert loading.native_engine() is None
+    assert loading.native_engine().__name__ == "tnml.contraction.chain.native"
 
 
 def test_the_engine_is_loaded_with_pythons_own_functions(monkeypatch):
@@ -238,12 +238,12 @@ def test_the_engine_is_loaded_with_pythons_own_functions(monkeypatch):
         return importlib.import_module(name)
 
     own, other, seen = (max, math.pow), (lambda *_: 7, lambda x, y: x**y), []
-    monkeypatch.setattr(chain_module, "importlib", SimpleNamespace(import_module=import_module))
-    chain_module._loaded_once.cache_clear()
+    monkeypatch.setattr(loading, "importlib", SimpleNamespace(import_module=import_module))
+    loading._loaded_once.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(builtins, "max", other[0])
         patch.setattr(math, "pow", other[1])
-        assert chain_module.native_engine() is not None
+        assert loading.native_engine() is not None
         assert (max, math.pow) == other
     assert set(seen) == {own}
 
@@ -254,8 +254,8 @@ def test_without_numba_one_warning_and_the_torch_engine(monkeypatch, generator):
 
     features, weight, *_ = instance(SHAPES["uniform"], generator, dtype=torch.float32)
     expected = chain_flat(features, weight, SHAPES["uniform"], "torch").left
-    monkeypatch.setattr(chain_module.importlib, "import_module", broken)
-    chain_module._loaded_once.cache_clear()
+    monkeypatch.setattr(loading.importlib, "import_module", broken)
+    loading._loaded_once.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match="not available .*using the torch engine"):
             first = chain_flat(features, weight, SHAPES["uniform"], "auto").left
@@ -263,23 +263,23 @@ def test_without_numba_one_warning_and_the_torch_engine(monkeypatch, generator):
         assert torch.equal(first, expected)
         assert torch.equal(again, expected)
     finally:
-        chain_module._loaded_once.cache_clear()
+        loading._loaded_once.cache_clear()
 
 
 def test_the_note_of_compiling_comes_with_compiling_alone(monkeypatch, caplog):
     """Reading numba's cache may be slow where other processes work, too, and is no reason for a note."""
-    monkeypatch.setattr(chain_module, "ANNOUNCE_AFTER", 0.0)
-    with chain_module._note_of_compiling(), trigger_event("numba:compiler_lock"):
+    monkeypatch.setattr(loading, "ANNOUNCE_AFTER", 0.0)
+    with loading._note_of_compiling(), trigger_event("numba:compiler_lock"):
         assert not any(isinstance(thread, threading.Timer) for thread in threading.enumerate())
     assert not caplog.messages
-    with chain_module._note_of_compiling(), trigger_event("numba:compile"), trigger_event("numba:compile"):
+    with loading._note_of_compiling(), trigger_event("numba:compile"), trigger_event("numba:compile"):
         wait_until(lambda: caplog.messages)
     assert caplog.messages == ["tnml: compiling the native engine, once, about 10 seconds"]
 
 
 @pytest.mark.slow
 def test_no_note_where_the_cache_is_read():
-    program = "from importlib import import_module; o = import_module('tnml.contraction.chain.operator')"
+    program = "from importlib import import_module; o = import_module('tnml.contraction.chain.loading')"
     program += "; o.ANNOUNCE_AFTER = 0.0; assert o.native_engine()"
     for _ in range(2):  # the first may have to compile
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

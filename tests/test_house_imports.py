@@ -28,9 +28,16 @@ HEIGHT = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # The imports that wait inside a function: optional packages and slow ones, at the door of their room.
 LAZY = {
-    "tnml.contraction.chain.operator": {"numba.core.event", "tnml.contraction.chain.native"},
+    "tnml.contraction.chain.loading": {
+        "numba.core.event",
+        "tnml.contraction.chain.native",
+        "tnml.contraction.chain.native_steps",
+    },
     "tnml.contraction.chain.replicas": {"tnml.contraction.chain.native_replicas"},
-    "tnml.contraction.chain.workers": {"tnml.contraction.chain.driver"},
+    "tnml.contraction.chain.workers": {
+        "tnml.contraction.chain.driver",
+        "tnml.contraction.chain.step_driver",
+    },
     "tnml.data.catalogue": {"sklearn.datasets"},
     "tnml.data.download": {"pooch"},
     "tnml.data.table_files": {"pyarrow"},

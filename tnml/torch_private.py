@@ -5,7 +5,7 @@
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeGuard, TypeVar
 
@@ -94,21 +94,11 @@ def fused_adam_(optimizer: torch.optim.Adam) -> bool:
         >>> fused_adam_(optimizer), optimizer.state[weight]["step"]
         (True, tensor(2.))
     """
-    if (
-        type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW)
-        or "step" in vars(optimizer)
-        or optimizer._optimizer_step_pre_hooks
-        or optimizer._optimizer_step_post_hooks
-        or any(_HOOKS_OF_ALL)
-        or len(optimizer.param_groups) != 1
-    ):
+    group = group_of_plain_adam(optimizer)
+    if group is None:
         return False
-    (group,) = optimizer.param_groups
     parameters = group["params"]
     first = parameters[0]
-    plain = not (group["amsgrad"] or group["maximize"] or group["capturable"] or group["differentiable"])
-    if not (group["fused"] and plain and isinstance(group["lr"], float)):
-        return False
     gradients, means, squares, steps = [], [], [], []
     for p in parameters:
         state = optimizer.state.get(p)
@@ -119,8 +109,7 @@ def fused_adam_(optimizer: torch.optim.Adam) -> bool:
         squares.append(state["exp_avg_sq"])
         steps.append(state["step"])
     beta1, beta2 = group["betas"]
-    decoupled = group.get("decoupled_weight_decay", type(optimizer) is torch.optim.AdamW)
-    step = torch._fused_adamw_ if decoupled else torch._fused_adam_
+    step = torch._fused_adamw_ if is_decoupled(optimizer, group) else torch._fused_adam_
     with torch.no_grad():
         torch._foreach_add_(steps, 1)
         step(
@@ -129,6 +118,75 @@ def fused_adam_(optimizer: torch.optim.Adam) -> bool:
             amsgrad=False, maximize=False, grad_scale=None, found_inf=None,
         )  # fmt: skip
     return True
+
+
+def group_of_plain_adam(optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    """The parameter group of a fused Adam or AdamW in whose step nothing else would happen; else None.
+
+    Example:
+        >>> weight = torch.ones(2, requires_grad=True)
+        >>> group_of_plain_adam(torch.optim.Adam([weight], lr=0.5, fused=True))["lr"]
+        0.5
+        >>> group_of_plain_adam(torch.optim.SGD([weight])) is None
+        True
+    """
+    if (
+        type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW)
+        or "step" in vars(optimizer)
+        or optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or any(_HOOKS_OF_ALL)
+        or len(optimizer.param_groups) != 1
+    ):
+        return None
+    (group,) = optimizer.param_groups
+    plain = not (group["amsgrad"] or group["maximize"] or group["capturable"] or group["differentiable"])
+    return group if group["fused"] and plain and isinstance(group["lr"], float) else None
+
+
+def is_decoupled(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> bool:
+    """Whether an Adam decays weights apart from the gradient, as AdamW does.
+
+    Example:
+        >>> optimizer = torch.optim.AdamW([torch.ones(2, requires_grad=True)])
+        >>> is_decoupled(optimizer, optimizer.param_groups[0])
+        True
+    """
+    return bool(group.get("decoupled_weight_decay", type(optimizer) is torch.optim.AdamW))
+
+
+def state_of_adam(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    """What a fused Adam keeps of a parameter, as its first step would make it where there is none yet.
+
+    Example:
+        >>> weight = torch.ones(2, requires_grad=True)
+        >>> state_of_adam(torch.optim.Adam([weight], fused=True), weight)["step"]
+        tensor(0.)
+    """
+    state: dict[str, Tensor] = optimizer.state[parameter]
+    if not state:
+        state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        for name in ("exp_avg", "exp_avg_sq"):
+            state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+    return state
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether hooks of any kind see calls of a module itself, or gradients of its own parameters.
+
+    Example:
+        >>> linear = nn.Linear(2, 3)
+        >>> before, _ = is_watched(linear), linear.weight.register_hook(lambda gradient: None)
+        >>> before, is_watched(linear)
+        (False, True)
+    """
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    if any(hooks) or torch.nn.modules.module._has_any_global_hook():
+        return True
+    return any(
+        p is not None and (p._backward_hooks or p._post_accumulate_grad_hooks)
+        for p in module._parameters.values()
+    )
 
 
 def smoothed_cross_entropy_adjoint(

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from module_cases import CASES, DROPPING, Case
 
-from tnml.contraction.chain.operator import native_engine
+from tnml.contraction.chain.loading import native_engine
 from tnml.nn import MPSLayer
 
 BATCH = ({0: torch.export.Dim("b")},)

@@ -175,14 +175,23 @@ class Loop:
         self._clock = time.monotonic()
 
     def _run_epoch(self) -> None:
-        module, batches, take = self.job.module, self.job.batches, self.stepper.take
+        module, batches, stepper = self.job.module, self.job.batches, self.stepper
         module.train()
         while self.step < self.steps:
-            take(_on(self.device, batches(self.epoch, self.step)), self.epoch, self.step)
-            self.step += 1
+            most = self._steps_unseen()
+            taken = stepper.take_several(batches, self.epoch, self.step, most) if most > 1 else 0
+            if not taken:
+                stepper.take(_on(self.device, batches(self.epoch, self.step)), self.epoch, self.step)
+            self.step += taken or 1
             self._tell_step()
             self._look_around()
         self._finish_epoch()
+
+    def _steps_unseen(self) -> int:
+        """How many steps may be taken before somebody is told or the loss is looked at."""
+        if self._is_main and (self.job.on_step is not None or self.job.reporter is not None):
+            return 1
+        return min(self.steps - self.step, _LOSS_EVERY - self.step % _LOSS_EVERY)
 
     def _tell_step(self) -> None:
         job, view = self.job, self._view

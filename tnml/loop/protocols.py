@@ -82,6 +82,50 @@ class DeviceBatches(Protocol):
 
 
 @runtime_checkable
+class JoinedBatches(Protocol):
+    """Batches that can hand out those of several steps at once, for a `ShortWay`."""
+
+    def sizes(self, step: int, count: int) -> Sequence[int]:
+        """Samples of each of `count` steps of an epoch from `step` on; none where they cannot be joined."""
+
+    def joined(self, epoch: int, step: int, count: int) -> Batch:
+        """Their samples, one batch after the other."""
+
+
+class ShortWay(Protocol):
+    """Takes steps with fewer calls than forward pass, backward pass and optimiser are, with equal effect.
+
+    The module's parameters, their gradients and the optimiser's state are afterwards those of the long way
+    but for rounding. How many steps are taken together must not change a bit, nor may who watches the run.
+    """
+
+    def is_open(self, samples: int) -> bool:
+        """Whether a step on a batch of this size can be taken now; must be quick to answer."""
+
+    def take(self, batch: Batch, sizes: Sequence[int], rates: Sequence[float]) -> Row | None:
+        """Takes steps, or none.
+
+        Args:
+            batch: the samples of all steps, one step after the other.
+            sizes: samples of each step.
+            rates: learning rate of each step.
+
+        Returns:
+            The sums over the samples of the loss and its metrics; None where no step was taken after all.
+        """
+
+
+@runtime_checkable
+class ShortLoss(Protocol):
+    """A loss function that knows a short way for some modules."""
+
+    def short_way(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, options: LoopOptions
+    ) -> ShortWay | None:
+        """The short way of a run on one processor; None where the module has none."""
+
+
+@runtime_checkable
 class StatefulCallback(Protocol):
     """A callback with memory, which is kept in checkpoints and restored on resuming."""
 

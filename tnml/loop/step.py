@@ -1,7 +1,7 @@
 """One optimisation step, and the sums of what the steps of an epoch measured."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from tnml.errors import InputError
 from tnml.loop.optim import WeightAverage, clip_gradients, copy_into, make_optimizer, take_step
 from tnml.loop.options import LoopOptions
 from tnml.loop.processes import Group
-from tnml.loop.protocols import Batch, LossFn
+from tnml.loop.protocols import Batch, Batches, JoinedBatches, LossFn, ShortLoss
 from tnml.loop.results import Row
 from tnml.loop.schedules import learning_rate
 from tnml.randomness import Stream, reseed, step_seed
@@ -63,15 +63,20 @@ class Stepper:
         self._steps_per_epoch = steps_per_epoch
         self._device = fabric.device
         self._mixed = options.precision == "bf16-mixed"
+        alone = group.size == 1 and self._device.type == "cpu" and not self._mixed
+        declared = alone and isinstance(loss_fn, ShortLoss)
+        self._short = loss_fn.short_way(module, self.optimizer, options) if declared else None
 
     def take(self, batch: Part, epoch: int, step: int) -> None:
         """One step on the whole batch (this process on its part of it)."""
+        if self._short is not None and isinstance(batch, Batch):
+            samples = len(batch.x)
+            if self._short.is_open(samples) and self._take_short(batch, [samples], epoch, step):
+                return
         options = self._options
         part, count, total = self._group.part(batch)
         seed = step_seed(options.seed, epoch, step, Stream.DROPOUT)
-        self.rate = learning_rate(options, epoch * self._steps_per_epoch + step, self._steps_per_epoch)
-        for settings in self.optimizer.param_groups:
-            settings["lr"] = self.rate
+        self._set_rate(self._rate_of(epoch, step))
         if isinstance(self.optimizer, torch.optim.LBFGS):
             measured = self._line_search(self.optimizer, part, count, total, seed)
         else:
@@ -84,6 +89,37 @@ class Stepper:
         self._add(measured, count)
         self._seen += count
         self.samples += total
+
+    def take_several(self, batches: Batches, epoch: int, step: int, most: int) -> int:
+        """Takes up to `most` steps of an epoch at once, by a short way; how many it took, 0 if there is none."""
+        if self._short is None or self.average is not None or not isinstance(batches, JoinedBatches):
+            return 0
+        sizes = batches.sizes(step, most)
+        if not sizes or not self._short.is_open(max(sizes)):
+            return 0
+        return self._take_short(batches.joined(epoch, step, len(sizes)), sizes, epoch, step)
+
+    def _take_short(self, batch: Batch, sizes: Sequence[int], epoch: int, step: int) -> int:
+        rates = [self._rate_of(epoch, step + n) for n in range(len(sizes))]
+        found = None if self._short is None else self._short.take(batch, sizes, rates)
+        if found is None:
+            return 0
+        self._set_rate(rates[-1])
+        if self.average is not None:
+            self.average.update()
+        for name, value in found.items():
+            self._sum_of(name).add_(value)
+        self._seen += sum(sizes)
+        self.samples += sum(sizes)
+        return len(sizes)
+
+    def _rate_of(self, epoch: int, step: int) -> float:
+        return learning_rate(self._options, epoch * self._steps_per_epoch + step, self._steps_per_epoch)
+
+    def _set_rate(self, rate: float) -> None:
+        self.rate = rate
+        for settings in self.optimizer.param_groups:
+            settings["lr"] = rate
 
     def _gradient(self, part: Part, count: int, total: int, seed: int) -> dict[str, Tensor]:
         """Sets every gradient to that of the whole batch's mean loss; gives this part's loss and metrics."""
@@ -140,13 +176,17 @@ class Stepper:
 
     def _add(self, measured: Mapping[str, Tensor], count: int) -> None:
         for name, value in measured.items():
-            sums = self._sums.get(name)
-            if sums is None:
-                sums = self._sums[name] = torch.zeros((), dtype=torch.float64, device=self._device)
+            sums = self._sum_of(name)
             if value.dim():
                 sums += value.detach().sum(dtype=torch.float64)
             else:
                 sums.add_(value.detach(), alpha=count)
+
+    def _sum_of(self, name: str) -> Tensor:
+        sums = self._sums.get(name)
+        if sums is None:
+            sums = self._sums[name] = torch.zeros((), dtype=torch.float64, device=self._device)
+        return sums
 
     def loss_is_finite(self) -> bool:
         """Whether every loss of this epoch so far was finite; waits for the device."""

@@ -64,9 +64,7 @@ class Shuffled(ABC):
 
     def __call__(self, epoch: int, step: int) -> Batch:
         """The batch of one step."""
-        if epoch != self._epoch:
-            order = torch.randperm(self.samples, generator=generator(self._seed, epoch, stream=Stream.ORDER))
-            self._order, self._epoch = order.to(self._order.device), epoch
+        self._draw(epoch)
         batch = self._batch(self._chosen(step), epoch, step)
         if self._max_shift and self._shape is not None:
             moved = random_shift(
@@ -74,6 +72,12 @@ class Shuffled(ABC):
             )
             batch = replace(batch, x=moved)
         return batch
+
+    def _draw(self, epoch: int) -> None:
+        """Draws the order of an epoch, once."""
+        if epoch != self._epoch:
+            order = torch.randperm(self.samples, generator=generator(self._seed, epoch, stream=Stream.ORDER))
+            self._order, self._epoch = order.to(self._order.device), epoch
 
     def _chosen(self, step: int) -> Tensor:
         return self._order[batch_slice(self.samples, self._size, step)]
@@ -120,6 +124,19 @@ class ArrayBatches(Shuffled):
         self._order = self._order.to(device)
         self._index = None if self._index is None else self._index.to(device)
         self._weight = None if self._weight is None else self._weight.to(device)
+
+    def sizes(self, step: int, count: int) -> list[int]:
+        """Samples of each of some steps; none where images are shifted, batch by batch."""
+        if self._max_shift:
+            return []
+        places = (batch_slice(self.samples, self._size, step + n) for n in range(count))
+        return [place.stop - place.start for place in places]
+
+    def joined(self, epoch: int, step: int, count: int) -> Batch:
+        """The samples of some steps, one batch after the other."""
+        self._draw(epoch)
+        first, last = (batch_slice(self.samples, self._size, at) for at in (step, step + count - 1))
+        return self._batch(self._order[first.start : last.stop], epoch, step)
 
     def _batch(self, chosen: Tensor, epoch: int, step: int) -> Batch:
         return Batch(

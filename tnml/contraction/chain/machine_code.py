@@ -61,3 +61,33 @@ def integer(typing_context, address):
         return builder.load(builder.inttoptr(values[0], ir.IntType(64).as_pointer()), typ=ir.IntType(64))
 
     return types.int64(types.int64), generate
+
+
+def _pointer(kind, element):
+    """A function that makes a pointer to numbers of this kind of an address."""
+
+    @intrinsic
+    def pointer(typing_context, address):
+        def generate(context, builder, signature, values):
+            return builder.inttoptr(values[0], element.as_pointer())
+
+        return types.CPointer(kind)(types.int64), generate
+
+    return pointer
+
+
+floats = _pointer(types.float32, ir.FloatType())
+doubles = _pointer(types.float64, ir.DoubleType())
+integers = _pointer(types.int64, ir.IntType(64))
+small_integers = _pointer(types.int32, ir.IntType(32))
+
+
+@intrinsic
+def square_root(typing_context, x):
+    """The square root as the processor's own instruction; numba's calls the C library where lanes are left."""
+
+    def generate(context, builder, signature, values):
+        function = builder.module.declare_intrinsic("llvm.sqrt", [values[0].type])
+        return builder.call(function, values)
+
+    return x(x), generate

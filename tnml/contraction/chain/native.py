@@ -229,7 +229,7 @@ def plan(shape: ChainShape, batch: int, keep: int, threads: int, backward: bool,
     return Plan(sizes, shared + adjoints, shared, longest > RESCALE_EVERY, q, alive)
 
 
-def _vector(
+def vector(
     of: Plan, features: Tensor, weight: Tensor, state: Tensor, scratch: Tensor
 ) -> "ctypes.Array[ctypes.c_int64]":
     """The parameter vector of one pass."""
@@ -261,7 +261,7 @@ def forward(features: Tensor, weight: Tensor, shape: ChainShape, keep: int) -> t
     found = plan(shape, batch, keep, threads, False, _openmp() is not None)
     sizes, exponents = found.sizes, None
     state, scratch = POOL.take(sizes.state), POOL.take(found.scratch)
-    q = _vector(found, features, weight, state, scratch)
+    q = vector(found, features, weight, state, scratch)
     if keep > 1:
         state[sizes.packed + sizes.saved :].fill_(1.0)
     if found.rescales:
@@ -291,7 +291,7 @@ def backward(
     keep = 2 if want_features else 1
     found = plan(shape, batch, keep, threads, True, _openmp() is not None)
     scratch = POOL.take(found.scratch)
-    q = _vector(found, features, weight, state, scratch)
+    q = vector(found, features, weight, state, scratch)
     per_site = POOL.take(found.sizes.packed) if want_features else None
     grad_left, grad_right = grad_left.contiguous(), grad_right.contiguous()
     q[slots.LEFT], q[slots.RIGHT] = grad_left.data_ptr(), grad_right.data_ptr()

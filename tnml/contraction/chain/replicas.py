@@ -20,7 +20,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tnml.contraction.chain.operator import ENGINES, native_engine
+from tnml.contraction.chain.loading import native_engine
+from tnml.contraction.chain.operator import ENGINES
 from tnml.contraction.chain.reference import RESCALE_EVERY, power_of_two
 from tnml.contraction.chain.shape import ChainShape
 from tnml.errors import InputError, choose

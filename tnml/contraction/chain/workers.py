@@ -12,11 +12,12 @@ import llvmlite.binding as llvm
 from tnml.contraction.chain.objects import ObjectStore, load_object, optimise, target_machine
 
 _SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_SOURCES = ("driver", "step_driver", "machine_code", "slots", "step_slots", "reference", "workers", "objects")
 _HARMLESS = {"memset", "memcpy", "memmove"}  # of the C library, which every process has
 
 
 class Worker(NamedTuple):
-    """One function of `driver` as machine code.
+    """One function of `driver` or `step_driver` as machine code.
 
     Attributes:
         address: where it is.
@@ -29,7 +30,7 @@ class Worker(NamedTuple):
 
 @functools.cache
 def worker(name: str) -> Worker:
-    """A worker of `driver` by its name; numba is imported only if its code is not on disk.
+    """A worker of `driver` or `step_driver` by its name; numba is imported only if its code is not on disk.
 
     Example:
         >>> worker("forward_worker").address > 0
@@ -43,14 +44,17 @@ def worker(name: str) -> Worker:
 
 @functools.cache
 def _store() -> ObjectStore:
+    """The code kept on disk; it is of all files that workers are made from, and of those that make it."""
     folder = Path(__file__).parent
-    sources = [folder / f"{name}.py" for name in ("driver", "machine_code", "slots", "reference")]
-    return ObjectStore("workers", sources, ["numba"])
+    return ObjectStore("workers", [folder / f"{name}.py" for name in _SOURCES], ["numba"])
 
 
 def _compiled(name: str, store: ObjectStore) -> int:
     """The address of a worker that numba compiles now; its code is kept for the next process."""
-    found = importlib.import_module("tnml.contraction.chain.driver").__dict__[name]
+    if name == "steps_worker":
+        found = importlib.import_module("tnml.contraction.chain.step_driver").__dict__[name]
+    else:
+        found = importlib.import_module("tnml.contraction.chain.driver").__dict__[name]
     module = llvm.parse_assembly(found.inspect_llvm())
     for function in module.functions:
         if not function.is_declaration:

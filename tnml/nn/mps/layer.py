@@ -28,6 +28,7 @@ from tnml.nn.mps.initialise import (
     starting_path,
 )
 from tnml.nn.mps.layout import bond_index, chain_shape_of, layout_of
+from tnml.nn.native import LabelledChain
 from tnml.nn.ordered import whole_numbers
 from tnml.randomness import seeded
 
@@ -139,6 +140,11 @@ class MPSLayer(TensorNetworkLayer):
     def contract(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """`value [b, c]` and `exponent [b]` of features `[b, n, d]`; the outputs are `value * 2^exponent`."""
         return labelled_chain(features, *self.weights(), self.chain_shape, self.engine)
+
+    def native_chain(self) -> LabelledChain | None:
+        """What the native engine trains without autograd; None with dropout, or where it was not asked for."""
+        whole = not self.bond_dropout.p and not self.site_dropout.p and self.engine in ("auto", "native")
+        return LabelledChain(self.chain_shape, self.weight, self.label) if whole else None
 
     def weights(self) -> tuple[Tensor, Tensor]:
         """Weights and label core; dropped bond indices are 0, survivors scaled at the label core."""

@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from tnml.loop.protocols import LossFn
+from tnml.loop.options import LoopOptions
+from tnml.loop.protocols import LossFn, ShortWay
+from tnml.training.short import ShortSteps
 
 Measured = tuple[Tensor, Mapping[str, Tensor]]
 
@@ -29,6 +31,7 @@ class Loss(ABC):
         smooth: whether its curvature is informative; that of piecewise linear losses does not.
         logits: of losses of labels, whether the outputs become logits; else they are roughly probabilities.
         by_sample: whether it keeps numbers of every sample; only the loop in one process can train it then.
+        native: the loss's name in the native engine; None for those that it does not know.
 
     Example:
         >>> from tnml.training.losses import SquaredError
@@ -41,6 +44,7 @@ class Loss(ABC):
     smooth: ClassVar[bool] = True
     logits: ClassVar[bool] = True
     by_sample: ClassVar[bool] = False
+    native: ClassVar[str | None] = None
 
     @abstractmethod
     def values(
@@ -98,6 +102,16 @@ class Loss(ABC):
     def metrics(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
         """What else is measured of each sample, `[..., b]`: for labels "accuracy", whether it is right."""
         return {"accuracy": outputs.argmax(-1) == y} if self.for_labels else {}
+
+    def short_way(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, options: LoopOptions
+    ) -> ShortWay | None:
+        """The short way of steps on small data, where the class itself names what the native engine computes.
+
+        What a class inherits does not count: it may compute something else.
+        """
+        name = vars(type(self)).get("native")
+        return None if name is None else ShortSteps(module, name, getattr(self, "smoothing", 0.0), optimizer, options)
 
     def __call__(self, module: nn.Module, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Measured:
         """The mean loss and the metrics of a module on a batch; the form that the loop takes."""

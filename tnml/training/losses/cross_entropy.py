@@ -32,6 +32,7 @@ class CrossEntropy(Loss):
     smoothing: float = 0.0
 
     for_labels: ClassVar[bool] = True
+    native: ClassVar[str | None] = "cross-entropy"
 
     def __post_init__(self) -> None:
         probability("label_smoothing", self.smoothing)

@@ -20,6 +20,8 @@ class SquaredError(Loss):
         tensor(2.)
     """
 
+    native: ClassVar[str | None] = "mse"
+
     def values(self, outputs: Tensor, y: Tensor) -> Tensor:
         """The loss of each sample."""
         return (outputs - y).square().mean(-1)
