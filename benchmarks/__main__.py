@@ -22,7 +22,7 @@ NAMES = {
     "overfitting": "the studies of overfitting against bond dimension, run or continued, and what they say",
     "pde": "equations in many dimensions: speed, accuracy, schemes, tensor networks against dense ones, cost",
     "replicas": "equal layers trained together against one by one: equal losses, steps per second",
-    "small": "fits of small tables by the short ways of a step and by the long ones, equal bits, two peers",
+    "small": "fits of small tables by native steps and by autograd, equal answers, two peers",
     "streams": "training on a file that does not fit in memory: peak memory, time of a step",
     "tables": "the estimators on 83 tables of labels and numbers, beside scikit-learn's: scores, ranks, time",
     "tnn": "networks of tensor-train layers on Fashion-MNIST against dense ones, and the effect of depth",

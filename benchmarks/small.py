@@ -1,18 +1,22 @@
-"""Fits of small tables: the short ways through a step against the long ones, answers first, and two peers.
+"""Fits of small tables: whole steps by one native call, against autograd by two ways, and two peers.
 
-The long way sends every chain through the registry of operators, keeps torch's own graph of the loss and
-takes the optimiser's own step. The models of both ways are compared bit by bit before a time is taken; the
-times are taken in turns. Compare CPU seconds: on a busy machine wall-clock seconds also measure other
-programs.
+By "autograd" go layers and losses that the native call does not know: forward and backward pass by direct
+calls. The "long" way sends every chain through the registry of operators besides, keeps torch's own graph of
+the loss and takes the optimiser's own step. Answers come before times: the last two must give the same bits,
+and the probabilities of the native steps may differ from theirs by rounding, which a whole fit makes larger:
+by `CLOSE` at most. Times are taken in turns; `--before FOLDER` takes the fits of an earlier checkout, too.
+Compare CPU seconds: on a busy machine wall-clock seconds also measure other programs.
 """
 
 import argparse
 import importlib
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -29,6 +33,8 @@ from tnml import MPSClassifier
 
 SETS = {"iris": load_iris, "wine": load_wine, "breast cancer": load_breast_cancer}
 STEP, FIT, LOAD, TURNS = 0.25e-3, 0.3, 0.8, 5  # bars in seconds: a step and a fit of iris, loading the engine
+CLOSE = 0.01  # between the probabilities of two ways
+NATIVE = (("tnml.training.short", "MOST_WORK", 0),)
 SHORT_WAYS = (
     ("tnml.contraction.chain.operator", "plain", lambda *_: False),
     ("tnml.contraction.chain.labelled", "plain", lambda *_: False),
@@ -45,18 +51,30 @@ weight = torch.ones(shape.n_weights, requires_grad=True)
 chain_flat(torch.ones(32, 4, 2), weight, shape, "native").left.sum().backward()
 print(time.perf_counter() - start, time.process_time() - cpu)
 """
+FITTING = """
+import sys, time, sklearn.datasets
+from tnml import MPSClassifier
+x, y = getattr(sklearn.datasets, sys.argv[1])(return_X_y=True)
+model = MPSClassifier(random_state=0, epochs=eval(sys.argv[2]), device="cpu")
+model.fit(x, y)
+for _ in range(int(sys.argv[3])):
+    start, cpu = time.perf_counter(), time.process_time()
+    model.fit(x, y)
+    print(time.perf_counter() - start, time.process_time() - cpu)
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--turns", type=int, default=None, help=f"samples of each time (default: {TURNS})")
+    parser.add_argument("--before", type=Path, help="an earlier checkout, whose fits are measured, too")
 
 
 @contextmanager
-def long_way() -> Iterator[None]:
-    """Inside, no short way is taken."""
+def without(*changes: tuple[str, str, Any]) -> Iterator[None]:
+    """Inside, the names of modules mean something else."""
     with ExitStack() as stack:
-        for module, name, instead in SHORT_WAYS:
+        for module, name, instead in changes:
             stack.enter_context(mock.patch.object(importlib.import_module(module), name, instead))
         yield
 
@@ -71,9 +89,15 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         result["rows"] = []
         for name in names:
             status.update(name)
-            result["rows"].append(compare(name, turns, 2 if options.smoke else None))
+            result["rows"].append(compare(name, turns, 2 if options.smoke else None, options.before))
     result["errors"] = [
-        f"{row['set']}: the two ways end in different bits" for row in result["rows"] if not row["same_bits"]
+        f"{row['set']}: {error}"
+        for row in result["rows"]
+        for error, found in (
+            ("the two ways through autograd end in different bits", not row["same_bits"]),
+            ("the native steps end elsewhere", row["difference"] > CLOSE),
+        )
+        if found
     ]
     result["bars"] = bars(result)
     return result
@@ -90,8 +114,8 @@ def loading(turns: int) -> dict[str, Any]:
     return {"wall": summary([w for w, _ in times[1:]]), "cpu": summary([c for _, c in times[1:]])}
 
 
-def compare(name: str, turns: int, epochs: int | None) -> dict[str, Any]:
-    """One row: whether the two ways agree, and the seconds of all fits."""
+def compare(name: str, turns: int, epochs: int | None, before: Path | None = None) -> dict[str, Any]:
+    """One row: whether the ways agree, and the seconds of all fits."""
     x, y = SETS[name](return_X_y=True)
     ours = MPSClassifier(random_state=0, epochs=epochs, device="cpu")
     peers = {
@@ -99,12 +123,15 @@ def compare(name: str, turns: int, epochs: int | None) -> dict[str, Any]:
         "MLP": MLPClassifier(random_state=0, max_iter=epochs or 2000),
     }
     scaled = MinMaxScaler().fit_transform(x)
-    short = ours.fit(x, y).layer_.state_dict()
-    with long_way():
+    native = ours.fit(x, y).predict_proba(x)
+    with without(*NATIVE):
+        state, probabilities = ours.fit(x, y).layer_.state_dict(), ours.predict_proba(x)
+    with without(*NATIVE, *SHORT_WAYS):
         long = ours.fit(x, y).layer_.state_dict()
     fits: dict[str, Callable[[], object]] = {
-        "short": lambda: ours.fit(x, y),
-        "long": lambda: _long(ours, x, y),
+        "native": lambda: ours.fit(x, y),
+        "autograd": lambda: _changed(ours, x, y, *NATIVE),
+        "long": lambda: _changed(ours, x, y, *NATIVE, *SHORT_WAYS),
         **{peer: lambda model=model: model.fit(scaled, y) for peer, model in peers.items()},
     }
     found: dict[str, dict[str, list[float]]] = {fit: {"wall": [], "cpu": []} for fit in fits}
@@ -112,30 +139,48 @@ def compare(name: str, turns: int, epochs: int | None) -> dict[str, Any]:
         for fit, call in fits.items():
             wall, cpu = time.perf_counter(), time.process_time()
             call()
-            found[fit]["cpu"].append(time.process_time() - cpu)
-            found[fit]["wall"].append(time.perf_counter() - wall)
+            _note(found[fit], time.perf_counter() - wall, time.process_time() - cpu)
+        if before is not None:
+            _note(found.setdefault("before", {"wall": [], "cpu": []}), *fit_of(before, name, epochs))
     steps = ours.n_iter_ * -(-len(x) // 32)
     return {
         "set": name,
         "samples": len(x),
         "columns": x.shape[1],
-        "same_bits": all(torch.equal(short[key], long[key]) for key in long),
+        "same_bits": all(torch.equal(state[key], long[key]) for key in long),
+        "difference": float(abs(native - probabilities).max()),
         "epochs": ours.n_iter_,
         "steps": steps,
         "seconds": {fit: {kind: summary(s) for kind, s in times.items()} for fit, times in found.items()},
-        "score": {"short": ours.score(x, y), **{peer: m.score(scaled, y) for peer, m in peers.items()}},
+        "score": {"native": ours.score(x, y), **{peer: m.score(scaled, y) for peer, m in peers.items()}},
     }
 
 
-def _long(model: MPSClassifier, x: Any, y: Any) -> None:
-    with long_way():
+def fit_of(checkout: Path, name: str, epochs: int | None) -> tuple[float, float]:
+    """Wall-clock and CPU seconds of the second fit in a process of another checkout."""
+    words = [sys.executable, "-c", FITTING, SETS[name].__name__, repr(epochs), "1"]
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=True, timeout=600, cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout.absolute())},
+    )  # fmt: skip
+    wall, cpu = done.stdout.split()
+    return float(wall), float(cpu)
+
+
+def _note(times: dict[str, list[float]], wall: float, cpu: float) -> None:
+    times["wall"].append(wall)
+    times["cpu"].append(cpu)
+
+
+def _changed(model: MPSClassifier, x: Any, y: Any, *changes: tuple[str, str, Any]) -> None:
+    with without(*changes):
         model.fit(x, y)
 
 
 def bars(result: dict[str, Any]) -> list[dict[str, Any]]:
     """The bars, of CPU time: a fit of iris, each of its steps, loading the engine."""
     iris = next(row for row in result["rows"] if row["set"] == "iris")
-    fit = iris["seconds"]["short"]["cpu"]["median"]
+    fit = iris["seconds"]["native"]["cpu"]["median"]
     measured = (
         ("a step of iris", fit / iris["steps"], STEP),
         ("a fit of iris", fit, FIT),
@@ -149,14 +194,15 @@ def show(result: dict[str, Any], console: Console) -> None:
     console.print("\n" + in_words(result["machine"]))
     fits = list(result["rows"][0]["seconds"])
     table = Table(title="A default fit: CPU seconds, median (min-max); ms of a step; training accuracy")
-    for heading in ("set", "same bits", "ms, short", "ms, long", *fits, "accuracy"):
+    for heading in ("set", "same bits", "difference", "ms, native", "ms, autograd", *fits, "accuracy"):
         table.add_column(heading, justify="right")
     for row in result["rows"]:
         cpu = {fit: row["seconds"][fit]["cpu"] for fit in fits}
-        steps = [f"{1e3 * cpu[way]['median'] / row['steps']:.2f}" for way in ("short", "long")]
+        steps = [f"{1e3 * cpu[way]['median'] / row['steps']:.2f}" for way in ("native", "autograd")]
         spread = [f"{c['median']:.2f} ({c['min']:.2f}-{c['max']:.2f})" for c in cpu.values()]
         scores = " / ".join(f"{s:.3f}" for s in row["score"].values())
-        table.add_row(row["set"], "yes" if row["same_bits"] else "NO", *steps, *spread, scores)
+        agree = "yes" if row["same_bits"] else "NO", f"{row['difference']:.1e}"
+        table.add_row(row["set"], *agree, *steps, *spread, scores)
     console.print(table)
     for bar in result["bars"]:
         verdict = "[green]pass[/green]" if bar["passed"] else "[red]miss[/red]"

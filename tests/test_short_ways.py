@@ -1,4 +1,4 @@
-"""The short ways through a step give the bits of the long ones; code kept on disk is safe."""
+"""The short ways through autograd give the bits of the long ones; code kept on disk is safe."""
 
 import importlib
 from collections.abc import Iterator
@@ -52,6 +52,12 @@ def long_way() -> Iterator[None]:
         for module, name, instead in SHORT:
             stack.enter_context(mock.patch.object(importlib.import_module(module), name, instead))
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_native_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have rounding of their own; `test_native_steps.py` is about them."""
+    monkeypatch.setattr("tnml.training.short.MOST_WORK", 0)
 
 
 def trained(task: str, options: dict[str, Any], layer: dict[str, Any], *, weighted: bool) -> Any:
@@ -211,7 +217,7 @@ def test_object_code_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_engine_starts_without_numba(tmp_path: Path) -> None:
     workers = importlib.import_module("tnml.contraction.chain.workers")
     assert workers.worker("forward_worker").address
-    for name in ("forward_worker", "backward_worker", "replicas_worker"):
+    for name in ("forward_worker", "backward_worker", "replicas_worker", "steps_worker"):
         assert workers.worker(name).address  # compiled now, where the code is not on disk yet
         assert workers._store().read(name) is not None, "numba's help is needed by this worker"
 

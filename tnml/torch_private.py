@@ -180,8 +180,8 @@ def is_watched(module: nn.Module) -> bool:
         >>> before, is_watched(linear)
         (False, True)
     """
-    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
-    if any(hooks) or torch.nn.modules.module._has_any_global_hook():
+    backward = module._backward_hooks or module._backward_pre_hooks
+    if has_forward_hooks(module) or backward or torch.nn.modules.module._has_any_global_hook():
         return True
     return any(
         p is not None and (p._backward_hooks or p._post_accumulate_grad_hooks)

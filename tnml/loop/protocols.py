@@ -81,6 +81,10 @@ class DeviceBatches(Protocol):
         """Moves the data; called once, before the first batch."""
 
 
+# Of the loss and its metrics, by their names: what each of some steps measured, summed over its samples.
+Sums = Mapping[str, Sequence[float]]
+
+
 @runtime_checkable
 class JoinedBatches(Protocol):
     """Batches that can hand out those of several steps at once, for a `ShortWay`."""
@@ -102,7 +106,7 @@ class ShortWay(Protocol):
     def is_open(self, samples: int) -> bool:
         """Whether a step on a batch of this size can be taken now; must be quick to answer."""
 
-    def take(self, batch: Batch, sizes: Sequence[int], rates: Sequence[float]) -> Row | None:
+    def take(self, batch: Batch, sizes: Sequence[int], rates: Sequence[float]) -> Sums | None:
         """Takes steps, or none.
 
         Args:
@@ -111,7 +115,7 @@ class ShortWay(Protocol):
             rates: learning rate of each step.
 
         Returns:
-            The sums over the samples of the loss and its metrics; None where no step was taken after all.
+            For each step the sums over its samples; None where no step was taken after all.
         """
 
 

@@ -1,6 +1,8 @@
 """One optimisation step, and the sums of what the steps of an epoch measured."""
 
+import functools
 import inspect
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -91,7 +93,7 @@ class Stepper:
         self.samples += total
 
     def take_several(self, batches: Batches, epoch: int, step: int, most: int) -> int:
-        """Takes up to `most` steps of an epoch at once, by a short way; how many it took, 0 if there is none."""
+        """Takes up to `most` steps of an epoch at once where there is a short way; how many it took."""
         if self._short is None or self.average is not None or not isinstance(batches, JoinedBatches):
             return 0
         sizes = batches.sizes(step, most)
@@ -107,8 +109,10 @@ class Stepper:
         self._set_rate(rates[-1])
         if self.average is not None:
             self.average.update()
-        for name, value in found.items():
-            self._sum_of(name).add_(value)
+        for name, values in found.items():
+            sums = self._sum_of(name)
+            # one after the other, so that it does not matter how steps are grouped
+            sums.fill_(functools.reduce(operator.add, values, sums.item()))
         self._seen += sum(sizes)
         self.samples += sum(sizes)
         return len(sizes)

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from tnml.contraction.chain.loading import native_steps
 from tnml.loop.options import LoopOptions
-from tnml.loop.protocols import Batch
-from tnml.loop.results import Row
+from tnml.loop.protocols import Batch, Sums
 from tnml.nn.native import LabelledChain, NativeLayer, native_chain_of
 from tnml.torch_private import group_of_plain_adam, is_decoupled, state_of_adam
 
@@ -41,14 +40,16 @@ class ShortSteps:
     ) -> None:
         self._module, self._optimizer = module, optimizer
         self._loss, self._smoothing, self._clip = loss, smoothing, options.clip_norm or 0.0
+        # what a full batch takes decides, so that the last one of an epoch does not go another way
+        self._full_batch = options.record().get("batch_size", 0)
         self._steps: Any = None
 
     def is_open(self, samples: int) -> bool:
         """Whether a step on a batch of this size can be taken."""
         return self._chain(samples) is not None
 
-    def take(self, batch: Batch, sizes: Sequence[int], rates: Sequence[float]) -> Row | None:
-        """Takes steps; the sums over the samples of the loss and its metrics, or None where it took none."""
+    def take(self, batch: Batch, sizes: Sequence[int], rates: Sequence[float]) -> Sums | None:
+        """Takes steps; for each the sums of the loss and its metrics over the samples. None: it took none."""
         chain, group = self._chain(max(sizes)), group_of_plain_adam(self._optimizer)
         if chain is None or group is None:
             return None
@@ -87,7 +88,7 @@ class ShortSteps:
     def _chain(self, samples: int) -> LabelledChain | None:
         """The chain if steps on that many samples can be taken."""
         chain = native_chain_of(self._module)
-        if chain is None or samples * chain.shape.flops_forward > MOST_WORK:
+        if chain is None or max(samples, self._full_batch) * chain.shape.flops_forward > MOST_WORK:
             return None
         group = group_of_plain_adam(self._optimizer)
         if group is None or [id(p) for p in group["params"]] != [id(chain.weight), id(chain.label)]:

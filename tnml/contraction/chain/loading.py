@@ -1,4 +1,4 @@
-"""The native engine, loaded on first use: compiled once for a machine, and what happens where it cannot be."""
+"""Loads the native engine on first use; on a new machine it is compiled, once."""
 
 import builtins
 import functools

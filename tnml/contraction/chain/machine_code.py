@@ -84,7 +84,7 @@ small_integers = _pointer(types.int32, ir.IntType(32))
 
 @intrinsic
 def square_root(typing_context, x):
-    """The square root as the processor's own instruction; numba's calls the C library where lanes are left."""
+    """The square root by the processor's own instruction, where numba's may call the C library."""
 
     def generate(context, builder, signature, values):
         function = builder.module.declare_intrinsic("llvm.sqrt", [values[0].type])

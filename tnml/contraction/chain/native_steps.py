@@ -70,14 +70,14 @@ class NativeSteps:
         self.shape, self.outputs = shape, outputs
         self._ends = shape.left[-1], shape.right[0]
         self.gradients = torch.zeros(shape.n_weights), torch.zeros(self._ends[0], outputs, self._ends[1])
-        self._sums, self._numbers = np.zeros(2), np.zeros(step_slots.N_NUMBERS)
+        self._numbers = np.zeros(step_slots.N_NUMBERS)
         self._numbers[step_slots.SMOOTHING] = smoothing
         self._largest = 0
         self._buffers: dict[int, Tensor] = {}
         self._passes: dict[tuple[int, ...], tuple[object, ...]] = {}
         self._q = q = _Vector()
         for slot, value in (
-            (step_slots.LOSS, LOSSES[loss]), (step_slots.SUMS, self._sums.ctypes.data),
+            (step_slots.LOSS, LOSSES[loss]),
             (step_slots.NUMBERS, self._numbers.ctypes.data), (step_slots.N_WEIGHTS, shape.n_weights),
             (step_slots.N_LEFT, self._ends[0]), (step_slots.N_RIGHT, self._ends[1]),
             (step_slots.N_OUTPUTS, outputs), (step_slots.FORWARD, native.FORWARD.address),
@@ -96,8 +96,8 @@ class NativeSteps:
         rates: Sequence[float],
         parameters: tuple[Tensor, Tensor],
         adam: Adam,
-    ) -> tuple[float, float]:
-        """The sums over all samples of the loss and of the right answers, each before its step is taken.
+    ) -> list[list[float]]:
+        """The losses and the right answers of each step before it is taken, summed over its samples.
 
         Args:
             features: `[b, n, d]` of the samples of all steps, float32.
@@ -114,9 +114,10 @@ class NativeSteps:
             row[:] = self._vectors(samples, features, parameters[0])
         corrected = adam.rates(rates)
         self._numbers[step_slots.BETA1 :] = (*adam.betas, adam.eps, adam.decay, adam.decoupled, adam.clip)
-        self._sums[:] = 0.0
+        sums = np.zeros((len(sizes), 2))
         for slot, value in (
             (step_slots.STEPS, len(sizes)), (step_slots.TABLE, table.ctypes.data),
+            (step_slots.SUMS, sums.ctypes.data),
             (step_slots.RATES, corrected.ctypes.data), (step_slots.OF_SAMPLE, 4 * features.stride(0)),
             (step_slots.INPUTS, features.data_ptr()), (step_slots.TARGETS, y.data_ptr()),
             (step_slots.COUNTS, 0 if counts is None else counts.data_ptr()),
@@ -127,7 +128,8 @@ class NativeSteps:
         ):  # fmt: skip
             q[slot] = value
         STEPS.call(q)
-        return float(self._sums[0]), float(self._sums[1])
+        found: list[list[float]] = sums.T.tolist()
+        return found
 
     def _make_room(self, samples: int) -> None:
         """Memory for batches of this size."""

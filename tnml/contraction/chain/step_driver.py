@@ -216,14 +216,14 @@ def _gradient(q, step, first, loss, numbers, sums):
 def steps_worker(parameters):
     """Takes all the steps of a table, one after the other."""
     q = carray(parameters, (N_SLOTS,))
-    numbers, sums = carray(doubles(q[NUMBERS]), (N_NUMBERS,)), carray(doubles(q[SUMS]), (2,))
+    numbers, sums = carray(doubles(q[NUMBERS]), (N_NUMBERS,)), carray(doubles(q[SUMS]), (q[STEPS], 2))
     steps = carray(integers(q[TABLE]), (q[STEPS], N_COLUMNS))
     rates = carray(doubles(q[RATES]), (q[STEPS], N_RATES))
     n, m = q[N_WEIGHTS], q[N_LEFT] * q[N_OUTPUTS] * q[N_RIGHT]
     of_weight, of_label = _vector(q[OF_WEIGHT], n), _vector(q[OF_LABEL], m)
     first = 0
     for number in range(q[STEPS]):
-        _gradient(q, steps[number], first, q[LOSS], numbers, sums)
+        _gradient(q, steps[number], first, q[LOSS], numbers, sums[number])
         if numbers[CLIP] > 0.0:
             _clip(of_weight, of_label, numbers[CLIP])
         means, squares = _vector(q[MEANS], n), _vector(q[SQUARES], n)

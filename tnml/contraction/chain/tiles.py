@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import llvmlite.binding as llvm
 from llvmlite import ir
 
+from tnml.contraction.chain import objects
 from tnml.contraction.chain.objects import ObjectStore, load_object, optimise, target_machine
 
 I32, I64, F32, PTR = ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.PointerType()
@@ -143,7 +144,7 @@ def _compile(text: str) -> bytes:
 
 @functools.cache
 def _store() -> ObjectStore:
-    return ObjectStore("tiles", [__file__])
+    return ObjectStore("tiles", [__file__, objects.__file__])
 
 
 def _kernel(make: Callable[..., _Kernel]) -> Callable[..., int]:

@@ -142,7 +142,7 @@ class MPSLayer(TensorNetworkLayer):
         return labelled_chain(features, *self.weights(), self.chain_shape, self.engine)
 
     def native_chain(self) -> LabelledChain | None:
-        """What the native engine trains without autograd; None with dropout, or where it was not asked for."""
+        """What the native engine can train without autograd; None with dropout or another engine."""
         whole = not self.bond_dropout.p and not self.site_dropout.p and self.engine in ("auto", "native")
         return LabelledChain(self.chain_shape, self.weight, self.label) if whole else None
 
@@ -388,12 +388,7 @@ class MPSLayer(TensorNetworkLayer):
         )
 
     def adopt_(self, state: Mapping[str, Any], prefix: str) -> None:
-        """Adopts bonds and label site from the state, where it is one of this layer's sites and outputs.
-
-        Args:
-            state: a state dict.
-            prefix: of this layer's names in it.
-        """
+        """Adopts bonds and label site from the state, where it is one of this layer's sites and outputs."""
         layout, label = state.get(prefix + "layout"), state.get(prefix + "label")
         if not isinstance(layout, Tensor) or not isinstance(label, Tensor):
             return

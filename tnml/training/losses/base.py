@@ -111,7 +111,11 @@ class Loss(ABC):
         What a class inherits does not count: it may compute something else.
         """
         name = vars(type(self)).get("native")
-        return None if name is None else ShortSteps(module, name, getattr(self, "smoothing", 0.0), optimizer, options)
+        return (
+            None
+            if name is None
+            else ShortSteps(module, name, getattr(self, "smoothing", 0.0), optimizer, options)
+        )
 
     def __call__(self, module: nn.Module, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Measured:
         """The mean loss and the metrics of a module on a batch; the form that the loop takes."""
