@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 
 import tnml
@@ -66,7 +67,7 @@ def test_values_at_the_ends_of_the_range_are_taken(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("words", ["predict", "evaluate", "compress --max_bond 1", "inspect"])
+@pytest.mark.parametrize("words", ["evaluate", "compress --max_bond 1", "inspect"])
 def test_a_model_that_encodes_columns_is_for_python(
     words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,3 +77,47 @@ def test_a_model_that_encodes_columns_is_for_python(
     command, *options = words.split()
     assert main([command, str(path), "x.csv", *options]) == 2
     assert "encodes the columns itself; use model.predict(X)" in capsys.readouterr().err
+
+
+def test_tables_for_a_model_that_encodes_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns are found by name; numbers that were categories of text stay text; empty cells are gaps."""
+    frame = pd.DataFrame({"code": ["1", "2"] * 20, "size": np.arange(40.0), "free": [True, False] * 20})
+    frame.loc[3, "size"] = np.nan
+    path, table = tmp_path / "model.safetensors", tmp_path / "new.csv"
+    model = tnml.MPSClassifier(features="auto", bond_dim=2, epochs=20, random_state=0)
+    model.fit(frame, np.where(frame["size"] > 20, "big", "small")).save(path)
+    table.write_text("id,free,code,size\n7,True,1,3.5\n8,FALSE,2,39\n9,,,NA\n")
+    asked = pd.DataFrame({"code": ["1", "2", None], "size": [3.5, 39, np.nan], "free": [1.0, 0.0, np.nan]})
+    expected = model.predict_proba(asked)
+    for made in (table, tmp_path / "new.parquet"):
+        if made.suffix == ".parquet":
+            pytest.importorskip("pyarrow")
+            asked.to_parquet(made)
+        assert main(["predict", str(path), str(made)]) == 0
+        shown, said = capsys.readouterr()
+        lines = [line.split(",") for line in shown.split()]
+        assert lines[0] == ["index", "label", "p_big", "p_small"]
+        np.testing.assert_allclose(
+            np.array([line[2:] for line in lines[1:]], dtype=float), expected, atol=1e-5
+        )
+        assert ("column id of" in said) == (made == table)
+    for content, match in (
+        ("free,code\n1,2\n", "unknown column of new.csv 'size'"),
+        ("free,code,size\n1,2,x\n", "row 1: column 'size' held numbers in training and holds 'x'"),
+    ):
+        table.write_text(content)
+        assert main(["predict", str(path), str(table)]) == 2
+        assert match in capsys.readouterr().err
+    assert main(["predict", str(path), str(table), "--scale", "[0,1]"]) == 2
+    assert main(["predict", str(path), "x.npy"]) == 2
+    errors = capsys.readouterr().err
+    assert "leave --scale out" in errors
+    assert "give them as .csv or .parquet" in errors
+    tnml.MPSClassifier(features="auto", bond_dim=2, epochs=1).fit(frame.to_numpy(object), [0, 1] * 20).save(
+        path
+    )
+    table.write_text("a,b\n1,2\n")
+    assert main(["predict", str(path), str(table)]) == 2
+    assert "has 2 columns, the model was trained on 3 without names" in capsys.readouterr().err
+    table.write_text("a,b,c\n1,2,true\n")
+    assert main(["predict", str(path), str(table)]) == 0

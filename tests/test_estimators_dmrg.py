@@ -190,6 +190,20 @@ def test_warm_start_continues() -> None:
     assert model.score(X, y) > 0.9
 
 
+def test_what_only_gradients_use_is_no_dead_end() -> None:
+    """Sweeps want the default; the layer stays as it was made, and gradients may go on with it."""
+    X, y = blobs()
+    own: dict[str, Any] = {"noise": 0.2, "label_site": 1, "bond_dropout": 0.1, "site_dropout": 0.1}
+    usual = {"noise": None, "label_site": None, "bond_dropout": 0.0, "site_dropout": 0.0}
+    model = MPSClassifier(warm_start=True, bond_dim=2, epochs=1, random_state=0, **own).fit(X, y)
+    model.set_params(solver="dmrg", sweeps=1, epochs=None, **usual).fit(X, y)
+    model.set_params(solver="gradient", sweeps=None, epochs=1, **own).fit(X, y)
+    assert model.n_iter_ == 3
+    assert model.layer_.bond_dropout.p == 0.1
+    with pytest.raises(InputError, match=r"bond_dropout was 0.1 .* cannot change it to 0.2"):
+        model.set_params(bond_dropout=0.2).fit(X, y)
+
+
 @pytest.mark.slow
 def test_partial_fit_is_one_sweep() -> None:
     X, y = load_digits(return_X_y=True)

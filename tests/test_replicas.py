@@ -177,8 +177,10 @@ def test_an_interruption_leaves_the_weights_of_that_moment(data):
         if (number, row["epoch"]) == (2, 3):
             raise KeyboardInterrupt
 
-    with pytest.raises(TrainingInterrupted):
+    with pytest.raises(TrainingInterrupted, match="the history of 3 epochs") as caught:
         train_replicas(layers, x, y, options_of(schedule="constant"), task="regression", on_epoch=ctrl_c)
+    rows = [(row["layer"], row["epoch"]) for row in caught.value.history]
+    assert rows == [(number, epoch) for number in range(len(layers)) for epoch in (1, 2, 3)]
     train_regressor(apart[0], x, y, options_of(schedule="constant", epochs=3)[0])
     torch.testing.assert_close(layers[0].weight, apart[0].weight, rtol=1e-9, atol=1e-9)
 

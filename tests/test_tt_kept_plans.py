@@ -39,7 +39,7 @@ def _forget() -> None:
 
 def measured(monkeypatch: pytest.MonkeyPatch, *found: tuple[float, bool]) -> list[float]:
     """The flops that processes work with, each with its measurement: times that much longer, quiet or not."""
-    queue = [Measurement({n: t * times for n, t in TIMES.items()}, quiet) for times, quiet in found]
+    queue = [Measurement({n: t * times for n, t in TIMES.items()}, {}, quiet) for times, quiet in found]
     monkeypatch.setattr(rates, "measure", lambda device, dtype: queue.pop(0))
     flops = []
     for _ in range(len(found) + 1):
@@ -118,15 +118,21 @@ def test_a_folder_that_cannot_be_written_keeps_nothing(
     assert kept.keep_first("q", {"kind": 2}) == {"kind": 2}
 
 
-def chosen(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[Plan], float], batch: int = 60) -> Plan | None:
-    """The plan of a new process where products take that long; None where it timed nothing."""
+def chosen(
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: Callable[[Plan], float],
+    batch: int = 60,
+    busy: Callable[[Plan], float] | None = None,
+) -> Plan | None:
+    """The plan of a new process where products take that long; by the clock `busy` times while it waits."""
     timed: list[Plan] = []
 
-    def fastest(works: dict[Plan, Any], *settings: Any) -> dict[Plan, float]:
+    def fastest(works: dict[Plan, Any], *settings: Any) -> Measurement[Plan]:
         for plan, work in works.items():
             work()
             timed.append(plan)
-        return {plan: seconds(plan) for plan in works}
+        own = {plan: seconds(plan) for plan in works}
+        return Measurement({plan: (busy or seconds)(plan) for plan in works}, own, busy is None)
 
     monkeypatch.setattr(trials, "fastest", fastest)
     monkeypatch.setattr(trials, "rates_of", lambda device, dtype: rates.TYPICAL)
@@ -159,6 +165,10 @@ def test_the_quickest_is_taken_and_kept(folder: Path, monkeypatch: pytest.Monkey
         assert (again.name, again.groups, again.keep) == (other.name, other.groups, other.keep)
     chosen(monkeypatch, seconds, 65)
     assert chosen.timed  # type: ignore[attr-defined]
+    for path in folder.iterdir():
+        path.unlink()
+    # other programs took the processor while all but the first were timed
+    assert chosen(monkeypatch, seconds, busy=lambda plan: 1.0 if plan == first else 9.0) == other
 
 
 def test_nothing_is_timed_where_nothing_is_computed(folder: Path) -> None:

@@ -5,13 +5,15 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Shaped
 from numpy import ndarray
 
+from tnml.cli.columns import read_columns
 from tnml.cli.console import complain, say
 from tnml.cli.parsing import new_parser, parse
 from tnml.cli.samples import read_samples
 from tnml.cli.saved import SavedModel, open_model
+from tnml.errors import InputError
 from tnml.estimators import MPSRegressor
 from tnml.files import write_text
 
@@ -48,8 +50,11 @@ def run(words: Sequence[str]) -> int:
     )
     add("--out", type=str, metavar="FILE.csv", help="where to write; null: standard output")
     asked = parse(parser, words)
-    model = open_model(asked.model).for_data()
-    rows = _rows(model, read_samples(asked.file, model, asked.scale))
+    model = open_model(asked.model)
+    if model.encoders and asked.scale is not None:
+        raise InputError(f"{model.path} scales the columns of a table itself; leave --scale out")
+    x = read_columns(asked.file, model) if model.encoders else read_samples(asked.file, model, asked.scale)
+    rows = _rows(model, x)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     if asked.out is None:
@@ -60,7 +65,7 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def _rows(model: SavedModel, x: Float32[ndarray, "b n"]) -> list[list[object]]:
+def _rows(model: SavedModel, x: Shaped[ndarray, "b n"]) -> list[list[object]]:
     """A heading and one row for each sample."""
     if isinstance(model.ready, MPSRegressor):
         values = np.asarray(model.ready.predict(x))

@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -78,6 +79,12 @@ class SavedModel:
         """Whether the model scales raw values to [0, 1], as models fitted in Python or on tables do."""
         limits = self.limits
         return limits is not None and not (np.all(limits[0] == 0) and np.all(limits[1] == 1))
+
+    @property
+    def encoders(self) -> Sequence[Any]:
+        """How it encodes each column of a table; empty if it takes numbers."""
+        columns = self.estimator.columns_
+        return () if columns is None else columns.encoders
 
     def for_data(self) -> Self:
         """This model, if it can be used on values from a file.

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from tnml.errors import InputError
 
-_GAPS = frozenset({"", "na", "n/a", "nan", "null", "none"})
-_TRUTH = {"true": True, "false": False}
+GAPS = frozenset({"", "na", "n/a", "nan", "null", "none"})
+TRUTH = {"true": True, "false": False}
 _INDEX = "__index_level_"  # what pandas calls the column of an index without a name
 
 
@@ -49,6 +49,31 @@ def read_columns(source: Path) -> dict[str, Column]:
     return READERS[source.suffix.lower()](source)
 
 
+def read_cells(source: Path) -> dict[str, list[Any]]:
+    r"""The cells of every column of a .csv or .parquet file by name, for readers that know what a column is.
+
+    Empty cells are None. Those of a .csv are text.
+
+    Raises:
+        InputError: no such file, or one that cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "rooms.csv"
+        ...     _ = path.write_text("area,city\n70,Bern\n,Basel\n")
+        ...     read_cells(path)["area"]
+        ['70', None]
+    """
+    if not source.is_file():
+        raise InputError(f"no table at {source}; check the path")
+    if source.suffix.lower() == ".csv":
+        columns = _csv_columns(source)
+        return {name: [cell.strip() or None for cell in cells] for name, cells in columns.items()}
+    found = {name: column.to_pylist() for name, column in _arrow_columns(source).items()}
+    return {name: [None if cell != cell else cell for cell in cells] for name, cells in found.items()}
+
+
 def column_of(cells: Sequence[str]) -> Column:
     """A column from the cells of a text file.
 
@@ -59,8 +84,8 @@ def column_of(cells: Sequence[str]) -> Column:
         (dtype('int64'), Column(kind='text', values=array(['no', 'none'], dtype='<U4'), missing=None), 2)
     """
     stripped = [cell.strip() for cell in cells]
-    gaps = [row for row, cell in enumerate(stripped, 1) if cell.lower() in _GAPS]
-    present = [cell for cell in stripped if cell.lower() not in _GAPS] if gaps else stripped
+    gaps = [row for row, cell in enumerate(stripped, 1) if cell.lower() in GAPS]
+    present = [cell for cell in stripped if cell.lower() not in GAPS] if gaps else stripped
     for parse in (_truths, _whole_numbers, _numbers):
         values = parse(present)
         if values is not None:
@@ -69,9 +94,9 @@ def column_of(cells: Sequence[str]) -> Column:
 
 
 def _truths(cells: Sequence[str]) -> npt.NDArray[np.bool_] | None:
-    if not cells or any(cell.lower() not in _TRUTH for cell in cells):
+    if not cells or any(cell.lower() not in TRUTH for cell in cells):
         return None
-    return np.array([_TRUTH[cell.lower()] for cell in cells])
+    return np.array([TRUTH[cell.lower()] for cell in cells])
 
 
 def _whole_numbers(cells: Sequence[str]) -> npt.NDArray[np.int64] | None:
@@ -95,6 +120,10 @@ def _parsed(cell: str, kind: Callable[[str], float]) -> float:
 
 
 def _read_csv(source: Path) -> dict[str, Column]:
+    return {name: column_of(cells) for name, cells in _csv_columns(source).items()}
+
+
+def _csv_columns(source: Path) -> dict[str, list[str]]:
     """A file with the names in its first line and commas between the cells."""
     rows: list[list[str]] = []
     try:
@@ -113,7 +142,7 @@ def _read_csv(source: Path) -> dict[str, Column]:
     if len(rows) < 2:
         raise InputError(f"{source} holds no sample; expected names in the first line, then a row for each")
     names = _names([name.strip() for name in rows[0]], source)
-    return {name: column_of(cells) for name, cells in zip(names, _transposed(rows), strict=True)}
+    return dict(zip(names, _transposed(rows), strict=True))
 
 
 def _transposed(rows: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -137,6 +166,10 @@ def _names(names: list[str], source: Path) -> list[str]:
 
 
 def _read_parquet(source: Path) -> dict[str, Column]:
+    return {name: _arrow_column(column) for name, column in _arrow_columns(source).items()}
+
+
+def _arrow_columns(source: Path) -> dict[str, Any]:
     """The columns of a Parquet file without the index that pandas may have written along."""
     try:
         import pyarrow
@@ -154,15 +187,14 @@ def _read_parquet(source: Path) -> dict[str, Column]:
     if not table.num_rows:
         raise InputError(f"{source} holds no sample; expected a row for each")
     names = _names(list(table.column_names), source)
-    return {
-        name: _arrow_column(column, pyarrow)
-        for name, column in zip(names, table.columns, strict=True)
-        if not name.startswith(_INDEX)
-    }
+    named = zip(names, table.columns, strict=True)
+    return {name: column for name, column in named if not name.startswith(_INDEX)}
 
 
-def _arrow_column(column: Any, pyarrow: Any) -> Column:
+def _arrow_column(column: Any) -> Column:
     """A column from one of Arrow's."""
+    import pyarrow
+
     types = pyarrow.types
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)

@@ -44,6 +44,11 @@ class Scaled:
     knots: tuple[float, ...]
     places: tuple[float, ...]
 
+    @property
+    def is_text(self) -> bool:
+        """Whether the column held text in training."""
+        return False
+
     def encode(self, column: Column) -> Float64[ndarray, " b"]:
         """Its values in [0, 1]; NaN stays NaN."""
         if column.is_text:
@@ -74,13 +79,18 @@ class Levels:
     rest: bool
 
     @property
+    def is_text(self) -> bool:
+        """Whether the column held text in training."""
+        return bool(self.values) and isinstance(self.values[0], str)
+
+    @property
     def count(self) -> int:
         """The number of places, at least 2."""
         return max(2, len(self.values) + self.rest)
 
     def encode(self, column: Column) -> Float64[ndarray, " b"]:
         """The place of each value divided by the last place; NaN if it is missing or unknown."""
-        is_text = bool(self.values) and isinstance(self.values[0], str)
+        is_text = self.is_text
         if is_text != column.is_text and not column.missing.all():
             told = ("text", "numbers") if is_text else ("numbers", "text")
             raise InputError(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tnml.errors import InputError, choose
-from tnml.estimators.solvers import SWEPT
+from tnml.estimators.solvers import SWEPT, unused_by
 from tnml.estimators.stored import StoredEstimator, plain
 from tnml.estimators.warm import following
 from tnml.nn import TensorNetworkLayer, make_layer
@@ -64,6 +64,8 @@ class LayersOfParameters(StoredEstimator, ABC):
         before, now = getattr(self, "_made_with", None), self._facts_of_layer()
         if before is not None:  # None if pickled by an earlier version
             swept, seed = self._sweeps_on(self.layer_.n_sites), self.seed_ + self.n_iter_
+            # parameters of another solver have their defaults now, and the layer stays as it was made
+            now |= {name: before[name] for name in unused_by(self.solver) if name in now}
             self.layer_, *self._others = [
                 following(layer, before, now, swept=swept, seed=seed + place)
                 for place, layer in enumerate(self.layers_)

@@ -45,6 +45,17 @@ _MOST_SAMPLES = 10_000  # of one half sweep; the next one draws different sample
 _LEAST_DAMPING, _MOST_DAMPING = 0.1, 10.0
 
 
+def unused_by(solver: str) -> set[str]:
+    """The parameters that only other solvers use.
+
+    Example:
+        >>> "noise" in unused_by("dmrg"), "noise" in unused_by("gradient")
+        (True, False)
+    """
+    every = {name for names in _OWN.values() for name in names}
+    return every - {*_OWN[solver], *_SHARED.get(solver, ())}
+
+
 def check_solver(parameters: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Raises unless the solver exists and parameters that only other solvers use have their defaults.
 

@@ -65,7 +65,7 @@ class TrainingInterrupted(KeyboardInterrupt):
             return f"training was interrupted; resume it from {self.run_dir}"
         kept = ""
         if self.history is not None:
-            count = len(self.history)
             unit = "sweep" if self.history and "sweep" in self.history[0] else "epoch"
+            count = max((int(row[unit]) for row in self.history if unit in row), default=len(self.history))
             kept = f"kept are the weights and the history of {count} {unit}{'s' if count != 1 else ''}; "
         return f"training was interrupted; {kept}there is no run folder to resume from"

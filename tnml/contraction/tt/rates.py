@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -67,19 +67,21 @@ TYPICAL = Rates(flops=2e11, thin=10.0, bandwidth=5e10, fresh=3e-10, matrix=3e-8,
 """Of a laptop's two cores: for devices that are not measured."""
 
 
-class Measurement(NamedTuple):
+class Measurement(NamedTuple, Generic[T]):
     """The shortest times of some pieces of work, and whether they can be trusted.
 
     Attributes:
-        seconds: of each piece.
+        seconds: of each piece, by the clock on the wall.
+        own: of each piece, that this process had the processor, all its threads together.
         quiet: whether the processor was this process's own meanwhile; of a GPU that is not known.
     """
 
-    seconds: dict[str, float]
+    seconds: dict[T, float]
+    own: dict[T, float]
     quiet: bool
 
 
-def measure(device: torch.device, dtype: torch.dtype) -> Measurement:
+def measure(device: torch.device, dtype: torch.dtype) -> Measurement[str]:
     """Times that tell a device's rates, taken now, in well under a second.
 
     The measurements take turns and the fastest of each counts, since other work can only slow one down.
@@ -111,10 +113,7 @@ def measure(device: torch.device, dtype: torch.dtype) -> Measurement:
         "small": lambda: torch.bmm(small, few, out=fewer),
         "fresh": lambda: rows.transpose(0, 1).contiguous() if cpu else None,
     }
-    own, wall = time.thread_time(), time.perf_counter()
-    seconds = fastest(works, device)
-    share = (time.thread_time() - own) / (time.perf_counter() - wall)
-    return Measurement(seconds, not cpu or share > QUIET)
+    return fastest(works, device)
 
 
 def rates_from(seconds: Mapping[str, float], device: torch.device, dtype: torch.dtype) -> Rates:
@@ -147,8 +146,8 @@ def fastest(
     device: torch.device,
     rounds: int = ROUNDS,
     limit: float = SECONDS,
-) -> dict[T, float]:
-    """The shortest time of each piece of work, over several rounds of all of them.
+) -> Measurement[T]:
+    """The shortest times of each piece of work, over several rounds of all of them.
 
     Args:
         works: what to time.
@@ -157,21 +156,23 @@ def fastest(
         limit: seconds after which no further round begins.
 
     Example:
-        >>> fastest({"nothing": lambda: None}, torch.device("cpu"))["nothing"] < 1.0
+        >>> fastest({"nothing": lambda: None}, torch.device("cpu")).seconds["nothing"] < 1.0
         True
     """
-    best = dict.fromkeys(works, float("inf"))
-    end = time.perf_counter() + limit
+    best, least = dict.fromkeys(works, float("inf")), dict.fromkeys(works, float("inf"))
+    begin, mine = time.perf_counter(), time.thread_time()
     for number in range(rounds):
-        if number > 2 and time.perf_counter() > end:
+        if number > 2 and time.perf_counter() > begin + limit:
             break
         for name, work in works.items():
-            start = time.perf_counter()
+            start, own = time.perf_counter(), time.process_time()
             work()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             best[name] = min(best[name], time.perf_counter() - start)
-    return best
+            least[name] = min(least[name], time.process_time() - own)
+    share = (time.thread_time() - mine) / (time.perf_counter() - begin)
+    return Measurement(best, least, device.type != "cpu" or share > QUIET)
 
 
 def rates_of(device: torch.device, dtype: torch.dtype) -> Rates:

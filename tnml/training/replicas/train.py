@@ -80,7 +80,8 @@ def train_replicas(
     Raises:
         InputError: layers, data and options do not fit each other, or an option has no form for replicas.
         TrainingDiverged: see `diverged`.
-        TrainingInterrupted: after Ctrl-C; the layers hold their weights of that moment.
+        TrainingInterrupted: after Ctrl-C; the layers hold their weights of that moment. Its history has the
+            rows of all layers, one layer after the other, with its number as "layer".
 
     Cost: the arithmetic of one by one; what goes is the time between: see `worth_it`.
 
@@ -104,7 +105,7 @@ def train_replicas(
     try:
         run.execute(give_up=diverged == "raise")
     except KeyboardInterrupt as error:
-        raise TrainingInterrupted from error
+        raise TrainingInterrupted(history=run.rows()) from error
     finally:
         run.hand_back()
     return [run.result(replica) for replica in range(len(layers))]
@@ -356,6 +357,10 @@ class _Run:
         self.active = [self.active[row] for row in kept]
         if kept:
             self._stack.keep(kept, self._now)
+
+    def rows(self) -> list[Row]:
+        """The history of all layers so far, each row with the number of its layer."""
+        return [{"layer": replica, **row} for replica, rows in enumerate(self._history) for row in rows]
 
     def hand_back(self) -> None:
         """Puts the final weights into the layers and these where they came from."""
