@@ -5,7 +5,7 @@
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, TypeGuard, TypeVar
 
@@ -109,7 +109,7 @@ def fused_adam_(optimizer: torch.optim.Adam) -> bool:
         squares.append(state["exp_avg_sq"])
         steps.append(state["step"])
     beta1, beta2 = group["betas"]
-    step = torch._fused_adamw_ if is_decoupled(optimizer, group) else torch._fused_adam_
+    step = torch._fused_adamw_ if settings_of_adam(optimizer)["decoupled"] else torch._fused_adam_
     with torch.no_grad():
         torch._foreach_add_(steps, 1)
         step(
@@ -144,15 +144,21 @@ def group_of_plain_adam(optimizer: torch.optim.Optimizer) -> dict[str, Any] | No
     return group if group["fused"] and plain and isinstance(group["lr"], float) else None
 
 
-def is_decoupled(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> bool:
-    """Whether an Adam decays weights apart from the gradient, as AdamW does.
+def settings_of_adam(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What an Adam does besides following its rate; AdamW decays weights apart from the gradient.
 
     Example:
-        >>> optimizer = torch.optim.AdamW([torch.ones(2, requires_grad=True)])
-        >>> is_decoupled(optimizer, optimizer.param_groups[0])
-        True
+        >>> settings_of_adam(torch.optim.AdamW([torch.ones(2, requires_grad=True)], weight_decay=0.1))
+        {'betas': (0.9, 0.999), 'eps': 1e-08, 'decay': 0.1, 'decoupled': True}
     """
-    return bool(group.get("decoupled_weight_decay", type(optimizer) is torch.optim.AdamW))
+    group = optimizer.param_groups[0]
+    decoupled = group.get("decoupled_weight_decay", type(optimizer) is torch.optim.AdamW)
+    return {
+        "betas": group["betas"],
+        "eps": group["eps"],
+        "decay": group["weight_decay"],
+        "decoupled": bool(decoupled),
+    }
 
 
 def state_of_adam(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:

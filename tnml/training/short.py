@@ -10,7 +10,7 @@ from tnml.contraction.chain.loading import native_steps
 from tnml.loop.options import LoopOptions
 from tnml.loop.protocols import Batch, Sums
 from tnml.nn.native import LabelledChain, NativeLayer, native_chain_of
-from tnml.torch_private import group_of_plain_adam, is_decoupled, state_of_adam
+from tnml.torch_private import group_of_plain_adam, settings_of_adam, state_of_adam
 
 MOST_WORK = 2e6  # operations of a forward pass: beyond, its arithmetic takes longer than all around it
 
@@ -50,31 +50,25 @@ class ShortSteps:
 
     def take(self, batch: Batch, sizes: Sequence[int], rates: Sequence[float]) -> Sums | None:
         """Takes steps; for each the sums of the loss and its metrics over the samples. None: it took none."""
-        chain, group = self._chain(max(sizes)), group_of_plain_adam(self._optimizer)
-        if chain is None or group is None:
+        chain, engine = self._chain(max(sizes)), native_steps()
+        if chain is None or engine is None:
             return None
-        targets = _targets(batch.y, chain.label.shape[1], self._loss)
-        counts = None if batch.weight is None else batch.weight.float().contiguous()
-        if targets is None or len(targets) != sum(sizes):
-            return None
-        engine = native_steps()
-        if engine is None:
+        parameters, outputs = (chain.weight, chain.label), chain.label.shape[1]
+        targets = _targets(batch.y, outputs, self._loss)
+        states = [state_of_adam(self._optimizer, p) for p in parameters]
+        if targets is None or len(targets) != sum(sizes) or states[0]["step"] != states[1]["step"]:
             return None
         if self._steps is None or self._steps.shape is not chain.shape:
-            self._steps = engine.NativeSteps(chain.shape, chain.label.shape[1], self._loss, self._smoothing)
-        parameters = chain.weight, chain.label
+            self._steps = engine.NativeSteps(chain.shape, outputs, self._loss, self._smoothing)
+        counts = None if batch.weight is None else batch.weight.float().contiguous()
         with torch.no_grad():
-            features = cast("NativeLayer", self._module).local_features(batch.x)
-            states = [state_of_adam(self._optimizer, p) for p in parameters]
+            features = cast("NativeLayer", self._module).local_features(batch.x).resolve_neg()
             adam = engine.Adam(
                 means=tuple(state["exp_avg"] for state in states),
                 squares=tuple(state["exp_avg_sq"] for state in states),
                 steps=int(states[0]["step"]),
-                betas=group["betas"],
-                eps=group["eps"],
-                decay=group["weight_decay"],
-                decoupled=is_decoupled(self._optimizer, group),
                 clip=self._clip,
+                **settings_of_adam(self._optimizer),
             )
             found = self._steps.take(features, targets, counts, sizes, rates, parameters, adam)
             for state in states:
