@@ -222,7 +222,7 @@ def test_bond_dropout_keeps_the_mean_of_the_label_core():
     layer = MPSLayer(8, 2, 4, bond_dropout=0.5).train()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        mean = torch.stack([layer._dropped()[1].detach() for _ in range(4000)]).mean(0)
+        mean = torch.stack([layer.weights()[1].detach() for _ in range(4000)]).mean(0)
     assert (mean / layer.label.detach() - 1).abs().max() <= 5 * (3 / 4000) ** 0.5
 
 
