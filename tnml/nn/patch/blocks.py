@@ -148,7 +148,7 @@ class BlockMPS(TensorNetworkLayer):
 
     def _padded(self, features: Tensor) -> Tensor:
         """The features of the image `[b, h, w, d]`, filled up to whole blocks."""
-        found = features.unflatten(1, self.image)
+        found: Tensor = features.unflatten(1, self.image)
         if self.blocks.shape == self.image:
             return found
         pad = self._pad(features)
@@ -239,7 +239,7 @@ class BlockMPS(TensorNetworkLayer):
             rest = rest / size.clamp_min(torch.finfo(torch.float64).tiny)
             cores.append(torch.einsum("kc,lcr->lkr", rest, core.to(wide)))
         cores.insert(self.head.label_site, self.head.label.to(wide))
-        return MatrixProductState(cores, label_site=self.head.label_site), log
+        return MatrixProductState(cores, label_site=self.head.label_site).detach(), log
 
     def reset_parameters(self) -> None:
         """Starts again as a fresh layer does that has the same arguments and the present sizes."""
@@ -270,4 +270,5 @@ def _rest(chain: MPSLayer, inside: Sequence[bool], pad: Tensor) -> Tensor:
     for core in reversed(cores[chain.label_site :]):
         right = torch.linalg.qr(torch.einsum("kr,ldr->kdl", right, core).flatten(0, 1), mode="r").R
     both = torch.einsum("kl,lcr,qr->kqc", left, chain.label.to(pad.dtype), right).flatten(0, 1)
-    return torch.linalg.qr(both, mode="r").R
+    rest: Tensor = torch.linalg.qr(both, mode="r").R
+    return rest
