@@ -7,9 +7,10 @@ import pytest
 import torch
 from contract.network import StackContract
 from contract.network_member import EPS
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import unfold
 
+from tnml.diagnostics.spectra import networks_in, singular_values
 from tnml.errors import InputError
 from tnml.explain import counterfactual, partial_dependence, shapley
 from tnml.nn import DeepMPS, MPSLayer, PatchMPS
@@ -152,6 +153,15 @@ def test_curves_leave_the_pixels_in_their_places() -> None:
     layer = DeepMPS(12, 2, order="snake", shape=(3, 4))
     assert layer.config["order"] == "raster"
     assert layer.stages[0].shape == (3, 4)
+
+
+def test_chains_inside_count_once() -> None:
+    """Diagnostics see the network, not the chains that it is made of, and what stands beside it."""
+    model = nn.ModuleDict({"net": DeepMPS(9, 2, 2), "net2": nn.Linear(3, 2), "chain": MPSLayer(4, 2)})
+    assert list(networks_in(model)) == ["net", "chain"]
+    found = list(singular_values(model))
+    assert "net2.weight" in found
+    assert not [name for name in found if name.startswith("net.") and not name.startswith("net.bond.")]
 
 
 def test_what_needs_linear_outputs_refuses_it() -> None:

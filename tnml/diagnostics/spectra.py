@@ -101,7 +101,7 @@ def matrices(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         >>> [(name, tuple(m.shape)) for name, m in matrices(nn.Sequential(nn.Linear(3, 2), nn.ReLU()))]
         [('0.weight', (2, 3))]
     """
-    for prefix, module in model.named_modules():
+    for prefix, module in _not_in_networks(model):
         start = f"{prefix}." if prefix else ""
         if isinstance(module, TensorNetworkLayer):
             for bond, values in enumerate(schmidt(module).values):
@@ -142,7 +142,18 @@ def networks_in(model: nn.Module) -> dict[str, TensorNetworkLayer]:
         >>> list(networks_in(nn.Sequential(nn.Identity(), MPSLayer(4, 2))))
         ['1']
     """
-    return {name: module for name, module in model.named_modules() if isinstance(module, TensorNetworkLayer)}
+    return {name: part for name, part in _not_in_networks(model) if isinstance(part, TensorNetworkLayer)}
+
+
+def _not_in_networks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of a model by name, without those that a tensor network layer is made of."""
+    inside: list[str] = []
+    for name, module in model.named_modules():
+        if name.startswith(tuple(inside)):
+            continue
+        if isinstance(module, TensorNetworkLayer):
+            inside.append(f"{name}." if name else "")
+        yield name, module
 
 
 def _own(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
