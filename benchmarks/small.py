@@ -89,7 +89,11 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         result["rows"] = []
         for name in names:
             status.update(name)
-            result["rows"].append(compare(name, turns, 2 if options.smoke else None, options.before))
+            row = compare(name, turns, 2 if options.smoke else None, options.before)
+            result["rows"].append(row)
+            if not options.smoke:
+                cpu = {fit: times["cpu"]["median"] for fit, times in row["seconds"].items()}
+                console.print(f"{name}: " + ", ".join(f"{fit} {1e3 * t:.0f} ms" for fit, t in cpu.items()))
     result["errors"] = [
         f"{row['set']}: {error}"
         for row in result["rows"]

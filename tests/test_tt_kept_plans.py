@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def _forget() -> None:
 
 def measured(monkeypatch: pytest.MonkeyPatch, *found: tuple[float, bool]) -> list[float]:
     """The flops that processes work with, each with its measurement: times that much longer, quiet or not."""
-    queue = [Measurement({n: t * times for n, t in TIMES.items()}, {}, quiet) for times, quiet in found]
+    queue = [Measurement({n: t * times for n, t in TIMES.items()}, quiet) for times, quiet in found]
     monkeypatch.setattr(rates, "measure", lambda device, dtype: queue.pop(0))
     flops = []
     for _ in range(len(found) + 1):
@@ -83,6 +84,28 @@ def test_damaged_rates_are_measured_again(damage: str, folder: Path, monkeypatch
     assert measured(monkeypatch, (2.0, True), (2.0, True)) == pytest.approx([0.5] * 3)
 
 
+def test_time_that_other_programs_have_does_not_count() -> None:
+    waited = rates.fastest({"waits": lambda: time.sleep(0.05)}, CPU, rounds=1)
+    assert waited["waits"] < 0.04
+
+
+@pytest.mark.parametrize("longest", [1e9, 0.0])
+def test_a_long_product_is_tried_once_against_the_whole_matrix(
+    longest: float, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Estimates choose candidates; they must not keep a plan that is slower than the dense one."""
+    monkeypatch.setattr(trials, "LONG", 0.0)
+    monkeypatch.setattr(trials, "LONGEST", longest)
+    monkeypatch.setattr(rates, "TYPICAL", rates.TYPICAL._replace(flops=1e9))
+    first = plans.fitting_plans(SHAPE, 60, 4, True, rates.TYPICAL)[0]
+    assert first.name != "dense"
+    found = chosen(monkeypatch, lambda plan: 0.5 if plan.name == "dense" else 1.0)
+    assert found is not None
+    timed = sorted(plan.name for plan in chosen.timed)  # type: ignore[attr-defined]
+    assert timed == (sorted(["dense", first.name]) if longest else [])
+    assert found.name == ("dense" if longest else first.name)
+
+
 def test_what_was_measured_is_forgotten_after_a_month(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept.keep("q", {"a": 1})
     now = kept.time.time()
@@ -118,21 +141,15 @@ def test_a_folder_that_cannot_be_written_keeps_nothing(
     assert kept.keep_first("q", {"kind": 2}) == {"kind": 2}
 
 
-def chosen(
-    monkeypatch: pytest.MonkeyPatch,
-    seconds: Callable[[Plan], float],
-    batch: int = 60,
-    busy: Callable[[Plan], float] | None = None,
-) -> Plan | None:
-    """The plan of a new process where products take that long; by the clock `busy` times while it waits."""
+def chosen(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[Plan], float], batch: int = 60) -> Plan | None:
+    """The plan of a new process where products take that long; None where it timed nothing."""
     timed: list[Plan] = []
 
-    def fastest(works: dict[Plan, Any], *settings: Any) -> Measurement[Plan]:
+    def fastest(works: dict[Plan, Any], *settings: Any) -> dict[Plan, float]:
         for plan, work in works.items():
             work()
             timed.append(plan)
-        own = {plan: seconds(plan) for plan in works}
-        return Measurement({plan: (busy or seconds)(plan) for plan in works}, own, busy is None)
+        return {plan: seconds(plan) for plan in works}
 
     monkeypatch.setattr(trials, "fastest", fastest)
     monkeypatch.setattr(trials, "rates_of", lambda device, dtype: rates.TYPICAL)
@@ -165,10 +182,6 @@ def test_the_quickest_is_taken_and_kept(folder: Path, monkeypatch: pytest.Monkey
         assert (again.name, again.groups, again.keep) == (other.name, other.groups, other.keep)
     chosen(monkeypatch, seconds, 65)
     assert chosen.timed  # type: ignore[attr-defined]
-    for path in folder.iterdir():
-        path.unlink()
-    # other programs took the processor while all but the first were timed
-    assert chosen(monkeypatch, seconds, busy=lambda plan: 1.0 if plan == first else 9.0) == other
 
 
 def test_nothing_is_timed_where_nothing_is_computed(folder: Path) -> None:

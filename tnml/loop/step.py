@@ -14,7 +14,7 @@ from tnml.errors import InputError
 from tnml.loop.optim import WeightAverage, clip_gradients, copy_into, make_optimizer, take_step
 from tnml.loop.options import LoopOptions
 from tnml.loop.processes import Group
-from tnml.loop.protocols import Batch, Batches, JoinedBatches, LossFn, ShortLoss
+from tnml.loop.protocols import Batch, Batches, JoinedBatches, LossFn, ShortLoss, ShortWay
 from tnml.loop.results import Row
 from tnml.loop.schedules import learning_rate
 from tnml.randomness import Stream, reseed, step_seed
@@ -66,8 +66,9 @@ class Stepper:
         self._device = fabric.device
         self._mixed = options.precision == "bf16-mixed"
         alone = group.size == 1 and self._device.type == "cpu" and not self._mixed
-        declared = alone and isinstance(loss_fn, ShortLoss)
-        self._short = loss_fn.short_way(module, self.optimizer, options) if declared else None
+        self._short: ShortWay | None = None
+        if alone and isinstance(loss_fn, ShortLoss):
+            self._short = loss_fn.short_way(module, self.optimizer, options)
 
     def take(self, batch: Part, epoch: int, step: int) -> None:
         """One step on the whole batch (this process on its part of it)."""

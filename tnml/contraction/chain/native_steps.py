@@ -4,6 +4,7 @@ Between two steps nothing comes back to Python: at a few sites a step through au
 as long as its arithmetic. Everything runs on one thread.
 """
 
+import ctypes
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from tnml.contraction.chain.workers import worker
 
 STEPS = worker("steps_worker")
 LOSSES = {"cross-entropy": step_slots.CROSS_ENTROPY, "mse": step_slots.SQUARED_ERROR}
-_Vector = native.ctypes.c_int64 * step_slots.N_SLOTS
+_Vector = ctypes.c_int64 * step_slots.N_SLOTS
 
 
 class Adam(NamedTuple):
@@ -173,7 +174,7 @@ class NativeSteps:
         back[slots.LEFT], back[slots.RIGHT] = buffers[step_slots.OF_LEFT], buffers[step_slots.OF_RIGHT]
         back[slots.GRADIENT] = self.gradients[0].data_ptr()
         back[slots.ADJOINTS] = scratch.data_ptr() + 4 * backward.shared
-        address = native.ctypes.addressof
+        address = ctypes.addressof
         return (
             (samples, address(of), address(back), forward.sizes.columns),
             of, back, state, scratch, forward, backward,

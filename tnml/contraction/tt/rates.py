@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Mapping
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -67,21 +67,19 @@ TYPICAL = Rates(flops=2e11, thin=10.0, bandwidth=5e10, fresh=3e-10, matrix=3e-8,
 """Of a laptop's two cores: for devices that are not measured."""
 
 
-class Measurement(NamedTuple, Generic[T]):
+class Measurement(NamedTuple):
     """The shortest times of some pieces of work, and whether they can be trusted.
 
     Attributes:
-        seconds: of each piece, by the clock on the wall.
-        own: of each piece, that this process had the processor, all its threads together.
+        seconds: of each piece.
         quiet: whether the processor was this process's own meanwhile; of a GPU that is not known.
     """
 
-    seconds: dict[T, float]
-    own: dict[T, float]
+    seconds: dict[str, float]
     quiet: bool
 
 
-def measure(device: torch.device, dtype: torch.dtype) -> Measurement[str]:
+def measure(device: torch.device, dtype: torch.dtype) -> Measurement:
     """Times that tell a device's rates, taken now, in well under a second.
 
     The measurements take turns and the fastest of each counts, since other work can only slow one down.
@@ -113,7 +111,10 @@ def measure(device: torch.device, dtype: torch.dtype) -> Measurement[str]:
         "small": lambda: torch.bmm(small, few, out=fewer),
         "fresh": lambda: rows.transpose(0, 1).contiguous() if cpu else None,
     }
-    return fastest(works, device)
+    own, wall = time.thread_time(), time.perf_counter()
+    seconds = fastest(works, device)
+    share = (time.thread_time() - own) / (time.perf_counter() - wall)
+    return Measurement(seconds, not cpu or share > QUIET)
 
 
 def rates_from(seconds: Mapping[str, float], device: torch.device, dtype: torch.dtype) -> Rates:
@@ -146,8 +147,11 @@ def fastest(
     device: torch.device,
     rounds: int = ROUNDS,
     limit: float = SECONDS,
-) -> Measurement[T]:
-    """The shortest times of each piece of work, over several rounds of all of them.
+) -> dict[T, float]:
+    """The shortest time of each piece of work, over several rounds of all of them.
+
+    On a CPU it is the time on the wall or the process's own, whichever is less: while other programs have
+    the processor the first says nothing, and where several threads work the second counts them all.
 
     Args:
         works: what to time.
@@ -156,29 +160,30 @@ def fastest(
         limit: seconds after which no further round begins.
 
     Example:
-        >>> fastest({"nothing": lambda: None}, torch.device("cpu")).seconds["nothing"] < 1.0
+        >>> fastest({"nothing": lambda: None}, torch.device("cpu"))["nothing"] < 1.0
         True
     """
-    best, least = dict.fromkeys(works, float("inf")), dict.fromkeys(works, float("inf"))
-    begin, mine = time.perf_counter(), time.thread_time()
+    best = dict.fromkeys(works, float("inf"))
+    end = time.perf_counter() + limit
     for number in range(rounds):
-        if number > 2 and time.perf_counter() > begin + limit:
+        if number > 2 and time.perf_counter() > end:
             break
         for name, work in works.items():
             start, own = time.perf_counter(), time.process_time()
             work()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            best[name] = min(best[name], time.perf_counter() - start)
-            least[name] = min(least[name], time.process_time() - own)
-    share = (time.thread_time() - mine) / (time.perf_counter() - begin)
-    return Measurement(best, least, device.type != "cpu" or share > QUIET)
+            spent = time.perf_counter() - start
+            if device.type == "cpu":
+                spent = min(spent, time.process_time() - own)
+            best[name] = min(best[name], spent)
+    return best
 
 
 def rates_of(device: torch.device, dtype: torch.dtype) -> Rates:
     """The rates of a device, kept in the user's cache folder.
 
-    A measurement on a busy machine is too slow, never too fast. So each process measures again and the
+    A measurement on a busy machine is rather too slow than too fast. So each process measures again and the
     shortest times count, until two measurements on a quiet machine agree, or six were made; after a
     month it begins again. Where the folder cannot be written the rates hold for this process only.
 
@@ -195,7 +200,7 @@ def rates_of(device: torch.device, dtype: torch.dtype) -> Rates:
 @functools.cache
 def _look_up(device: torch.device, dtype: torch.dtype, threads: int) -> Rates:
     """The rates for that many threads: kept, or measured now."""
-    question = f"rates of {machine(device, threads)}, {dtype}"
+    question = f"rates of {machine(device, threads)}, {dtype}, by wall and own time"
     before = recall(question) or {}
     try:
         seconds = {name: float(value) for name, value in before["seconds"].items()}

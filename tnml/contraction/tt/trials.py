@@ -16,7 +16,7 @@ CANDIDATES = 3  # plans that are tried, the quickest by estimate first, and W as
 WORSE = 2.0  # estimates beyond this multiple of the best are not tried
 CLEAR = 0.97  # share of the time of the first by estimate that another plan may take at most to be chosen
 ROUNDS, SECONDS = 7, 0.1  # of a trial
-LONG = 0.3  # seconds of one round: beyond that estimates are good enough, and trials expensive
+LONG, LONGEST = 0.5, 5.0  # seconds of one round: beyond, only two plans are tried, once; or none
 ROOM = 2**28  # bytes that the dense plan may take to be tried although it is not likely to be quick
 
 Kind = list[Any]
@@ -56,7 +56,7 @@ def kept_plan(
     kinds = _kinds(plans)
     octave = (batch - 1).bit_length()
     question = (
-        f"plan for {shape}, up to 2^{octave} samples, gradient {gradient}, timed {attempt is not None}, "
+        f"best plan for {shape}, up to 2^{octave} samples, gradient {gradient}, timed {attempt is not None}, "
         f"{dtype} on {machine(device, threads)}"
     )
     answer = recall(question)
@@ -81,22 +81,19 @@ def _kinds(plans: Sequence[Plan]) -> list[Kind]:
 
 
 def _quickest(plans: Sequence[Plan], attempt: Callable[[Plan], object], device: torch.device) -> Plan:
-    """The quickest of the candidates; the first by estimate, where no other is clearly quicker.
-
-    On a busy machine the time on the wall tells little, and the answer is kept for a month: then the time
-    counts that the process had the processor.
-    """
+    """The quickest of the candidates; the first by estimate, where no other is clearly quicker."""
     first = plans[0]
     tried: dict[tuple[Any, ...], Plan] = {}
     for plan in plans:
         likely = len(tried) < CANDIDATES and plan.seconds < WORSE * first.seconds
         if likely or (plan.name == "dense" and plan.memory <= max(ROOM, first.memory)):
             tried.setdefault((plan.name, plan.groups), plan)
-    candidates = list(tried.values())
-    if len(candidates) == 1 or sum(plan.seconds for plan in candidates) > LONG:
+    candidates, rounds = list(tried.values()), ROUNDS
+    if sum(plan.seconds for plan in candidates) > LONG:
+        candidates, rounds = [plan for plan in candidates if plan is first or plan.name == "dense"], 1
+    if len(candidates) == 1 or sum(plan.seconds for plan in candidates) > LONGEST:
         return first
     works = {plan: functools.partial(attempt, plan) for plan in candidates}
-    found = fastest(works, device, ROUNDS, SECONDS)
-    seconds = found.seconds if found.quiet else found.own
+    seconds = fastest(works, device, rounds, SECONDS)
     best = min(candidates, key=lambda plan: seconds[plan])
     return best if seconds[best] < CLEAR * seconds[first] else first
