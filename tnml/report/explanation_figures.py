@@ -27,7 +27,8 @@ def pixel_figure(
 ) -> Figure:
     """A row for each image: the image, then a map of contributions for each output.
 
-    Red pixels raise the output, blue ones lower it; every row has its own scale, shared by its maps.
+    Red pixels raise the output, blue ones lower it; every row has its own scale, shared by its maps. A thin
+    line is the outline of the image.
 
     Args:
         values: `[b, n, k]` contributions, as `tnml.explain.shapley` gives them.
@@ -67,6 +68,8 @@ def pixel_figure(
         for place in range(outputs):
             cell = cells[row, place + 1]
             cell.imshow(contributions[:, place].reshape(shape), cmap="RdBu_r", vmin=-largest, vmax=largest)
+            if min(shape) > 1 and image.min() < 0.5 < image.max():
+                cell.contour(image.reshape(shape), levels=[0.5], colors="0.35", linewidths=0.5)
     for cell, name in zip(cells[0], ["image", *columns], strict=True):
         cell.set_title(name, fontsize=9)
     for cell in cells.flat:
