@@ -219,13 +219,16 @@ def _pendigits_folder() -> Path | None:
     return folder if (folder / "pendigits.tra").is_file() else None
 
 
-def _pendigits(seed: int, quick: bool) -> Parts:
-    """All samples, a fifth of them drawn at random for the test."""
-    del quick
-    whole = _other_writers(seed, False)
-    x, y = np.concatenate([whole.x, whole.x_test]), np.concatenate([whole.y, whole.y_test])
-    x, x_test, y, y_test = train_test_split(x, y, test_size=0.2, stratify=y, random_state=seed)
-    return Parts(x, y, x_test, y_test)
+def _shuffled(published: Callable[[int, bool], Parts], share: float) -> Callable[[int, bool], Parts]:
+    """All samples of a set, a share of them drawn at random for the test."""
+
+    def read(seed: int, quick: bool) -> Parts:
+        whole = published(seed, quick)
+        x, y = np.concatenate([whole.x, whole.x_test]), np.concatenate([whole.y, whole.y_test])
+        x, x_test, y, y_test = train_test_split(x, y, test_size=share, stratify=y, random_state=seed)
+        return Parts(x, y, x_test, y_test)
+
+    return read
 
 
 def _other_writers(seed: int, quick: bool) -> Parts:
@@ -241,6 +244,7 @@ OTHER_WRITERS = "pendigits by writer"
 SETS: dict[str, Callable[[int, bool], Parts]] = {
     "mnist": _images("mnist"),
     "fashion-mnist": _images("fashion-mnist"),
-    "pendigits": _pendigits,
+    "fashion-mnist shuffled": _shuffled(_images("fashion-mnist"), 1 / 7),
+    "pendigits": _shuffled(_other_writers, 0.2),
     OTHER_WRITERS: _other_writers,
 }

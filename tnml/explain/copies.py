@@ -74,15 +74,22 @@ def joint_moments(
     full[0, :, 1:] = torch.einsum("l,lcr->cr", left.mean, label)
     full[1:, :, 1:] = label
     scale = (left.log_copies + right.log_copies).exp()
-    one, other = (side.copies[(..., *[0] * (copies - 1))] for side in (left, right))
+    one, other = (_first(side.copies, copies - 1) for side in (left, right))
     shift = scale * torch.einsum("sl,lcr,sr->c", one, full, other)
     full[0, :, 0] = -shift
     found = []
     for power in range(2, copies + 1):
-        fewer = (..., *[0] * (copies - power))
-        moment = _over_outputs(full, left.copies[fewer], right.copies[fewer], power)
+        sides = [_first(side.copies, copies - power) for side in (left, right)]
+        moment = _over_outputs(full, *sides, power)
         found.append(moment * scale)
     return middle + shift, found
+
+
+def _first(copies: Tensor, left_out: int) -> Tensor:
+    """The tensor of fewer copies: index 0 of the last ones, which is where they do not deviate."""
+    for _ in range(left_out):
+        copies = copies[..., 0]
+    return copies
 
 
 def _side(cores: Sequence[Tensor], sites: Sequence[int], law: Law, copies: int, *, backwards: bool) -> Side:
@@ -129,7 +136,7 @@ def _by_moments(carried: Tensor, slots: Float64[Tensor, "e l r"], moments: Tenso
     """`[1, r, .., r]`: a site with the moments `[e, .., e]` between all copies, one copy after the other."""
     copies = moments.dim()
     first = torch.tensordot(moments, slots, ([0], [0]))  # [e2, .., l, r]
-    found = torch.tensordot(carried[0], first, ([0], [copies - 1]))  # [l2, .., e2, .., r1]
+    found: Tensor = torch.tensordot(carried[0], first, ([0], [copies - 1]))  # [l2, .., e2, .., r1]
     for left in range(copies - 1, 0, -1):
         found = torch.tensordot(found, slots, ([0, left], [1, 0]))
     return found.unsqueeze(0)

@@ -195,8 +195,9 @@ class IndependentInputs:
             )
         places = layer.order
         second = self.central[0] + self.mean.unsqueeze(2) * self.mean.unsqueeze(1)
-        found = (m.to(places.device).index_select(0, places).unsqueeze(1) for m in (second, self.slopes))
-        return Pairs(*found, torch.ones(1, dtype=torch.float64, device=places.device), None)
+        both = (m.to(places.device).index_select(0, places).unsqueeze(1) for m in (second, self.slopes))
+        second, slopes = both
+        return Pairs(second, slopes, torch.ones(1, dtype=torch.float64, device=places.device), None)
 
     def _check(self, layer: TensorNetworkLayer) -> None:
         wanted = (layer.n_sites, layer.features.dim)
@@ -287,9 +288,9 @@ class MarkovInputs:
         x = self._inputs(layer)
         rows = layer.local_features(x)
         _check_real(rows)
-        slopes = _derivatives(layer, x)
-        each = (torch.einsum("snd,sne->nsde", v.double(), v.double()) for v in (rows, slopes))
-        return Pairs(*each, start, steps)
+        both = (v.double() for v in (rows, _derivatives(layer, x)))
+        second, slopes = (torch.einsum("snd,sne->nsde", v, v) for v in both)
+        return Pairs(second, slopes, start, steps)
 
     def _probabilities(self, layer: TensorNetworkLayer) -> tuple[Tensor, Tensor]:
         given = (p.to(layer.order.device, torch.float64) for p in (self.start, self.transition))
