@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import NamedTuple, Self
 
 import torch
@@ -12,11 +11,11 @@ from torch import Tensor
 from tnml.checks import whole
 from tnml.errors import InputError
 from tnml.explain.background import background_features
+from tnml.explain.central import about_the_mean, mean_products, varying, with_ones
 from tnml.nn import TensorNetworkLayer
 
 MOST = 4  # the highest moment
 _SUM = 1e-6  # how far probabilities may be from adding up to 1, in single precision
-_AT_ONCE = 2**24  # products of features at a time, which bounds the memory
 
 
 class Law(NamedTuple):
@@ -113,8 +112,8 @@ class IndependentInputs:
         mean = torch.einsum("k,knd->nd", share, rows)
         found = [_in_input_order(mean, places)]
         for power in range(2, order + 1):
-            found.append(_in_input_order(_moment(rows - mean, share, power), places))
-        squares = None if slopes is None else _in_input_order(_moment(slopes, share, 2), places)
+            found.append(_in_input_order(mean_products(rows - mean, share, power), places))
+        squares = None if slopes is None else _in_input_order(mean_products(slopes, share, 2), places)
         return cls(mean=found[0], central=tuple(found[1:]), slopes=squares)
 
     @classmethod
@@ -145,7 +144,7 @@ class IndependentInputs:
         if slopes is not None:
             _check_moment("slopes", slopes, (n, d, d))
         raw = [torch.ones(n, dtype=torch.float64, device=moments[0].device), *(m.double() for m in moments)]
-        central = tuple(_centred(raw, power) for power in range(2, len(raw)))
+        central = tuple(about_the_mean(raw, power) for power in range(2, len(raw)))
         return cls(mean=raw[1], central=central, slopes=None if slopes is None else slopes.double())
 
     def law(self, layer: TensorNetworkLayer, order: int) -> Law:
@@ -171,9 +170,9 @@ class IndependentInputs:
         known = [moment.to(places.device).index_select(0, places) for moment in self.central[: order - 1]]
         bases, emitted = [], []
         for site in range(len(mean)):
-            basis, moments = _varying([moment[site] for moment in known], mean.shape[1])
+            basis, moments = varying([moment[site] for moment in known], mean.shape[1])
             bases.append(basis)
-            emitted.append(_with_ones(moments, basis.shape[1], order).to(mean))
+            emitted.append(with_ones(moments, basis.shape[1], order).to(mean))
         return Law(mean, [basis.to(mean) for basis in bases], emitted, mean.new_ones(1), None)
 
     def pairs(self, layer: TensorNetworkLayer) -> Pairs:
@@ -312,68 +311,6 @@ def _derivatives(layer: TensorNetworkLayer, x: Tensor) -> Tensor:
     if layer.features.n_columns is not None:
         return layer.in_order(layer.features.derivative(x), -2)
     return layer.features.derivative(layer.in_order(x, -1))
-
-
-def _moment(rows: Float64[Tensor, "k n d"], share: Float64[Tensor, " k"], power: int) -> Tensor:
-    """The weighted mean of the products of `power` components, `[n, d, .., d]`."""
-    _, n, d = rows.shape
-    total = rows.new_zeros(n, d ** (power - 1), d)
-    for some, part in zip(
-        *(v.split(max(1, _AT_ONCE // (n * d ** (power - 1)))) for v in (rows, share)), strict=True
-    ):
-        products = some
-        for _ in range(power - 2):
-            products = (products.unsqueeze(3) * some.unsqueeze(2)).flatten(2)
-        total += torch.einsum("k,kni,knd->nid", part, products, some)
-    return total.reshape(n, *(d,) * power)
-
-
-def _centred(raw: Sequence[Tensor], power: int) -> Tensor:
-    """E[(phi - mean)^power] `[n, d, .., d]` from the moments about zero, the zeroth one first."""
-    n, d = raw[1].shape
-    total = raw[1].new_zeros(n, *(d,) * power)
-    for kept in product((True, False), repeat=power):  # which factors are phi, the others are -mean
-        inside = [place for place in range(power) if kept[place]]
-        term = raw[len(inside)].reshape([n, *(d if kept[place] else 1 for place in range(power))])
-        for place in range(power):
-            if not kept[place]:
-                term = term * -raw[1].reshape([n, *(d if place == other else 1 for other in range(power))])
-        total = total + term
-    return total
-
-
-def _varying(central: Sequence[Tensor], dim: int) -> tuple[Tensor, list[Tensor]]:
-    """The directions `[d, e]` in which features vary, and their central moments along these.
-
-    (1 - x, x) varies in one direction, and a pixel that is always black in none; fewer directions make
-    copies of a chain cheaper.
-    """
-    if not central:
-        return torch.zeros(dim, 0, dtype=torch.float64), []
-    variances, basis = torch.linalg.eigh(central[0])
-    rounding = 4 * dim * torch.finfo(torch.float64).eps
-    kept = torch.zeros(dim, dtype=torch.bool, device=basis.device)
-    for power, moment in enumerate(central, 2):
-        sizes = _rotated(moment, basis).abs().reshape(dim, -1).amax(1)
-        kept |= sizes > rounding * torch.maximum(sizes.max(), variances[-1].clamp_min(0) ** (power / 2))
-    basis = basis[:, kept]
-    return basis, [_rotated(moment, basis) for moment in central]
-
-
-def _rotated(moment: Tensor, basis: Tensor) -> Tensor:
-    for _ in range(moment.dim()):
-        moment = torch.tensordot(moment, basis, ([0], [0]))
-    return moment
-
-
-def _with_ones(central: Sequence[Tensor], directions: int, order: int) -> Tensor:
-    """Moments `[e + 1, .., e + 1]` of (1, deviations) from the central moments of the deviations."""
-    found = torch.zeros(*(directions + 1,) * order, dtype=torch.float64)
-    found[(0,) * order] = 1.0
-    for chosen in product((False, True), repeat=order):
-        if sum(chosen) > 1:
-            found[tuple(slice(1, None) if here else 0 for here in chosen)] = central[sum(chosen) - 2]
-    return found
 
 
 def _in_input_order(of_sites: Tensor, order: Tensor) -> Tensor:
