@@ -79,8 +79,8 @@ def joint_moments(
     full[0, :, 0] = -shift
     found = []
     for power in range(2, copies + 1):
-        sides = [_first(side.copies, copies - power) for side in (left, right)]
-        moment = _over_outputs(full, *sides, power)
+        before, after = (_first(side.copies, copies - power) for side in (left, right))
+        moment = _over_outputs(full, before, after, power)
         found.append(moment * scale)
     return middle + shift, found
 
