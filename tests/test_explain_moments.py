@@ -12,7 +12,8 @@ from tnml.diagnostics import mps_geometric_complexity
 from tnml.diagnostics.complexity import geometric_complexity
 from tnml.errors import InputError
 from tnml.explain import IndependentInputs, MarkovInputs, moments, sobol, squared_gradients
-from tnml.nn import MPSLayer
+from tnml.nn import NETWORKS, MPSLayer, make_layer
+from tnml.nn.layer import Chain
 from tnml.training import SweepOptions, sweep_regressor
 
 ORDER = [2, 0, 3, 1]
@@ -156,11 +157,23 @@ def test_long_chains_and_dependence_only_on_what_varies():
     assert torch.equal(moments(layer, x[:1], 3).covariance, torch.zeros(2, 2).double())
 
 
-def test_every_network_has_a_mean():
+def test_every_network_has_a_mean_and_chains_have_more():
+    x, law = samples(3), IndependentInputs.of_columns(layer_of(order="raster"), samples(3))
+    chains = []
+    for name in NETWORKS:
+        layer = make_layer(name, 4, 2, dtype="float64").eval()
+        if not layer.multilinear:
+            with pytest.raises(InputError, match="linear in every site's features"):
+                moments(layer, law, 1)
+            continue
+        every = layer(torch.cartesian_prod(*x.T)).detach()
+        assert torch.allclose(moments(layer, x, 1).mean, every.mean(0)), name
+        if isinstance(layer, Chain):
+            chains.append(name)
+            assert torch.allclose(moments(layer, x).covariance, every.T.cov(correction=0)), name
+    assert set(chains) >= {"mps", "uniform"}
     layer = ToyLayer(4, 2, dtype="float64")
-    x = samples(3)
-    every = layer(torch.cartesian_prod(*x.T)).mean(0)
-    assert torch.allclose(moments(layer, x, 1).mean, every.detach())
+    assert torch.allclose(moments(layer, x, 1).mean, layer(torch.cartesian_prod(*x.T)).detach().mean(0))
     with pytest.raises(InputError, match="network that is a chain, got ToyLayer"):
         moments(layer, x)
     with pytest.raises(InputError, match="network that is a chain, got ToyLayer"):

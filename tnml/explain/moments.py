@@ -22,7 +22,7 @@ from torch import Tensor
 from tnml.checks import number, whole
 from tnml.diagnostics import undisturbed
 from tnml.errors import InputError
-from tnml.explain.background import combinations
+from tnml.explain.background import check_linear, combinations
 from tnml.explain.copies import joint_moments, left_side, right_side
 from tnml.explain.laws import MOST, IndependentInputs, Law, MarkovInputs, Pairs
 from tnml.explain.slopes import derivatives
@@ -92,7 +92,7 @@ def moments(
 
     Args:
         layer: a real network that is a chain, such as an `MPSLayer`; for the mean over independent inputs
-            any real network of `tnml.nn.NETWORKS`.
+            any real network of `tnml.nn.NETWORKS` that is linear in every site's features.
         inputs: samples `[k, n]` or `[k, n, d]`, whose columns are taken as independent (all combinations of
             their values count); or `IndependentInputs`, `MarkovInputs`.
         order: of the highest moment, 1 to 4.
@@ -117,6 +117,7 @@ def moments(
         True
     """
     order = whole("order", order, 1, MOST)
+    check_linear(layer)
     if layer.dtype.is_complex:
         raise InputError("moments are of real outputs, got a complex network")
     columns = combinations(target, layer.out_features, layer.order.device)
