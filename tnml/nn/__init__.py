@@ -1,5 +1,6 @@
 """PyTorch modules made of tensor networks."""
 
+from tnml.nn.born.machine import BornMachine
 from tnml.nn.dropout import BondDropout, SiteDropout
 from tnml.nn.layer import TensorNetworkLayer
 from tnml.nn.mps.layer import MPSLayer
@@ -23,6 +24,7 @@ __all__ = [
     "TNN",
     "BlockMPS",
     "BondDropout",
+    "BornMachine",
     "CompressReport",
     "Compressed",
     "DeepMPS",

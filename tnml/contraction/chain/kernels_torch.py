@@ -24,7 +24,7 @@ from tnml.contraction.chain.shape import ChainShape
 CHUNK = 28  # sites whose gradients are one batched GEMM
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
     """Halves that advance together: for every step the site of each half, and the bonds (k, j)."""
 
     sites: tuple[tuple[int, ...], ...]
@@ -41,15 +41,15 @@ class _Run(NamedTuple):
             first = end
 
 
-def _runs(shape: ChainShape) -> list[_Run]:
+def runs_of(shape: ChainShape) -> list[Run]:
     """One run of both halves when they mirror each other, else one run per half."""
     label, n = shape.label_site, shape.n_sites
-    left = _Run(tuple((s,) for s in range(label)), tuple(shape.bonds[:label]), (False,))
+    left = Run(tuple((s,) for s in range(label)), tuple(shape.bonds[:label]), (False,))
     mirrored = tuple((r, l) for l, r in reversed(shape.bonds[label:]))
-    right = _Run(tuple((s,) for s in range(n - 1, label - 1, -1)), mirrored, (True,))
+    right = Run(tuple((s,) for s in range(n - 1, label - 1, -1)), mirrored, (True,))
     if left.bonds == right.bonds:
         return [
-            _Run(
+            Run(
                 tuple(a + b for a, b in zip(left.sites, right.sites, strict=True)), left.bonds, (False, True)
             )
         ]
@@ -59,7 +59,7 @@ def _runs(shape: ChainShape) -> list[_Run]:
 class _Saved:
     """Views of one buffer: what enters each chunk's steps `[step, half, b, k]`, and the rescaling factors."""
 
-    def __init__(self, run: _Run, batch: int, buffer: Tensor) -> None:
+    def __init__(self, run: Run, batch: int, buffer: Tensor) -> None:
         halves = len(run.right)
         self.entering: list[Tensor] = []
         place = 0
@@ -79,7 +79,7 @@ class _Saved:
         return self.factors[number]
 
     @staticmethod
-    def size(run: _Run, batch: int) -> int:
+    def size(run: Run, batch: int) -> int:
         """Numbers in the buffer of a run."""
         return len(run.right) * batch * (sum(k for k, _ in run.bonds) + len(run.bonds) // RESCALE_EVERY)
 
@@ -87,7 +87,7 @@ class _Saved:
 class _Passing:
     """Like `_Saved` where no backward pass follows: every chunk has its own memory, freed afterwards."""
 
-    def __init__(self, run: _Run, like: Tensor) -> None:
+    def __init__(self, run: Run, like: Tensor) -> None:
         halves, batch = len(run.right), like.shape[0]
         self._sizes = [(last - first, halves, batch, run.bonds[first][0]) for first, last in run.chunks()]
         self._like, self._factor = like, like.new_empty(halves, batch, 1)
@@ -108,17 +108,17 @@ def saved_size(shape: ChainShape, batch: int) -> int:
         >>> saved_size(ChainShape(2, (1, 2), (2, 1)), batch=3)
         6
     """
-    return sum(_Saved.size(run, batch) for run in _runs(shape))
+    return sum(_Saved.size(run, batch) for run in runs_of(shape))
 
 
-def _ordered(features: Tensor, run: _Run) -> Tensor:
+def _ordered(features: Tensor, run: Run) -> Tensor:
     """Features `[step, half, b, e, 1]` in the order of processing."""
     steps, sites = len(run.sites), features.permute(1, 0, 2)
     halves = [sites[len(sites) - steps :].flip(0) if is_right else sites[:steps] for is_right in run.right]
     return torch.stack(halves, 1).unsqueeze(-1)
 
 
-def _cores(weight: Tensor, shape: ChainShape, run: _Run, first: int, last: int) -> Tensor:
+def cores_of(weight: Tensor, shape: ChainShape, run: Run, first: int, last: int) -> Tensor:
     """Cores `[step, half, e, k, j]` of the steps of a chunk."""
     k, j = run.bonds[first]
     d, count = shape.physical, last - first
@@ -149,7 +149,7 @@ def forward(
     place = 0
     vectors: list[Tensor] = []
     exponents: list[Tensor] = []
-    for run in _runs(shape):
+    for run in runs_of(shape):
         size = _Saved.size(run, batch)
         saved = _Saved(run, batch, kept[place : place + size]) if keep else _Passing(run, features)
         vector, exponent = _forward_run(features, weight, shape, run, saved)
@@ -160,7 +160,7 @@ def forward(
 
 
 def _forward_run(
-    features: Tensor, weight: Tensor, shape: ChainShape, run: _Run, saved: _Saved | _Passing
+    features: Tensor, weight: Tensor, shape: ChainShape, run: Run, saved: _Saved | _Passing
 ) -> tuple[Tensor, Tensor]:
     """Takes the halves of a run to the label site; fills `saved` with what enters each step."""
     halves, batch = len(run.right), features.shape[0]
@@ -171,7 +171,7 @@ def _forward_run(
     now = saved.chunk(0) if chunks else result
     now[:1].fill_(1)
     for number, (first, last) in enumerate(chunks):
-        cores = _cores(weight, shape, run, first, last).flatten(2, 3).unbind(0)
+        cores = cores_of(weight, shape, run, first, last).flatten(2, 3).unbind(0)
         upcoming = saved.chunk(number + 1) if number + 1 < len(chunks) else result.unsqueeze(0)
         entering = now.unsqueeze(3).unbind(0)
         leaving = [*now[1:].unbind(0), upcoming[0]]
@@ -219,7 +219,7 @@ def backward(
     gradient = torch.empty_like(weight)
     of_features = features.new_empty(shape.n_sites, batch, shape.physical) if want_features else None
     place = 0
-    runs = _runs(shape)
+    runs = runs_of(shape)
     for run in runs:
         size = _Saved.size(run, batch)
         incoming = torch.stack(gradients) if len(runs) == 1 else gradients[int(run.right[0])].unsqueeze(0)
@@ -234,7 +234,7 @@ def _backward_run(
     features: Tensor,
     weight: Tensor,
     shape: ChainShape,
-    run: _Run,
+    run: Run,
     saved: _Saved,
     outputs: tuple[Tensor, Tensor | None],
 ) -> None:
@@ -244,7 +244,7 @@ def _backward_run(
     for number, (first, last) in reversed(list(enumerate(run.chunks()))):
         k, j = run.bonds[first]
         count = last - first
-        cores = _cores(weight, shape, run, first, last).conj().resolve_conj()
+        cores = cores_of(weight, shape, run, first, last).conj().resolve_conj()
         turned = cores.transpose(-1, -2).flatten(2, 3).unbind(0)
         leaving = adjoint.new_empty(count, halves, batch, j)
         leaving[-1] = adjoint
@@ -263,7 +263,7 @@ def _backward_run(
         entering = saved.entering[number].conj()
         vectors = (ordered[first:last] * entering.unsqueeze(3)).flatten(3)
         of_cores = torch.matmul(vectors.transpose(-1, -2), leaving).view(count, halves, d, k, j)
-        _scatter(of_cores, shape, run, first, last, outputs[0])
+        scatter(of_cores, shape, run, first, last, outputs[0])
         if outputs[1] is not None:
             through = torch.einsum("shekj,shbj->shbek", cores, leaving)
             found = torch.einsum("shbk,shbek->shbe", entering, through)
@@ -273,8 +273,8 @@ def _backward_run(
                 target.copy_(found[:, half].flip(0) if is_right else found[:, half])
 
 
-def _scatter(of_cores: Tensor, shape: ChainShape, run: _Run, first: int, last: int, gradient: Tensor) -> None:
-    """Gradients `[step, half, e, k, j]` of a chunk to where its cores lie; the inverse of `_cores`."""
+def scatter(of_cores: Tensor, shape: ChainShape, run: Run, first: int, last: int, gradient: Tensor) -> None:
+    """Gradients `[step, half, e, k, j]` of a chunk to where its cores lie; the inverse of `cores_of`."""
     count, _, d, k, j = of_cores.shape
     for half, is_right in enumerate(run.right):
         lowest = min(run.sites[first][half], run.sites[last - 1][half])

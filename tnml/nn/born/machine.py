@@ -1,0 +1,250 @@
+"""The Born machine as a PyTorch module: an amplitude, its norm, and the log-likelihood they make."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tnml.checks import whole
+from tnml.contraction.norm import chain_log_norm
+from tnml.errors import InputError
+from tnml.features import FeatureMap, feature_map
+from tnml.files import FORMAT, write_model
+from tnml.nn.born.basis import density_map, live
+from tnml.nn.born.questions import Questions
+from tnml.nn.born.start import starting_product, with_noise
+from tnml.nn.born.state import BornState
+from tnml.nn.computed import effective_state
+from tnml.nn.mps.layer import MPSLayer
+from tnml.randomness import seeded
+
+
+class BornMachine(Questions, nn.Module):
+    """A probability density p(x) = sum_h |psi_h(x)|² / Z over columns, by a matrix product state psi.
+
+    `forward` gives log p, so that `tnml.training.train_density` trains it by maximum likelihood. Columns with
+    "one-hot" features are discrete: p is a probability, and a value is `level / (levels - 1)`. All others are
+    numbers in [0, 1], and p is a density with respect to them; their features are made orthonormal, so that Z is the
+    squared norm of psi. With `classes` there is one column more, the last: the class, 0 to classes - 1, a
+    site of the chain like the others; a negative number stands for an unknown class.
+
+    Args:
+        n_sites: number of columns n, without the class.
+        bond_dim: largest bond dimension, or all of them; see `MPSLayer`.
+        classes: number of classes; None: there is no class.
+        hidden: values h of a hidden variable in the middle of the chain, over which p is summed (a
+            purification): a mixture of `hidden` states that share all cores but one.
+        features: as of `MPSLayer`; a map of columns gives each its own, of which some may be discrete.
+        order: site order, a name or a permutation; see `tnml.features.site_order`.
+        shape: `(height, width)` of the image behind the sites, for the order.
+        class_site: number of sites left of the class and the hidden variable; None takes the middle.
+        noise: standard deviation of the noise on the starting path; None chooses it.
+        dtype: "float32", .. or the torch dtype, real or complex; None: torch's default.
+        device: where the parameters live; None: torch's default.
+        engine: of the amplitude; see `MPSLayer`.
+        seed: seed of the initial noise.
+
+    Raises:
+        InputError: an argument is out of range.
+
+    Cost: of a batch that of `MPSLayer`; of the norm 2 n d chi^3 multiply-adds, 5 with the gradient, once a batch.
+
+    Source: Han et al., Phys. Rev. X 8, 031012 (arXiv 1709.01662); with a hidden variable Glasser et al.,
+    arXiv 1907.03741.
+
+    Example:
+        >>> machine = BornMachine(4, bond_dim=2)
+        >>> every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 4)
+        >>> round(float(machine(every).exp().sum()), 5)
+        1.0
+    """
+
+    def __init__(
+        self,
+        n_sites: int,
+        bond_dim: int | Sequence[int] = 10,
+        *,
+        classes: int | None = None,
+        hidden: int = 1,
+        features: str | Mapping[str, Any] | Callable[[Tensor], Tensor] | FeatureMap = "one-hot",
+        order: str | Sequence[int] = "raster",
+        shape: tuple[int, int] | None = None,
+        class_site: int | None = None,
+        noise: float | None = None,
+        dtype: str | torch.dtype | None = None,
+        device: str | torch.device | None = None,
+        engine: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.classes = None if classes is None else whole("classes", classes, 2)
+        self.hidden = whole("hidden", hidden, 1)
+        self._noise, self._seed = noise, seed
+        self.psi = MPSLayer(
+            n_sites,
+            (self.classes or 1) * self.hidden,
+            bond_dim,
+            features=density_map(feature_map(features)),
+            order=order,
+            shape=shape,
+            label_site=class_site,
+            dtype=dtype,
+            device=device,
+            engine=engine,
+            seed=seed,
+        )
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Starts again from the seed, at the uniform density with a little noise."""
+        if self.psi.weight.is_meta:
+            return
+        psi = self.psi
+        features = psi.features if psi.features.n_columns is None else psi.features.reordered(psi.order.tolist())
+        path = features.path(psi.n_sites)
+        if path is None:
+            path = torch.ones(psi.n_sites, psi.features.dim)
+        self._start_at(path.double(), path.double().abs().clamp_min(0.1))
+
+    @torch.no_grad()
+    def start_(self, x: Tensor, weight: Tensor | None = None) -> Self:
+        """This machine, set to the product of the columns' own densities, with a little noise.
+
+        Each site starts at the amplitude of largest likelihood for its column alone, smoothed by half a sample
+        for every level; noise is in proportion to what the samples show.
+
+        Args:
+            x: some hundred samples or more, as for `forward`.
+            weight: `[b]`, at least 0: how often each sample counts; None counts all alike.
+
+        Raises:
+            InputError: the shape does not fit.
+
+        Example:
+            >>> machine = BornMachine(2, bond_dim=2, noise=0.0).start_(torch.tensor([[1.0, 0.0]] * 49))
+            >>> machine(torch.tensor([[1.0, 0.0], [0.0, 0.0]])).exp()
+            tensor([[0.9801],
+                    [0.0099]])
+        """
+        inputs, labels = self._columns(x)
+        features = self.psi.local_features(inputs)
+        path, spread = starting_product(features, live(self.psi), weight)
+        self._start_at(path, spread)
+        if labels is not None:
+            counts = torch.ones(self.classes or 1, dtype=torch.float64)
+            known = labels[labels >= 0].cpu()
+            counts += torch.bincount(known, minlength=self.classes or 1)
+            shares = (counts / counts.mean()).sqrt().repeat_interleave(self.hidden)
+            self.psi.label.mul_(shares.to(self.psi.label).unsqueeze(1))
+        return self
+
+    def _start_at(self, path: Tensor, spread: Tensor) -> None:
+        """Gives the chain a product state `[n, d]` and noise in proportion to `spread` `[n, d]`."""
+        psi, generator = self.psi, seeded(self._seed)
+        weight, label = with_noise(
+            psi.chain_shape, psi.out_features, path, spread * live(psi), self._noise, psi.dtype, generator
+        )
+        psi.weight.copy_(weight)
+        psi.label.copy_(label)
+
+    @property
+    def n_columns(self) -> int:
+        """Columns of a sample: the sites, and the class where there is one."""
+        return self.psi.n_sites + (self.classes is not None)
+
+    def forward(self, x: Float[Tensor, "b n"]) -> Float[Tensor, "b 1"]:
+        """log p `[b, 1]` of samples `[b, n]`; with classes the last column is the class, negative if unknown.
+
+        For columns without a value use `log_prob`.
+
+        Raises:
+            InputError: the shape does not fit, or a class does not exist.
+        """
+        inputs, labels = self._columns(x)
+        log = self.log_joint(inputs)
+        if labels is not None:
+            known = log.gather(1, labels.clamp(min=0).unsqueeze(1))
+            return torch.where((labels >= 0).unsqueeze(1), known, log.logsumexp(1, keepdim=True))
+        return log
+
+    def log_joint(self, x: Float[Tensor, "b n"]) -> Float[Tensor, "b c"]:
+        """log p(x, class) `[b, c]` of every class; one column where there are none.
+
+        Args:
+            x: samples without the class.
+
+        Raises:
+            InputError: the shape does not fit.
+
+        Example:
+            >>> machine = BornMachine(2, classes=3)
+            >>> bool((machine.log_joint(torch.zeros(1, 2)).exp().sum() - 1 / 4).abs() < 1e-5)
+            True
+        """
+        value, log_scale = self.psi.log_forward(x)
+        size = value.abs()
+        log = 2 * size.clamp_min(torch.finfo(size.dtype).tiny).log()
+        if self.hidden > 1:
+            log = log.unflatten(1, (-1, self.hidden)).logsumexp(2)
+        return log + (2 * log_scale - self.log_partition()).unsqueeze(1)
+
+    def log_partition(self) -> Float[Tensor, ""]:
+        """log Z, differentiable: the logarithm of the squared norm of psi.
+
+        Example:
+            >>> round(float(BornMachine(4, noise=0.0).log_partition()), 4)  # psi is 1 at all 16 states
+            2.7726
+        """
+        return chain_log_norm(self.psi.weight, self.psi.label, self.psi.chain_shape)
+
+    def exact(self) -> BornState:
+        """What the questions are asked of: the cores in double precision, without gradient."""
+        return BornState.of(self.psi, self.classes, self.hidden)
+
+    def _columns(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The inputs of the sites and, where there are classes, the class of each sample."""
+        if not isinstance(x, Tensor) or x.dim() != 2 or x.shape[1] != self.n_columns:
+            came = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(f"expected samples [b, {self.n_columns}], got {came}; one row per sample")
+        if self.classes is None:
+            return x, None
+        labels = x[:, -1].round().long()
+        if bool((labels >= self.classes).any()):
+            raise InputError(
+                f"the last column is the class, 0 to {self.classes - 1} or negative, got {int(labels.max())}"
+            )
+        return x[:, :-1], labels
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Arguments that rebuild this machine (not its weights), ready for JSON."""
+        known = self.psi.config
+        kept = ("n_sites", "bond_dim", "features", "order", "shape", "dtype", "engine")
+        return {
+            **{name: known[name] for name in kept},
+            "class_site": self.psi.label_site,
+            "classes": self.classes,
+            "hidden": self.hidden,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """What has to be the same where a run is resumed."""
+        return {**self.psi.identity(), "classes": self.classes, "hidden": self.hidden}
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the machine to one safetensors file; `tnml.load` reads it.
+
+        Raises:
+            InputError: the file cannot be written, or the feature map is a user's function.
+        """
+        facts = {"format": FORMAT, "kind": "born-machine", "network": self.psi.network, "config": self.config}
+        write_model(path, effective_state(self), facts)
+
+    def extra_repr(self) -> str:
+        """Classes and hidden values."""
+        return f"classes={self.classes}, hidden={self.hidden}"
