@@ -50,6 +50,7 @@ class SweepRun:
         resume: see `tnml.training.run`.
         identity: what has to be the same when a run is resumed.
         callbacks: called after every sweep, their optimizer is None; see `tnml.training.run`.
+        is_over: whether the run ends early after sweeps with these rows; None: the options alone decide.
     """
 
     layer: MPSLayer
@@ -66,6 +67,7 @@ class SweepRun:
     resume: bool
     identity: Mapping[str, str | int | float]
     callbacks: Sequence[Callback] = ()
+    is_over: Callable[[list[Row]], bool] | None = None
 
     def execute(self) -> tuple[list[Row], list[BondRow], float]:
         """History, records of the bonds and seconds; the layer holds the final weights."""
@@ -158,7 +160,8 @@ class _Run:
     def _is_over(self) -> bool:
         """Whether no further sweep begins."""
         losses = [row["loss"] for row in self.history]
-        return self.sweep >= self.options.sweeps or self.options.is_settled(losses)
+        enough = self.given.is_over is not None and self.given.is_over(self.history)
+        return enough or self.sweep >= self.options.sweeps or self.options.is_settled(losses)
 
     def _run_sweep(self) -> None:
         count = 2 * self.sweeper.steps_per_half

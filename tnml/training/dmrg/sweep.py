@@ -176,7 +176,7 @@ class Sweeper:
             BondOutputs(window.left, window.right, metrics),
             self.targets,
             self.loss,
-            into_white(window.tensor, metrics),
+            self.loss.start(into_white(window.tensor, metrics), options.ridge),
             options.ridge,
             options.of_sweep("proximal", sweep),
             self.weight,

@@ -88,6 +88,11 @@ class Loss(ABC):
         del outputs
         return y.to(dtype)
 
+    def start(self, tensor: Tensor, ridge: float) -> Tensor:
+        """Where sweeps start to solve for a local tensor: the tensor as it is, unless its scale is free."""
+        del ridge
+        return tensor
+
     def plain(self) -> "Loss":
         """The loss to measure by: without what only training has, such as smoothed labels."""
         return self
