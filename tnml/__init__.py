@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tnml import contraction, data, diagnostics, explain, features, mps, nn, pde, study, training
     from tnml.errors import InputError
-    from tnml.estimators import MPSClassifier, MPSRegressor
+    from tnml.estimators import MPSClassifier, MPSDensity, MPSGenerativeClassifier, MPSRegressor
     from tnml.models import load
     from tnml.version import __version__
 
 __all__ = [
     "InputError",
     "MPSClassifier",
+    "MPSDensity",
+    "MPSGenerativeClassifier",
     "MPSRegressor",
     "__version__",
     "contraction",
@@ -39,6 +41,8 @@ __all__ = [
 _HOMES = {
     "InputError": "tnml.errors",
     "MPSClassifier": "tnml.estimators",
+    "MPSDensity": "tnml.estimators",
+    "MPSGenerativeClassifier": "tnml.estimators",
     "MPSRegressor": "tnml.estimators",
     "__version__": "tnml.version",
     "load": "tnml.models",

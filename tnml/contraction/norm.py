@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
-from tnml.contraction.chain.kernels_torch import Run, cores_of, runs_of, scatter
+from tnml.contraction.chain.kernels_torch import Run, runs_of
 from tnml.contraction.chain.reference import power_of_two
 from tnml.contraction.chain.shape import ChainShape
 from tnml.contraction.transforms import traced, transformed
@@ -122,23 +122,24 @@ class _Ends(torch.autograd.Function):
 _Kept = list[tuple[Tensor, Tensor, list[Tensor]]]
 
 
-def _forward_run(
-    weight: Tensor, shape: ChainShape, run: Run, keep: bool
-) -> tuple[Tensor, Tensor, _Kept]:
+def _forward_run(weight: Tensor, shape: ChainShape, run: Run, keep: bool) -> tuple[Tensor, Tensor, _Kept]:
     """E `[half, k, k]` at the label site, exponents `[half]`, and of every chunk cores, E and factors."""
     halves = len(run.right)
     env = weight.new_ones(halves, 1, 1)
     exponent = torch.zeros(halves, dtype=weight.real.dtype, device=weight.device)
+    every = shape.split(weight)
     kept: _Kept = []
     for first, last in run.chunks():
         k, j = run.bonds[first]
         d, count = shape.physical, last - first
-        cores = cores_of(weight, shape, run, first, last).transpose(2, 3).contiguous()  # [step, half, k, e, j]
+        cores = weight.new_empty(count, halves, k, d, j)
         wide = cores.view(count, halves, k, d * j).unbind(0)
         tall = cores.view(count, halves, k * d, j).mH.unbind(0)
         entering = weight.new_empty(count, halves, k, k)
         factors = []
         for i in range(count):
+            for core, site, is_right in zip(cores[i], run.sites[first + i], run.right, strict=True):
+                core.copy_(every[site].permute(2, 0, 1) if is_right else every[site].transpose(0, 1))
             entering[i] = env
             env = torch.bmm(tall[i], torch.bmm(env, wide[i]).view(halves, k * d, j))
             if (first + i) % RESCALE_EVERY == RESCALE_EVERY - 1:
@@ -152,24 +153,24 @@ def _forward_run(
 
 
 def _backward_run(incoming: Tensor, shape: ChainShape, run: Run, kept: _Kept, gradient: Tensor) -> None:
-    """Writes the gradients of a run's cores into `gradient`."""
+    """Writes the gradients of a run's cores into `gradient`, core by core, while they are in the cache."""
     adjoint = incoming + incoming.mH
     halves, d = len(run.right), shape.physical
+    every = shape.split(gradient)
     for (first, last), (cores, entering, factors) in reversed(list(zip(run.chunks(), kept, strict=True))):
         k, j = run.bonds[first]
         count = last - first
         tall, turned = cores.view(count, halves, k * d, j), cores.view(count, halves, k, d * j).mH
-        through = torch.empty_like(cores).view(count, halves, k * d, j)
         place = len(factors)
         for i in range(count - 1, -1, -1):
             if (first + i) % RESCALE_EVERY == RESCALE_EVERY - 1:
                 place -= 1
                 adjoint = adjoint * factors[place]
-            torch.bmm(tall[i], adjoint, out=through[i])
-            adjoint = torch.bmm(through[i].view(halves, k, d * j), turned[i])
-        flat = through.view(count * halves, k, d * j)
-        found = torch.bmm(entering.view(count * halves, k, k), flat).view(count, halves, k, d, j)
-        scatter(found.transpose(2, 3), shape, run, first, last, gradient)
+            through = torch.bmm(tall[i], adjoint).view(halves, k, d * j)
+            adjoint = torch.bmm(through, turned[i])
+            found = torch.bmm(entering[i], through).view(halves, k, d, j)
+            for half, (site, is_right) in enumerate(zip(run.sites[first + i], run.right, strict=True)):
+                every[site].copy_(found[half].permute(1, 2, 0) if is_right else found[half].transpose(0, 1))
 
 
 def _differentiable(

@@ -233,12 +233,12 @@ def _fitted(
 ) -> tuple[Scaled | Levels, FeatureMap]:
     """How a column is encoded, and its feature map."""
     if isinstance(told, str) and told == "auto":
-        told = _automatic(column, rows, columns)
+        told = automatic(column, rows, columns)
     spec = {"name": told} if isinstance(told, str) else told
     if isinstance(spec, Mapping) and spec.get("name") == "one-hot":
         for option in spec:
             choose("option of 'one-hot' categories", option, dict.fromkeys(("name", "dim")))
-        levels = _levels(column, whole("dim of 'one-hot' categories", spec.get("dim", LEVELS), 2), weight)
+        levels = levels_of(column, whole("dim of 'one-hot' categories", spec.get("dim", LEVELS), 2), weight)
         return levels, feature_map("one-hot", dim=levels.count)
     if column.is_text:
         raise InputError(f"column {column.name} holds text, which {told!r} cannot take; choose 'one-hot'")
@@ -248,7 +248,7 @@ def _fitted(
     return _scaled(column, weight), fmap
 
 
-def _automatic(column: Column, rows: int, columns: int) -> Any:
+def automatic(column: Column, rows: int, columns: int) -> Any:
     """Features for an "auto" column."""
     distinct = len(np.unique(column.values[~column.missing]))
     if column.categorical or distinct <= min(LEVELS, max(2, rows // _PER_LEVEL)):
@@ -257,7 +257,7 @@ def _automatic(column: Column, rows: int, columns: int) -> Any:
     return {"name": "legendre", "dim": int(np.clip(round(2 * math.log10(rows)) - 1, 2, most))}
 
 
-def _levels(column: Column, most: int, weight: Float64[ndarray, " b"] | None) -> Levels:
+def levels_of(column: Column, most: int, weight: Float64[ndarray, " b"] | None) -> Levels:
     """The categories of a column, the rarest ones together if there are too many."""
     there = ~column.missing
     values, inverse = np.unique(column.values[there], return_inverse=True)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tnml.loop.processes import is_main_process
     from tnml.loop.progress import ProgressReporter
     from tnml.loop.protocols import Batches, Reporter, StepView
+    from tnml.training.dmrg.likelihood import sweep_density
     from tnml.training.dmrg.train import SweepResult, sweep_classifier, sweep_regressor
     from tnml.training.dmrg.truncate import truncate_layer
     from tnml.training.replicas.train import train_replicas, worth_it
@@ -41,6 +42,7 @@ __all__ = [
     "is_main_process",
     "run",
     "sweep_classifier",
+    "sweep_density",
     "sweep_regressor",
     "train_classifier",
     "train_density",
@@ -61,6 +63,7 @@ _HOMES = {  # these load lightning_fabric or rich, so they wait until they are u
     "is_main_process": "tnml.loop.processes",
     "run": "tnml.loop.entry",
     "sweep_classifier": "tnml.training.dmrg.train",
+    "sweep_density": "tnml.training.dmrg.likelihood",
     "sweep_regressor": "tnml.training.dmrg.train",
     "train_classifier": "tnml.training.supervised",
     "train_density": "tnml.training.supervised",

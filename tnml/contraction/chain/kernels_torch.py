@@ -118,7 +118,7 @@ def _ordered(features: Tensor, run: Run) -> Tensor:
     return torch.stack(halves, 1).unsqueeze(-1)
 
 
-def cores_of(weight: Tensor, shape: ChainShape, run: Run, first: int, last: int) -> Tensor:
+def _cores(weight: Tensor, shape: ChainShape, run: Run, first: int, last: int) -> Tensor:
     """Cores `[step, half, e, k, j]` of the steps of a chunk."""
     k, j = run.bonds[first]
     d, count = shape.physical, last - first
@@ -171,7 +171,7 @@ def _forward_run(
     now = saved.chunk(0) if chunks else result
     now[:1].fill_(1)
     for number, (first, last) in enumerate(chunks):
-        cores = cores_of(weight, shape, run, first, last).flatten(2, 3).unbind(0)
+        cores = _cores(weight, shape, run, first, last).flatten(2, 3).unbind(0)
         upcoming = saved.chunk(number + 1) if number + 1 < len(chunks) else result.unsqueeze(0)
         entering = now.unsqueeze(3).unbind(0)
         leaving = [*now[1:].unbind(0), upcoming[0]]
@@ -244,7 +244,7 @@ def _backward_run(
     for number, (first, last) in reversed(list(enumerate(run.chunks()))):
         k, j = run.bonds[first]
         count = last - first
-        cores = cores_of(weight, shape, run, first, last).conj().resolve_conj()
+        cores = _cores(weight, shape, run, first, last).conj().resolve_conj()
         turned = cores.transpose(-1, -2).flatten(2, 3).unbind(0)
         leaving = adjoint.new_empty(count, halves, batch, j)
         leaving[-1] = adjoint
@@ -263,7 +263,7 @@ def _backward_run(
         entering = saved.entering[number].conj()
         vectors = (ordered[first:last] * entering.unsqueeze(3)).flatten(3)
         of_cores = torch.matmul(vectors.transpose(-1, -2), leaving).view(count, halves, d, k, j)
-        scatter(of_cores, shape, run, first, last, outputs[0])
+        _scatter(of_cores, shape, run, first, last, outputs[0])
         if outputs[1] is not None:
             through = torch.einsum("shekj,shbj->shbek", cores, leaving)
             found = torch.einsum("shbk,shbek->shbe", entering, through)
@@ -273,8 +273,8 @@ def _backward_run(
                 target.copy_(found[:, half].flip(0) if is_right else found[:, half])
 
 
-def scatter(of_cores: Tensor, shape: ChainShape, run: Run, first: int, last: int, gradient: Tensor) -> None:
-    """Gradients `[step, half, e, k, j]` of a chunk to where its cores lie; the inverse of `cores_of`."""
+def _scatter(of_cores: Tensor, shape: ChainShape, run: Run, first: int, last: int, gradient: Tensor) -> None:
+    """Gradients `[step, half, e, k, j]` of a chunk to where its cores lie; the inverse of `_cores`."""
     count, _, d, k, j = of_cores.shape
     for half, is_right in enumerate(run.right):
         lowest = min(run.sites[first][half], run.sites[last - 1][half])
