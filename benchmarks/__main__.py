@@ -12,6 +12,7 @@ TABLE_WIDTH = 150  # a narrower terminal wraps lines; it does not lose columns
 NAMES = {
     "chain": "the MPS layer against a plain loop and the peers: time, memory, share of the GEMM peak",
     "compress": "what a smaller bond dimension costs a trained classifier, truncated and fine-tuned",
+    "density": "Born machines: a step beside a plain loop; binarised MNIST by gradients and by sweeps",
     "dmrg": "training by sweeps: time against sizes, share of matrix products, MNIST against Adam",
     "double_descent": "test error of least squares against bond dimension, on data from a random MPS",
     "explain": "exact Shapley values on MNIST: errors, times, beside sampled ones; insertion and deletion",

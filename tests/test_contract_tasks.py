@@ -7,6 +7,7 @@ import torch
 from contract.task import TaskContract, inputs
 from torch import nn
 
+from tnml.nn import BornMachine
 from tnml.training import train_classifier, train_density, train_regressor
 from tnml.training.tasks import TASKS
 
@@ -65,6 +66,11 @@ class TestDensity(TaskContract):
 
     def train(self, model, x, y, options, **given):
         return train_density(model, x, options, **given)
+
+
+class TestBornMachine(TestDensity):
+    def model(self):
+        return BornMachine(3, 2, features="legendre")
 
 
 def test_every_task_has_a_contract():

@@ -8,18 +8,18 @@ from torch import Tensor
 
 from tnml.checks import is_whole
 from tnml.errors import InputError, choose
-from tnml.estimators import MPSClassifier, MPSRegressor
+from tnml.estimators import MPSClassifier, MPSDensity, MPSGenerativeClassifier, MPSRegressor
 from tnml.files import FORMAT, read_model
-from tnml.nn import NETWORKS, TensorNetworkLayer
+from tnml.nn import NETWORKS, BornMachine, TensorNetworkLayer
 from tnml.nn.networks import restored_layer
 
 if TYPE_CHECKING:
     from tnml.pde import Solution
 
-Model = MPSClassifier | MPSRegressor | TensorNetworkLayer
+Model = MPSClassifier | MPSRegressor | MPSDensity | MPSGenerativeClassifier | TensorNetworkLayer | BornMachine
 
 
-def load(path: str | PathLike[str]) -> "MPSClassifier | MPSRegressor | TensorNetworkLayer | Solution":
+def load(path: str | PathLike[str]) -> "Model | Solution":
     """The model in a file written by `save`: what was saved comes back, with the same predictions.
 
     Only tensors and JSON are read; nothing is unpickled, no code from the file runs. The model is on the CPU.
@@ -77,9 +77,16 @@ def _read_layer(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> T
     return restored_layer(metadata.get("network", "mps"), metadata["config"], tensors)
 
 
+def _read_born(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> BornMachine:
+    return BornMachine.restored(metadata["config"], tensors)
+
+
 _SOLUTION = "pde-solution"
 _READERS: Mapping[str, Callable[[Mapping[str, Tensor], Mapping[str, Any]], Model]] = {
     "classifier": MPSClassifier._from_file,
     "regressor": MPSRegressor._from_file,
     "layer": _read_layer,
+    "born-machine": _read_born,
+    "density": MPSDensity._from_file,
+    "generative-classifier": MPSGenerativeClassifier._from_file,
 }

@@ -1,21 +1,21 @@
 """The norm of a chain: both layers contracted from the ends to the label site, with a hand-written adjoint.
 
-    forward    E_{s+1} = sum_e A_s[e]^H E_s A_s[e]            all E_s are kept
-    adjoint    K_s     = sum_e A_s[e] K_{s+1} A_s[e]^H        K = F + F^H, F the gradient of E
-    gradient   dA_s[e] = E_s A_s[e] K_{s+1}
+    left half    E_{s+1} = sum_d A_s[d]^H E_s A_s[d]       right half    E_s = sum_d A_s[d] E_{s+1} A_s[d]^H
+    adjoint      K_s     = sum_d A_s[d] K_{s+1} A_s[d]^H   with K = F + F^H, F the gradient of E
+    gradient     dA_s[d] = E_s A_s[d] K_{s+1}              and the mirror image on the right
 
-E_s `(k, k)` is Hermitian: what the ket and the bra of the sites behind it make of a bond. There is no batch:
-a step is two products of a (k, k) with a (k, e j) matrix, 2 d chi^3 multiply-adds, its adjoint three.
+E is Hermitian: what the ket and the bra of the sites behind it make of a bond. There is no batch: a step is
+two products with a core as it lies in memory, 2 d chi^3 multiply-adds, its adjoint three.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
-from tnml.contraction.chain.kernels_torch import Run, runs_of
 from tnml.contraction.chain.reference import power_of_two
 from tnml.contraction.chain.shape import ChainShape
 from tnml.contraction.transforms import traced, transformed
@@ -58,7 +58,7 @@ def chain_log_norm(
         left, right, exponent = reference_ends(weight, shape)
     else:
         left, right, exponent = _Ends.apply(weight, shape)  # type: ignore[no-untyped-call]
-    joined = torch.einsum("lm,mcs,rs->lcr", left, label, right)
+    joined = torch.einsum("lm,mcs,sr->lcr", left, label, right)
     total = (joined * label.conj()).sum().real
     return total.log() + exponent.sum() * math.log(2)
 
@@ -67,7 +67,8 @@ def reference_ends(weight: Tensor, shape: ChainShape) -> tuple[Tensor, Tensor, T
     """What the two layers of either half make of its bond at the label site, as a plain recurrence.
 
     Returns:
-        `left [l, l]`, `right [r, r]`, index of the bra first, and binary exponents `[2]` of their scales.
+        `left [l, l]`, the bra first, `right [r, r]`, the ket first, and binary exponents `[2]` of their
+        scales.
 
     Example:
         >>> left, right, _ = reference_ends(torch.tensor([3.0, 4.0, 0.0, 2.0]), ChainShape(2, (1, 1), (1, 1)))
@@ -75,12 +76,14 @@ def reference_ends(weight: Tensor, shape: ChainShape) -> tuple[Tensor, Tensor, T
         (tensor([[25.]]), tensor([[4.]]))
     """
     cores, found = shape.split(weight), []
-    mirrored = [core.transpose(1, 2) for core in reversed(cores[shape.label_site :])]
-    for half in (cores[: shape.label_site], mirrored):
+    for half, equation in (
+        (cores[: shape.label_site], "dkj,kl,dlm->jm"),
+        ([core.conj() for core in reversed(cores[shape.label_site :])], "djk,kl,dml->jm"),
+    ):
         env = weight.new_ones(1, 1)
         exponent = torch.zeros((), dtype=weight.real.dtype, device=weight.device)
         for step, core in enumerate(half):
-            env = torch.einsum("ekj,kl,elm->jm", core.conj(), env, core)
+            env = torch.einsum(equation, core.conj(), env, core)
             if step % RESCALE_EVERY == RESCALE_EVERY - 1:
                 power = power_of_two(env.flatten())
                 env, exponent = env * torch.exp2(-power), exponent + power
@@ -90,87 +93,76 @@ def reference_ends(weight: Tensor, shape: ChainShape) -> tuple[Tensor, Tensor, T
 
 
 class _Ends(torch.autograd.Function):
-    """`reference_ends`, halves that mirror each other together, and its adjoint."""
+    """`reference_ends` and its adjoint."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, shape: ChainShape) -> tuple[Tensor, Tensor, Tensor]:
-        keep, ends, exponents = ctx.needs_input_grad[0], [], []
-        ctx.shape, ctx.kept = shape, []
-        for run in runs_of(shape):
-            env, exponent, kept = _forward_run(weight.detach(), shape, run, keep)
-            ctx.kept.append(kept)
-            ends += env.unbind(0)
-            exponents += exponent.unbind(0)
-        exponent = torch.stack(exponents)
+        cores, label = shape.split(weight.detach()), shape.label_site
+        left, first, ctx.left = _inwards(cores[:label], weight, _sandwich)
+        right, second, ctx.right = _inwards(cores[label:][::-1], weight, _outer)
+        exponent = torch.stack([first, second])
+        ctx.shape = shape
         ctx.save_for_backward(weight, exponent)
         ctx.mark_non_differentiable(exponent)
-        return ends[0].clone(), ends[1].clone(), exponent
+        return left, right, exponent
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         weight, exponent = ctx.saved_tensors
         if torch.is_grad_enabled() or transformed(*gradients[:2]):
             return _differentiable(gradients[:2], weight, exponent, ctx.shape), None
-        found = torch.empty_like(weight)
-        runs = runs_of(ctx.shape)
-        for run, kept in zip(runs, ctx.kept, strict=True):
-            incoming = torch.stack(gradients[:2]) if len(runs) == 1 else gradients[run.right[0]].unsqueeze(0)
-            _backward_run(incoming, ctx.shape, run, kept, found)
+        found, label = torch.empty_like(weight), ctx.shape.label_site
+        cores, of_cores = ctx.shape.split(weight), ctx.shape.split(found)
+        adjoint = gradients[0] + gradients[0].mH
+        for site, (env, factor) in zip(range(label - 1, -1, -1), reversed(ctx.left), strict=True):
+            if factor is not None:
+                adjoint = adjoint * factor
+            core = cores[site]
+            through = torch.mm(core.flatten(0, 1), adjoint).view(core.shape)
+            torch.bmm(env.expand(len(core), -1, -1), through, out=of_cores[site])
+            adjoint = torch.bmm(through, core.mH).sum(0)
+        adjoint = gradients[1] + gradients[1].mH
+        for site, (env, factor) in zip(range(label, len(cores)), reversed(ctx.right), strict=True):
+            if factor is not None:
+                adjoint = adjoint * factor
+            core = cores[site]
+            through = torch.bmm(adjoint.expand(len(core), -1, -1), core).flatten(0, 1)
+            torch.mm(through, env, out=of_cores[site].flatten(0, 1))
+            adjoint = torch.mm(core.flatten(0, 1).mH, through)
         return found, None
 
 
-_Kept = list[tuple[Tensor, Tensor, list[Tensor]]]
+_Kept = list[tuple[Tensor, Tensor | None]]
 
 
-def _forward_run(weight: Tensor, shape: ChainShape, run: Run, keep: bool) -> tuple[Tensor, Tensor, _Kept]:
-    """E `[half, k, k]` at the label site, exponents `[half]`, and of every chunk cores, E and factors."""
-    halves = len(run.right)
-    env = weight.new_ones(halves, 1, 1)
-    exponent = torch.zeros(halves, dtype=weight.real.dtype, device=weight.device)
-    every = shape.split(weight)
+def _sandwich(env: Tensor, core: Tensor) -> Tensor:
+    """sum_d A[d]^H E A[d]."""
+    half = torch.bmm(env.expand(len(core), -1, -1), core)
+    return torch.mm(core.flatten(0, 1).mH, half.flatten(0, 1))
+
+
+def _outer(env: Tensor, core: Tensor) -> Tensor:
+    """sum_d A[d] E A[d]^H."""
+    half = torch.mm(core.flatten(0, 1), env).view(core.shape)
+    return torch.bmm(half, core.mH).sum(0)
+
+
+def _inwards(
+    cores: list[Tensor], like: Tensor, through: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Tensor, Tensor, _Kept]:
+    """E at the label site, its exponent, and for every core what entered it and the factor after it."""
+    env = like.new_ones(1, 1)
+    exponent = torch.zeros((), dtype=like.real.dtype, device=like.device)
     kept: _Kept = []
-    for first, last in run.chunks():
-        k, j = run.bonds[first]
-        d, count = shape.physical, last - first
-        cores = weight.new_empty(count, halves, k, d, j)
-        wide = cores.view(count, halves, k, d * j).unbind(0)
-        tall = cores.view(count, halves, k * d, j).mH.unbind(0)
-        entering = weight.new_empty(count, halves, k, k)
-        factors = []
-        for i in range(count):
-            for core, site, is_right in zip(cores[i], run.sites[first + i], run.right, strict=True):
-                core.copy_(every[site].permute(2, 0, 1) if is_right else every[site].transpose(0, 1))
-            entering[i] = env
-            env = torch.bmm(tall[i], torch.bmm(env, wide[i]).view(halves, k * d, j))
-            if (first + i) % RESCALE_EVERY == RESCALE_EVERY - 1:
-                power = power_of_two(env.flatten(1))
-                factors.append(torch.exp2(-power).view(-1, 1, 1))
-                env = env * factors[-1]
-                exponent = exponent + power
-        if keep:
-            kept.append((cores, entering, factors))
+    for step, core in enumerate(cores):
+        entering, factor = env, None
+        env = through(env, core)
+        if step % RESCALE_EVERY == RESCALE_EVERY - 1:
+            power = power_of_two(env.flatten())
+            factor = torch.exp2(-power)
+            env, exponent = env * factor, exponent + power
+        kept.append((entering, factor))
     return env, exponent, kept
-
-
-def _backward_run(incoming: Tensor, shape: ChainShape, run: Run, kept: _Kept, gradient: Tensor) -> None:
-    """Writes the gradients of a run's cores into `gradient`, core by core, while they are in the cache."""
-    adjoint = incoming + incoming.mH
-    halves, d = len(run.right), shape.physical
-    every = shape.split(gradient)
-    for (first, last), (cores, entering, factors) in reversed(list(zip(run.chunks(), kept, strict=True))):
-        k, j = run.bonds[first]
-        count = last - first
-        tall, turned = cores.view(count, halves, k * d, j), cores.view(count, halves, k, d * j).mH
-        place = len(factors)
-        for i in range(count - 1, -1, -1):
-            if (first + i) % RESCALE_EVERY == RESCALE_EVERY - 1:
-                place -= 1
-                adjoint = adjoint * factors[place]
-            through = torch.bmm(tall[i], adjoint).view(halves, k, d * j)
-            adjoint = torch.bmm(through, turned[i])
-            found = torch.bmm(entering[i], through).view(halves, k, d, j)
-            for half, (site, is_right) in enumerate(zip(run.sites[first + i], run.right, strict=True)):
-                every[site].copy_(found[half].permute(1, 2, 0) if is_right else found[half].transpose(0, 1))
 
 
 def _differentiable(

@@ -1,7 +1,7 @@
-"""The density estimator: likelihoods, samples, gaps and anomalies of a table from one matrix product state."""
+"""The density estimator: likelihoods, samples, gaps and anomalies of a table from one state."""
 
-import math
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from tnml.nn.born.questions import Conditional
 
 @estimator
 class MPSDensity(OutlierMixin, DensityMixin, DensityEstimator):
-    """A probability density of the rows of a table, by a matrix product state: every question has an exact answer.
+    """A probability density of the rows of a table, of which every question has an exact answer.
 
     Columns may be numbers, text, truth values or categories, and any value may be missing (NaN, None): the
     density is then that of the values that are there. Log-densities are in the units of the data, in nats;
@@ -41,6 +41,8 @@ class MPSDensity(OutlierMixin, DensityMixin, DensityEstimator):
         >>> bool(abs(model.impute([[1.0, np.nan]])[0, 1] + 1) < 0.4)
         True
     """
+
+    _kind: ClassVar[str] = "density"
 
     contamination: float = 0.1
 
@@ -68,8 +70,14 @@ class MPSDensity(OutlierMixin, DensityMixin, DensityEstimator):
         found: npt.NDArray[np.float64] = self.machine_.log_prob(codes).numpy() + slopes
         return found
 
+    def _facts(self) -> dict[str, Any]:
+        return {"offset": self.offset_}
+
+    def _adopt(self, facts: Mapping[str, Any]) -> None:
+        self.offset_ = float(facts["offset"])
+
     def score_samples(self, X: Any) -> Float64[ndarray, " b"]:
-        """log p of every row, of the values that are not missing."""
+        """Log p of every row, of the values that are not missing."""
         return self._log_density(*self._codes(X))
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -77,7 +85,7 @@ class MPSDensity(OutlierMixin, DensityMixin, DensityEstimator):
         return float(self.score_samples(X).mean())
 
     def decision_function(self, X: Any) -> Float64[ndarray, " b"]:
-        """log p above `offset_`: negative for outliers."""
+        """Log p above `offset_`: negative for outliers."""
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: Any) -> Int64[ndarray, " b"]:
@@ -166,7 +174,9 @@ class MPSDensity(OutlierMixin, DensityMixin, DensityEstimator):
         if not hasattr(encoder, "knots"):
             table = np.full((len(values), codes.shape[1]), np.nan)
             table[:, place] = values
-            return Conditional(self.columns_.decode(table)[:, place], found.density.numpy(), found.weights.numpy())
+            return Conditional(
+                self.columns_.decode(table)[:, place], found.density.numpy(), found.weights.numpy()
+            )
         known = encoder.decode(values)
         slope = np.exp(encoder.encode(known)[1])
         return Conditional(known, found.density.numpy() * slope, found.weights.numpy() / slope)
@@ -181,10 +191,12 @@ class MPSDensity(OutlierMixin, DensityMixin, DensityEstimator):
         names = list(getattr(self, "feature_names_in_", []))
         if isinstance(column, str):
             if column not in names:
-                raise InputError(f"there is no column {column!r}; columns: {', '.join(map(str, names)) or 'no names'}")
+                raise InputError(
+                    f"there is no column {column!r}; columns: {', '.join(map(str, names)) or 'no names'}"
+                )
             return names.index(column)
         return whole("column", plain(column), 0, self.n_features_in_ - 1)
 
     def _as_given(self, X: Any, dtype: Any) -> npt.NDArray[Any]:
         values = X.to_numpy(dtype=object) if hasattr(X, "to_numpy") else np.asarray(X, dtype=object)
-        return values if dtype == object else values.astype(np.float64)
+        return values if np.dtype(dtype).kind == "O" else values.astype(np.float64)

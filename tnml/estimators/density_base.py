@@ -4,7 +4,7 @@ import dataclasses
 import math
 from abc import ABC
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from tnml.checks import whole
 from tnml.errors import InputError, choose
 from tnml.estimators.columns import order_of_columns
 from tnml.estimators.density_columns import DensityColumns, fit_density_columns
+from tnml.estimators.density_stored import StoredDensity
 from tnml.estimators.parameters import estimator
 from tnml.estimators.stored import plain
 from tnml.estimators.tables import Table, checked_table
@@ -44,8 +45,8 @@ class DensityParameters:
             which bonds grow up to `bond_dim` where the data want it).
         features: "auto" looks at each column: text, truth values, pandas' categories and numbers with few
             distinct values are discrete, other numbers get Legendre functions of their transforms to [0, 1].
-            Or a feature map for all columns of numbers, "one-hot" for levels; or a mapping of names or numbers
-            of columns.
+            Or a feature map for all columns of numbers, "one-hot" for levels; or a mapping of names or
+            numbers of columns.
         order: the sequence of the columns on the chain, see `tnml.features.site_order`; "auto" puts columns
             that depend on each other side by side, or takes "snake" with an `image_shape`.
         image_shape: (height, width) if a sample is an image.
@@ -59,8 +60,8 @@ class DensityParameters:
         max_error: "dmrg" only: singular values of a bond are dropped while they make up less than this share
             of the norm.
         validation_fraction: share of the samples held out; its likelihood decides when to stop.
-        patience: epochs or sweeps without a better held-out likelihood after which training stops and the best
-            weights come back; None trains to the end.
+        patience: epochs or sweeps without a better held-out likelihood after which training stops and the
+            best weights come back; None trains to the end.
         dtype: "float32" or "float64"; with "gradient" also "complex64" or "complex128".
         device: "cpu", "cuda", "cuda:1", or "auto" for CUDA if it is available.
         verbose: show progress.
@@ -87,7 +88,7 @@ class DensityParameters:
     random_state: Any = None
 
 
-class DensityEstimator(DensityParameters, BaseEstimator, ABC):
+class DensityEstimator(StoredDensity, DensityParameters, BaseEstimator, ABC):
     """The common part of `MPSDensity` and `MPSGenerativeClassifier`.
 
     Attributes:

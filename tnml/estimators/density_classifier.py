@@ -1,6 +1,7 @@
 """The generative classifier: one density of the columns and the class together."""
 
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from tnml.estimators.tables import checked_targets
 
 @estimator
 class MPSGenerativeClassifier(ClassifierMixin, DensityEstimator):
-    """A classifier by a density p(x, y) of columns and class: it samples, fills gaps and knows what is strange.
+    """A classifier by a density p(x, y) of columns and class: it also samples, and knows what is strange.
 
     The class is one site of the chain. Rows with the label -1 have no class and count with p(x) alone
     (semi-supervised learning), where the other labels are whole numbers from 0 up.
@@ -39,6 +40,8 @@ class MPSGenerativeClassifier(ClassifierMixin, DensityEstimator):
         True
     """
 
+    _kind: ClassVar[str] = "generative-classifier"
+
     def fit(self, X: Any, y: Any) -> Self:
         """Learns the density of rows and labels.
 
@@ -56,10 +59,24 @@ class MPSGenerativeClassifier(ClassifierMixin, DensityEstimator):
         unknown = self._unknown(labels)
         self.classes_ = np.unique(labels[~unknown])
         if len(self.classes_) < 2:
-            raise InputError(f"a classifier needs at least 2 classes, got only one class: {self.classes_.tolist()}")
-        codes = np.where(unknown, -1, np.searchsorted(self.classes_, np.where(unknown, self.classes_[0], labels)))
+            raise InputError(
+                f"a classifier needs at least 2 classes, got only one class: {self.classes_.tolist()}"
+            )
+        codes = np.where(
+            unknown, -1, np.searchsorted(self.classes_, np.where(unknown, self.classes_[0], labels))
+        )
         self._fit(table, codes, len(self.classes_))
         return self
+
+    def _facts(self) -> dict[str, Any]:
+        if self.classes_.dtype.kind not in "biufUS":
+            raise InputError(
+                f"a file keeps classes that are text, numbers or truth values, got {self.classes_.dtype}"
+            )
+        return {"classes": self.classes_.tolist()}
+
+    def _adopt(self, facts: Mapping[str, Any]) -> None:
+        self.classes_ = np.array(facts["classes"])
 
     @staticmethod
     def _unknown(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -71,7 +88,7 @@ class MPSGenerativeClassifier(ClassifierMixin, DensityEstimator):
         return (labels == -1) if semi else np.zeros(len(labels), dtype=bool)
 
     def _joint(self, X: Any) -> tuple[Float64[ndarray, "b c"], Float64[ndarray, " b"]]:
-        """log p(x, class) of the transforms, and the logarithms of the slopes."""
+        """Log p(x, class) of the transforms, and the logarithms of the slopes."""
         codes, slopes = self._codes(X)
         b, c = len(codes), len(self.classes_)
         every = torch.arange(c, dtype=torch.float64).repeat(b).unsqueeze(1)
@@ -80,7 +97,7 @@ class MPSGenerativeClassifier(ClassifierMixin, DensityEstimator):
         return found, slopes
 
     def predict_log_proba(self, X: Any) -> Float64[ndarray, "b c"]:
-        """log p(class | x), of the values that are not missing."""
+        """Log p(class | x), of the values that are not missing."""
         joint, _ = self._joint(X)
         top = joint.max(1, keepdims=True)
         top = np.where(np.isfinite(top), top, 0.0)
@@ -99,7 +116,7 @@ class MPSGenerativeClassifier(ClassifierMixin, DensityEstimator):
         return found
 
     def score_samples(self, X: Any) -> Float64[ndarray, " b"]:
-        """log p(x) of every row, whatever its class: low where a row is like none of the training samples."""
+        """Log p(x) of every row, whatever its class: low where a row is like none of the training samples."""
         joint, slopes = self._joint(X)
         found: npt.NDArray[np.float64] = np.logaddexp.reduce(joint, axis=1) + slopes
         return found

@@ -1,6 +1,6 @@
 """Columns of a table for a density: numbers by a smooth transform to [0, 1] that has an inverse, and levels.
 
-    numbers   u = F(x), F piecewise linear between quantiles and exponential beyond them: every value has a density
+    numbers   u = F(x), F piecewise linear between quantiles and exponential beyond them
     levels    the categories seen, and one place more for all others
 
 The density of a row is that of its transforms times the slopes F'(x) of its numbers.
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from jaxtyping import Float64
 from numpy import ndarray
 
+from tnml.errors import InputError
 from tnml.estimators.columns import Levels, automatic, is_by_column, levels_of
 from tnml.estimators.tables import Column, Table
 from tnml.features import FeatureMap, feature_map
@@ -50,13 +51,17 @@ class Numbers:
         knots, places = np.array(self.knots), np.array(self.places)
         inside = np.interp(x, knots, places)
         slopes = np.diff(places) / np.diff(knots)
-        cell = np.clip(np.searchsorted(knots, np.nan_to_num(x, nan=knots[0]), side="right") - 1, 0, len(slopes) - 1)
+        cell = np.clip(
+            np.searchsorted(knots, np.nan_to_num(x, nan=knots[0]), side="right") - 1, 0, len(slopes) - 1
+        )
         log_slope = np.log(slopes[cell])
         tail = places[0]
         for beyond, far in ((x < knots[0], knots[0] - x), (x > knots[-1], x - knots[-1])):
             log_slope = np.where(beyond, math.log(tail / self.scale) - far / self.scale, log_slope)
         low, high = np.minimum(x - knots[0], 0) / self.scale, np.minimum(knots[-1] - x, 0) / self.scale
-        u = np.where(x < knots[0], tail * np.exp(low), np.where(x > knots[-1], 1 - tail * np.exp(high), inside))
+        u = np.where(
+            x < knots[0], tail * np.exp(low), np.where(x > knots[-1], 1 - tail * np.exp(high), inside)
+        )
         gaps = np.isnan(x)
         return np.where(gaps, np.nan, u), np.where(gaps, 0.0, log_slope)
 
@@ -87,7 +92,9 @@ class DensityColumns:
     @property
     def is_text(self) -> bool:
         """Whether some column holds text."""
-        return any(isinstance(e, Levels) and isinstance(e.values[0], str) for e in self.encoders if _has_levels(e))
+        return any(
+            isinstance(e, Levels) and isinstance(e.values[0], str) for e in self.encoders if _has_levels(e)
+        )
 
     def encode(self, table: Table) -> tuple[Float64[ndarray, "b n"], Float64[ndarray, " b"]]:
         """Values in [0, 1], NaN where there is none, and the logarithm of the product of all slopes."""
@@ -119,13 +126,33 @@ class DensityColumns:
         return [asdict(encoder) for encoder in self.encoders]
 
 
+def density_columns_of(kept: Sequence[Mapping[str, Any]], features: FeatureMap) -> DensityColumns:
+    """The columns that `DensityColumns.to_json` wrote.
+
+    Raises:
+        InputError: they do not match the features.
+    """
+    encoders: list[Numbers | Levels] = []
+    for column in kept:
+        if "knots" in column:
+            knots, places = tuple(column["knots"]), tuple(column["places"])
+            encoders.append(Numbers(knots=knots, places=places, scale=float(column["scale"])))
+        else:
+            encoders.append(Levels(values=tuple(column["values"]), rest=bool(column["rest"])))
+    if not isinstance(features, ColumnMap) or features.n_columns != len(encoders):
+        raise InputError(f"{len(encoders)} columns and features of {features.n_columns}")
+    return DensityColumns(tuple(encoders), features)
+
+
 def _has_levels(encoder: Numbers | Levels) -> bool:
     return isinstance(encoder, Levels) and bool(encoder.values)
 
 
 def _refuse_text(column: Column) -> None:
     if column.is_text and not column.missing.all():
-        raise ValueError(f"column {column.name} held numbers in training and holds text now; convert it to numbers")
+        raise InputError(
+            f"column {column.name} held numbers in training and holds text now; convert it to numbers"
+        )
 
 
 def _decoded(encoder: Levels, codes: Float64[ndarray, " b"]) -> npt.NDArray[Any]:
@@ -133,7 +160,9 @@ def _decoded(encoder: Levels, codes: Float64[ndarray, " b"]) -> npt.NDArray[Any]
     text = bool(encoder.values) and isinstance(encoder.values[0], str)
     gap = None if text else np.nan
     known = np.array([*encoder.values, gap], dtype=object if text else np.float64)
-    places = np.where(np.isnan(codes), len(encoder.values), np.rint(np.nan_to_num(codes) * (encoder.count - 1)))
+    places = np.where(
+        np.isnan(codes), len(encoder.values), np.rint(np.nan_to_num(codes) * (encoder.count - 1))
+    )
     return known[np.minimum(places, len(encoder.values)).astype(np.int64)]
 
 

@@ -104,7 +104,7 @@ def map_of_columns(
     common = {column.identity for column in columns}
     kinds = {column.normalisation for column in columns}
     return ColumnMap(
-        name="columns" if names <= set(BUILDERS) else "callable",
+        name="columns" if names <= {*BUILDERS, "orthonormal"} else "callable",
         dim=dim,
         function=partial(_values, groups=groups, dim=dim, missing=rows, slope=False),
         derivative=partial(_values, groups=groups, dim=dim, missing=rows, slope=True),

@@ -1,4 +1,4 @@
-"""An orthonormal basis of the functions that a feature map spans: densities in it add up to one by themselves.
+"""An orthonormal basis of the functions that a feature map spans: norms in it are integrals.
 
     psi_k(x) = sum_d W_dk phi_d(x),   int_0^1 psi_j(x) psi_k(x)* dx = delta_jk
 
@@ -64,13 +64,13 @@ def orthonormal(features: FeatureMap) -> FeatureMap:
     constant = (weights.to(values.dtype).unsqueeze(1) * (values @ mixing)).sum(0).conj()
     spanned = abs(1 - float(constant.abs().square().sum())) < _CONSTANT and not constant.is_complex()
     return FeatureMap(
-        "orthonormal",
+        "callable" if features.name == "callable" else "orthonormal",
         mixing.shape[1],
         partial(_mixed, of=features.function, mixing=mixing),
         partial(_mixed, of=features.derivative, mixing=mixing),
         "orthonormal",
         tuple(constant.tolist()) if spanned else None,
-        {"of": features.spec},
+        dict(features.options) if features.name == "callable" else {"of": features.spec},
     )
 
 

@@ -11,11 +11,12 @@ from tnml.features.columns import columns_of_spec
 from tnml.features.custom import map_of_function
 from tnml.features.maps import FeatureMap
 from tnml.features.named import BUILDERS, FEATURE_NAMES
+from tnml.features.orthonormal import orthonormal
 
 FeatureSpec = str | Mapping[str, Any] | Callable[[Tensor], Tensor] | FeatureMap
 """Whatever `feature_map` understands."""
 
-STORED_NAMES = (*FEATURE_NAMES, "columns")
+STORED_NAMES = (*FEATURE_NAMES, "columns", "orthonormal")
 """Names of the maps that a file can hold: all but a user's own functions."""
 
 
@@ -73,6 +74,12 @@ def _by_name(name: str, options: Mapping[str, Any]) -> FeatureMap:
         for option in options:
             choose("option of feature map 'columns'", option, dict.fromkeys(("columns", "missing", "dim")))
         return columns_of_spec(options, feature_map)
+    if name == "orthonormal":
+        for option in options:
+            choose("option of feature map 'orthonormal'", option, dict.fromkeys(("of", "dim")))
+        if "of" not in options:
+            raise InputError("features 'orthonormal' need the map they are made of as `of`, got none")
+        return orthonormal(feature_map(options["of"]))
     if name == "callable":
         raise InputError(
             f"these features were the function {options.get('function', '(unknown)')}, which no file holds; "

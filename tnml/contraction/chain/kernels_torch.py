@@ -24,7 +24,7 @@ from tnml.contraction.chain.shape import ChainShape
 CHUNK = 28  # sites whose gradients are one batched GEMM
 
 
-class Run(NamedTuple):
+class _Run(NamedTuple):
     """Halves that advance together: for every step the site of each half, and the bonds (k, j)."""
 
     sites: tuple[tuple[int, ...], ...]
@@ -41,15 +41,15 @@ class Run(NamedTuple):
             first = end
 
 
-def runs_of(shape: ChainShape) -> list[Run]:
+def _runs(shape: ChainShape) -> list[_Run]:
     """One run of both halves when they mirror each other, else one run per half."""
     label, n = shape.label_site, shape.n_sites
-    left = Run(tuple((s,) for s in range(label)), tuple(shape.bonds[:label]), (False,))
+    left = _Run(tuple((s,) for s in range(label)), tuple(shape.bonds[:label]), (False,))
     mirrored = tuple((r, l) for l, r in reversed(shape.bonds[label:]))
-    right = Run(tuple((s,) for s in range(n - 1, label - 1, -1)), mirrored, (True,))
+    right = _Run(tuple((s,) for s in range(n - 1, label - 1, -1)), mirrored, (True,))
     if left.bonds == right.bonds:
         return [
-            Run(
+            _Run(
                 tuple(a + b for a, b in zip(left.sites, right.sites, strict=True)), left.bonds, (False, True)
             )
         ]
@@ -59,7 +59,7 @@ def runs_of(shape: ChainShape) -> list[Run]:
 class _Saved:
     """Views of one buffer: what enters each chunk's steps `[step, half, b, k]`, and the rescaling factors."""
 
-    def __init__(self, run: Run, batch: int, buffer: Tensor) -> None:
+    def __init__(self, run: _Run, batch: int, buffer: Tensor) -> None:
         halves = len(run.right)
         self.entering: list[Tensor] = []
         place = 0
@@ -79,7 +79,7 @@ class _Saved:
         return self.factors[number]
 
     @staticmethod
-    def size(run: Run, batch: int) -> int:
+    def size(run: _Run, batch: int) -> int:
         """Numbers in the buffer of a run."""
         return len(run.right) * batch * (sum(k for k, _ in run.bonds) + len(run.bonds) // RESCALE_EVERY)
 
@@ -87,7 +87,7 @@ class _Saved:
 class _Passing:
     """Like `_Saved` where no backward pass follows: every chunk has its own memory, freed afterwards."""
 
-    def __init__(self, run: Run, like: Tensor) -> None:
+    def __init__(self, run: _Run, like: Tensor) -> None:
         halves, batch = len(run.right), like.shape[0]
         self._sizes = [(last - first, halves, batch, run.bonds[first][0]) for first, last in run.chunks()]
         self._like, self._factor = like, like.new_empty(halves, batch, 1)
@@ -108,17 +108,17 @@ def saved_size(shape: ChainShape, batch: int) -> int:
         >>> saved_size(ChainShape(2, (1, 2), (2, 1)), batch=3)
         6
     """
-    return sum(_Saved.size(run, batch) for run in runs_of(shape))
+    return sum(_Saved.size(run, batch) for run in _runs(shape))
 
 
-def _ordered(features: Tensor, run: Run) -> Tensor:
+def _ordered(features: Tensor, run: _Run) -> Tensor:
     """Features `[step, half, b, e, 1]` in the order of processing."""
     steps, sites = len(run.sites), features.permute(1, 0, 2)
     halves = [sites[len(sites) - steps :].flip(0) if is_right else sites[:steps] for is_right in run.right]
     return torch.stack(halves, 1).unsqueeze(-1)
 
 
-def _cores(weight: Tensor, shape: ChainShape, run: Run, first: int, last: int) -> Tensor:
+def _cores(weight: Tensor, shape: ChainShape, run: _Run, first: int, last: int) -> Tensor:
     """Cores `[step, half, e, k, j]` of the steps of a chunk."""
     k, j = run.bonds[first]
     d, count = shape.physical, last - first
@@ -149,7 +149,7 @@ def forward(
     place = 0
     vectors: list[Tensor] = []
     exponents: list[Tensor] = []
-    for run in runs_of(shape):
+    for run in _runs(shape):
         size = _Saved.size(run, batch)
         saved = _Saved(run, batch, kept[place : place + size]) if keep else _Passing(run, features)
         vector, exponent = _forward_run(features, weight, shape, run, saved)
@@ -160,7 +160,7 @@ def forward(
 
 
 def _forward_run(
-    features: Tensor, weight: Tensor, shape: ChainShape, run: Run, saved: _Saved | _Passing
+    features: Tensor, weight: Tensor, shape: ChainShape, run: _Run, saved: _Saved | _Passing
 ) -> tuple[Tensor, Tensor]:
     """Takes the halves of a run to the label site; fills `saved` with what enters each step."""
     halves, batch = len(run.right), features.shape[0]
@@ -219,7 +219,7 @@ def backward(
     gradient = torch.empty_like(weight)
     of_features = features.new_empty(shape.n_sites, batch, shape.physical) if want_features else None
     place = 0
-    runs = runs_of(shape)
+    runs = _runs(shape)
     for run in runs:
         size = _Saved.size(run, batch)
         incoming = torch.stack(gradients) if len(runs) == 1 else gradients[int(run.right[0])].unsqueeze(0)
@@ -234,7 +234,7 @@ def _backward_run(
     features: Tensor,
     weight: Tensor,
     shape: ChainShape,
-    run: Run,
+    run: _Run,
     saved: _Saved,
     outputs: tuple[Tensor, Tensor | None],
 ) -> None:
@@ -273,7 +273,7 @@ def _backward_run(
                 target.copy_(found[:, half].flip(0) if is_right else found[:, half])
 
 
-def _scatter(of_cores: Tensor, shape: ChainShape, run: Run, first: int, last: int, gradient: Tensor) -> None:
+def _scatter(of_cores: Tensor, shape: ChainShape, run: _Run, first: int, last: int, gradient: Tensor) -> None:
     """Gradients `[step, half, e, k, j]` of a chunk to where its cores lie; the inverse of `_cores`."""
     count, _, d, k, j = of_cores.shape
     for half, is_right in enumerate(run.right):

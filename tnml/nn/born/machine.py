@@ -1,6 +1,5 @@
 """The Born machine as a PyTorch module: an amplitude, its norm, and the log-likelihood they make."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Self
@@ -28,9 +27,9 @@ class BornMachine(Questions, nn.Module):
 
     `forward` gives log p, so that `tnml.training.train_density` trains it by maximum likelihood. Columns with
     "one-hot" features are discrete: p is a probability, and a value is `level / (levels - 1)`. All others are
-    numbers in [0, 1], and p is a density with respect to them; their features are made orthonormal, so that Z is the
-    squared norm of psi. With `classes` there is one column more, the last: the class, 0 to classes - 1, a
-    site of the chain like the others; a negative number stands for an unknown class.
+    numbers in [0, 1], and p is a density with respect to them; their features are made orthonormal, so that Z
+    is the squared norm of psi. With `classes` there is one column more, the last: the class, 0 to
+    classes - 1, a site of the chain like the others; a negative number stands for an unknown class.
 
     Args:
         n_sites: number of columns n, without the class.
@@ -51,7 +50,7 @@ class BornMachine(Questions, nn.Module):
     Raises:
         InputError: an argument is out of range.
 
-    Cost: of a batch that of `MPSLayer`; of the norm 2 n d chi^3 multiply-adds, 5 with the gradient, once a batch.
+    Cost: of a batch that of `MPSLayer`; of the norm 2 n d chi^3 multiply-adds a batch, 5 with the gradient.
 
     Source: Han et al., Phys. Rev. X 8, 031012 (arXiv 1709.01662); with a hidden variable Glasser et al.,
     arXiv 1907.03741.
@@ -105,7 +104,9 @@ class BornMachine(Questions, nn.Module):
         if self.psi.weight.is_meta:
             return
         psi = self.psi
-        features = psi.features if psi.features.n_columns is None else psi.features.reordered(psi.order.tolist())
+        features = (
+            psi.features if psi.features.n_columns is None else psi.features.reordered(psi.order.tolist())
+        )
         path = features.path(psi.n_sites)
         if path is None:
             path = torch.ones(psi.n_sites, psi.features.dim)
@@ -115,8 +116,8 @@ class BornMachine(Questions, nn.Module):
     def start_(self, x: Tensor, weight: Tensor | None = None) -> Self:
         """This machine, set to the product of the columns' own densities, with a little noise.
 
-        Each site starts at the amplitude of largest likelihood for its column alone, smoothed by half a sample
-        for every level; noise is in proportion to what the samples show.
+        Each site starts at the amplitude of largest likelihood for its column alone, smoothed by half a
+        sample for every level; noise is in proportion to what the samples show.
 
         Args:
             x: some hundred samples or more, as for `forward`.
@@ -158,7 +159,7 @@ class BornMachine(Questions, nn.Module):
         return self.psi.n_sites + (self.classes is not None)
 
     def forward(self, x: Float[Tensor, "b n"]) -> Float[Tensor, "b 1"]:
-        """log p `[b, 1]` of samples `[b, n]`; with classes the last column is the class, negative if unknown.
+        """Log p `[b, 1]` of samples `[b, n]`; with classes the last column is the class, negative if unknown.
 
         For columns without a value use `log_prob`.
 
@@ -173,7 +174,7 @@ class BornMachine(Questions, nn.Module):
         return log
 
     def log_joint(self, x: Float[Tensor, "b n"]) -> Float[Tensor, "b c"]:
-        """log p(x, class) `[b, c]` of every class; one column where there are none.
+        """Log p(x, class) `[b, c]` of every class; one column where there are none.
 
         Args:
             x: samples without the class.
@@ -194,7 +195,7 @@ class BornMachine(Questions, nn.Module):
         return log + (2 * log_scale - self.log_partition()).unsqueeze(1)
 
     def log_partition(self) -> Float[Tensor, ""]:
-        """log Z, differentiable: the logarithm of the squared norm of psi.
+        """Log Z, differentiable: the logarithm of the squared norm of psi.
 
         Example:
             >>> round(float(BornMachine(4, noise=0.0).log_partition()), 4)  # psi is 1 at all 16 states
@@ -244,6 +245,18 @@ class BornMachine(Questions, nn.Module):
         """
         facts = {"format": FORMAT, "kind": "born-machine", "network": self.psi.network, "config": self.config}
         write_model(path, effective_state(self), facts)
+
+    @classmethod
+    def restored(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Self:
+        """The machine with this configuration and state dict, as a file has them.
+
+        Raises:
+            InputError: an argument is out of range.
+            RuntimeError: torch's own, where the state does not fit.
+        """
+        machine = cls(**config)
+        machine.load_state_dict(dict(state))
+        return machine
 
     def extra_repr(self) -> str:
         """Classes and hidden values."""

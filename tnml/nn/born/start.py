@@ -95,7 +95,9 @@ def with_noise(
     scale = scale * path.cpu().double().norm(dim=1, keepdim=True)
     for site, (l, r) in enumerate(shape.bonds):
         eye = torch.eye(l, r, dtype=torch.float64)
-        core = path[site].cpu()[:, None, None] * eye + scale[site][:, None, None] * random(shape.physical, l, r)
+        core = path[site].cpu()[:, None, None] * eye + scale[site][:, None, None] * random(
+            shape.physical, l, r
+        )
         pieces.append(core.flatten())
     l, r = shape.left[-1], shape.right[0]
     label = torch.eye(l, r, dtype=torch.float64).unsqueeze(1).expand(l, outputs, r)

@@ -71,7 +71,7 @@ class BornState:
     @property
     def basis_of_column(self) -> list[Basis]:
         """The bases in the order of the columns."""
-        found = {column: basis for column, basis in zip(self.columns, self.bases, strict=True)}
+        found = dict(zip(self.columns, self.bases, strict=True))
         return [found[column] for column in range(self.n_columns)]
 
     def chunks(self, rows: int, numbers: int) -> Iterator[slice]:
@@ -84,13 +84,15 @@ class BornState:
         """The functions `[b, d]` of a place at the values of its column, and whether each value is given."""
         column, basis = self.columns[place], self.bases[place]
         if column is None:
-            return basis.vectors.expand(len(x), -1).to(self.cores[place]), x.new_ones(len(x), dtype=torch.bool)
+            return basis.vectors.expand(len(x), -1).to(self.cores[place]), x.new_ones(
+                len(x), dtype=torch.bool
+            )
         values = x[:, column]
         return basis.at(values).to(self.cores[place]), ~torch.isnan(values)
 
     @functools.cached_property
     def log_total(self) -> float:
-        """log Z of these cores."""
+        """Log Z of these cores."""
         env, log = self.cores[0].new_ones(1, 1, 1), torch.zeros(1, dtype=torch.float64)
         for core in self.cores:
             env, log = normalised(left_summed(env, core), log)
@@ -98,7 +100,7 @@ class BornState:
 
     @torch.no_grad()
     def log_prob(self, x: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
-        """log p `[b]` of the columns that are given; NaN where a column is not, and is summed over.
+        """Log p `[b]` of the columns that are given; NaN where a column is not, and is summed over.
 
         Cost: b n d chi² where all are given, else b n d chi^3.
         """
@@ -117,7 +119,7 @@ class BornState:
         return found - self.log_total
 
     def _of_complete(self, x: Tensor) -> Tensor:
-        """log sum_k |psi_k|² by vectors `[b, K, l]`, K all hidden values so far."""
+        """Log sum_k |psi_k|² by vectors `[b, K, l]`, K all hidden values so far."""
         vector, log = self.cores[0].new_ones(len(x), 1, 1), x.new_zeros(len(x))
         for place in range(len(self.cores)):
             vector = advanced(vector, self.cores[place], self.vectors(x, place)[0])

@@ -8,7 +8,6 @@ which is convex wherever no amplitude changes its sign. That is the local object
 loss below, metric="frobenius" and ridge=2.
 """
 
-import dataclasses
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +39,13 @@ from tnml.training.samples import samples_for
 from tnml.training.tasks import DENSITY
 
 _MEASURED = 10_000  # samples of the training part whose likelihood is measured after every sweep
-_FIXED: Mapping[str, Any] = {"metric": "frobenius", "ridge": 2.0, "loss": None, "label_smoothing": 0.0, "max_shift": 0}
+_FIXED: Mapping[str, Any] = {
+    "metric": "frobenius",
+    "ridge": 2.0,
+    "loss": None,
+    "label_smoothing": 0.0,
+    "max_shift": 0,
+}
 USUAL = SweepOptions(
     metric="frobenius", ridge=2.0, label="travels", max_error=1e-3, proximal=1.0, iterations=6, sweeps=4
 )
@@ -104,8 +109,8 @@ def sweep_density(
         machine: real, of two sites at least; `BornMachine(n, 1).start_(x)` is a good start.
         x: `[b, columns]` samples; of classes see `BornMachine`.
         options: see `SweepOptions`; `metric="frobenius"`, `ridge=2` and the loss are those of the likelihood.
-        patience: sweeps without a better held-out likelihood after which the run ends; the weights of the best
-            sweep come back. None trains all sweeps and keeps the last weights.
+        patience: sweeps without a better held-out likelihood after which the run ends; the weights of the
+            best sweep come back. None trains all sweeps and keeps the last weights.
         x_test: like `x`; measured once, after training.
         run_dir: see `sweep_classifier`.
         resume: see `sweep_classifier`.
@@ -124,6 +129,7 @@ def sweep_density(
     Source: Han et al., Phys. Rev. X 8, 031012 (arXiv 1709.01662), with a Newton step in place of gradients.
 
     Example:
+        >>> import dataclasses
         >>> x = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]).repeat(20, 1)
         >>> machine = BornMachine(3, 1).start_(x)
         >>> result = sweep_density(machine, x, dataclasses.replace(USUAL, device="cpu", sweeps=6))
@@ -216,7 +222,9 @@ def _check(machine: BornMachine, options: SweepOptions, patience: int | None) ->
                 "dataclasses.replace(tnml.training.dmrg.likelihood.USUAL, ...)"
             )
     if options.solver not in ("newton-cg", "cg", "lbfgs"):
-        raise InputError(f"solver={options.solver!r} is for least squares; choose 'newton-cg', 'cg' or 'lbfgs'")
+        raise InputError(
+            f"solver={options.solver!r} is for least squares; choose 'newton-cg', 'cg' or 'lbfgs'"
+        )
     if patience is not None:
         whole("patience", patience, 1)
         if not options.validation:
