@@ -3,7 +3,8 @@
 Every answer is checked before it is timed: the log-likelihood against the plain loop in double precision.
 Test likelihoods are in nats per image, lower is better; images are binarised once, each pixel being 1
 with the probability of its grey value (seed 0 for the training images, 1 for the test images).
-Compare CPU seconds: on a busy machine wall-clock seconds also measure other programs. The file is written after every row.
+Compare CPU seconds: on a busy machine wall-clock seconds also measure other programs. The file is written
+after every row.
 """
 
 import argparse
@@ -161,7 +162,7 @@ def stepper(parameters: Any, log: Callable[[], Tensor]) -> Callable[[], None]:
 
 
 def plain_log(cores: list[Tensor], levels: Tensor) -> Tensor:
-    """log p `[b]` as one would write it: a product per site, rescaled, and so the norm."""
+    """The logarithm of p `[b]` as one would write it: a product per site, rescaled, and so the norm."""
     vector = cores[0].new_ones(len(levels), 1)
     env, log, total = cores[0].new_ones(1, 1), 0.0, 0.0
     for site, core in enumerate(cores):

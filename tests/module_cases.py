@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tnml.nn import (
     TNN,
     BlockMPS,
+    BornMachine,
     DeepMPS,
     MPSLayer,
     PatchMPS,
@@ -88,6 +89,9 @@ CASES = {
     ),
     "TTConv3d": Case(
         TTConv3d, {"in_channels": 3, "out_channels": 4, "kernel_size": 2, "rank": 2}, _real(3, 3, 4, 3)
+    ),
+    "BornMachine": Case(
+        BornMachine, {"n_sites": 9, "bond_dim": 4, "noise": 0.2, "features": "legendre"}, _real(9)
     ),
     "TTLinear": Case(TTLinear, {"in_features": 12, "out_features": 8, "rank": 3}, _real(12)),
     "TTLinear padded": Case(

@@ -177,7 +177,7 @@ def test_the_ends_are_hermitian_and_a_wrong_size_is_refused():
     left, right, _ = reference_ends(weight, shape)
     assert torch.allclose(left, left.mH)
     assert torch.allclose(right, right.mH)
-    with pytest.raises(InputError, match=r"expected 36 weights and a label core \(3, c, 3\)"):
+    with pytest.raises(InputError, match=r"expected 32 weights and a label core \(3, c, 3\)"):
         chain_log_norm(weight[1:], torch.ones(3, 1, 3), shape)
 
 
@@ -193,7 +193,7 @@ def test_ten_thousand_sites_are_finite():
     for scale in (1e3, 1e-3):  # 2^(+-99,000) in the norm
         with torch.no_grad():
             born.psi.weight.mul_(scale)
-        assert float(born(x).detach()[0, 0]) == pytest.approx(float(log[0, 0]), rel=1e-3)
+        assert float(born(x).detach()[0, 0]) == pytest.approx(float(log.detach()[0, 0]), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["linear", "rbf", "trigonometric", "polynomial", "legendre", "fourier"])
@@ -237,7 +237,7 @@ def test_densities_of_numbers_integrate_to_one(features):
     pair = p / (p @ w)[:, None] / (w @ p)[None]
     joint = w[:, None] * p * w
     assert float(born.mutual_information()[0, 1]) == pytest.approx(
-        float((joint * pair.log()).sum()), abs=1e-6
+        float((joint * pair.log()).sum()), abs=1e-4
     )
 
 

@@ -77,7 +77,7 @@ class MPSDensity(OutlierMixin, DensityMixin, DensityEstimator):
         self.offset_ = float(facts["offset"])
 
     def score_samples(self, X: Any) -> Float64[ndarray, " b"]:
-        """Log p of every row, of the values that are not missing."""
+        """The logarithm of p of every row, of the values that are not missing."""
         return self._log_density(*self._codes(X))
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -85,7 +85,7 @@ class MPSDensity(OutlierMixin, DensityMixin, DensityEstimator):
         return float(self.score_samples(X).mean())
 
     def decision_function(self, X: Any) -> Float64[ndarray, " b"]:
-        """Log p above `offset_`: negative for outliers."""
+        """The logarithm of p above `offset_`: negative for outliers."""
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: Any) -> Int64[ndarray, " b"]:

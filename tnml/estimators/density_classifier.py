@@ -88,7 +88,7 @@ class MPSGenerativeClassifier(ClassifierMixin, DensityEstimator):
         return (labels == -1) if semi else np.zeros(len(labels), dtype=bool)
 
     def _joint(self, X: Any) -> tuple[Float64[ndarray, "b c"], Float64[ndarray, " b"]]:
-        """Log p(x, class) of the transforms, and the logarithms of the slopes."""
+        """The logarithm of p(x, class) of the transforms, and the logarithms of the slopes."""
         codes, slopes = self._codes(X)
         b, c = len(codes), len(self.classes_)
         every = torch.arange(c, dtype=torch.float64).repeat(b).unsqueeze(1)
@@ -97,7 +97,7 @@ class MPSGenerativeClassifier(ClassifierMixin, DensityEstimator):
         return found, slopes
 
     def predict_log_proba(self, X: Any) -> Float64[ndarray, "b c"]:
-        """Log p(class | x), of the values that are not missing."""
+        """The logarithm of p(class | x), of the values that are not missing."""
         joint, _ = self._joint(X)
         top = joint.max(1, keepdims=True)
         top = np.where(np.isfinite(top), top, 0.0)
@@ -116,7 +116,7 @@ class MPSGenerativeClassifier(ClassifierMixin, DensityEstimator):
         return found
 
     def score_samples(self, X: Any) -> Float64[ndarray, " b"]:
-        """Log p(x) of every row, whatever its class: low where a row is like none of the training samples."""
+        """The logarithm of p(x) of every row, whatever its class: low where a row is like none of the training samples."""
         joint, slopes = self._joint(X)
         found: npt.NDArray[np.float64] = np.logaddexp.reduce(joint, axis=1) + slopes
         return found

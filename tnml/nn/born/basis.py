@@ -7,7 +7,7 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from tnml.features import FeatureMap
-from tnml.features.columns import ColumnMap, map_of_columns
+from tnml.features.columns import ColumnMap, map_of_columns, padded
 from tnml.features.orthonormal import orthonormal, quadrature
 from tnml.nn.mps.layer import MPSLayer
 
@@ -180,6 +180,17 @@ def live(psi: MPSLayer) -> Float[Tensor, "n d"]:
     """
     dims = torch.tensor([fmap.dim for fmap in maps_of(psi)])
     return (torch.arange(psi.features.dim) < dims.unsqueeze(1)).double()
+
+
+def identity_path(psi: MPSLayer) -> Float[Tensor, "n d"]:
+    """The amplitudes of the uniform density, up to a factor, site by site; ones where a map has no constant.
+
+    Example:
+        >>> identity_path(MPSLayer(1, 1, features="legendre"))
+        tensor([[1., 0.]], dtype=torch.float64)
+    """
+    rows = [fmap.identity or (1.0,) * fmap.dim for fmap in maps_of(psi)]
+    return torch.tensor([padded(row, psi.features.dim) for row in rows], dtype=torch.float64)
 
 
 def _padded(values: Tensor, dim: int) -> Tensor:

@@ -13,11 +13,12 @@ from tnml.contraction.norm import chain_log_norm
 from tnml.errors import InputError
 from tnml.features import FeatureMap, feature_map
 from tnml.files import FORMAT, write_model
-from tnml.nn.born.basis import density_map, live
+from tnml.nn.born.basis import density_map, identity_path, live
 from tnml.nn.born.questions import Questions
 from tnml.nn.born.start import starting_product, with_noise
 from tnml.nn.born.state import BornState
-from tnml.nn.computed import effective_state
+from tnml.nn.computed import check_plain, effective_state
+from tnml.nn.entry import check_input, on_the_cpu, placed, refuse_scripting
 from tnml.nn.mps.layer import MPSLayer
 from tnml.randomness import seeded
 
@@ -62,6 +63,8 @@ class BornMachine(Questions, nn.Module):
         1.0
     """
 
+    __prepare_scriptable__ = refuse_scripting
+
     def __init__(
         self,
         n_sites: int,
@@ -83,11 +86,13 @@ class BornMachine(Questions, nn.Module):
         self.classes = None if classes is None else whole("classes", classes, 2)
         self.hidden = whole("hidden", hidden, 1)
         self._noise, self._seed = noise, seed
+        with on_the_cpu():
+            fmap = density_map(feature_map(features))
         self.psi = MPSLayer(
             n_sites,
             (self.classes or 1) * self.hidden,
             bond_dim,
-            features=density_map(feature_map(features)),
+            features=fmap,
             order=order,
             shape=shape,
             label_site=class_site,
@@ -100,17 +105,17 @@ class BornMachine(Questions, nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Starts again from the seed, at the uniform density with a little noise."""
+        """Starts again from the seed, at the uniform density with a little noise.
+
+        Raises:
+            InputError: pruning or a parametrization computes a parameter.
+        """
+        check_plain(self.psi, "reset it")
         if self.psi.weight.is_meta:
             return
-        psi = self.psi
-        features = (
-            psi.features if psi.features.n_columns is None else psi.features.reordered(psi.order.tolist())
-        )
-        path = features.path(psi.n_sites)
-        if path is None:
-            path = torch.ones(psi.n_sites, psi.features.dim)
-        self._start_at(path.double(), path.double().abs().clamp_min(0.1))
+        with on_the_cpu():
+            path = identity_path(self.psi)
+            self._start_at(path, path.abs().clamp_min(0.1))
 
     @torch.no_grad()
     def start_(self, x: Tensor, weight: Tensor | None = None) -> Self:
@@ -137,44 +142,50 @@ class BornMachine(Questions, nn.Module):
         path, spread = starting_product(features, live(self.psi), weight)
         self._start_at(path, spread)
         if labels is not None:
-            counts = torch.ones(self.classes or 1, dtype=torch.float64)
             known = labels[labels >= 0].cpu()
-            counts += torch.bincount(known, minlength=self.classes or 1)
+            counts = 1.0 + torch.bincount(known, minlength=self.classes or 1).double()
             shares = (counts / counts.mean()).sqrt().repeat_interleave(self.hidden)
             self.psi.label.mul_(shares.to(self.psi.label).unsqueeze(1))
         return self
 
     def _start_at(self, path: Tensor, spread: Tensor) -> None:
         """Gives the chain a product state `[n, d]` and noise in proportion to `spread` `[n, d]`."""
-        psi, generator = self.psi, seeded(self._seed)
-        weight, label = with_noise(
-            psi.chain_shape, psi.out_features, path, spread * live(psi), self._noise, psi.dtype, generator
-        )
-        psi.weight.copy_(weight)
-        psi.label.copy_(label)
+        psi = self.psi
+        with on_the_cpu():
+            weight, label = with_noise(
+                psi.chain_shape,
+                psi.out_features,
+                path,
+                spread * live(psi),
+                self._noise,
+                psi.dtype,
+                seeded(self._seed),
+            )
+        psi.weight.copy_(placed(weight, psi.weight.device))
+        psi.label.copy_(placed(label, psi.label.device))
 
     @property
     def n_columns(self) -> int:
         """Columns of a sample: the sites, and the class where there is one."""
         return self.psi.n_sites + (self.classes is not None)
 
-    def forward(self, x: Float[Tensor, "b n"]) -> Float[Tensor, "b 1"]:
-        """Log p `[b, 1]` of samples `[b, n]`; with classes the last column is the class, negative if unknown.
+    def forward(self, x: Float[Tensor, "*b n"]) -> Float[Tensor, "*b 1"]:
+        """The logarithm of p `[b, 1]` of samples `[b, n]`; with classes the last column is the class, negative if unknown.
 
-        For columns without a value use `log_prob`.
+        b is any number of axes. For columns without a value use `log_prob`.
 
         Raises:
             InputError: the shape does not fit, or a class does not exist.
         """
         inputs, labels = self._columns(x)
         log = self.log_joint(inputs)
-        if labels is not None:
-            known = log.gather(1, labels.clamp(min=0).unsqueeze(1))
-            return torch.where((labels >= 0).unsqueeze(1), known, log.logsumexp(1, keepdim=True))
-        return log
+        if labels is None:
+            return log
+        known = log.gather(-1, labels.clamp(min=0))
+        return torch.where(labels >= 0, known, log.logsumexp(-1, keepdim=True))
 
-    def log_joint(self, x: Float[Tensor, "b n"]) -> Float[Tensor, "b c"]:
-        """Log p(x, class) `[b, c]` of every class; one column where there are none.
+    def log_joint(self, x: Float[Tensor, "*b n"]) -> Float[Tensor, "*b c"]:
+        """The logarithm of p(x, class) `[b, c]` of every class; one column where there are none.
 
         Args:
             x: samples without the class.
@@ -191,11 +202,11 @@ class BornMachine(Questions, nn.Module):
         size = value.abs()
         log = 2 * size.clamp_min(torch.finfo(size.dtype).tiny).log()
         if self.hidden > 1:
-            log = log.unflatten(1, (-1, self.hidden)).logsumexp(2)
-        return log + (2 * log_scale - self.log_partition()).unsqueeze(1)
+            log = log.unflatten(-1, (-1, self.hidden)).logsumexp(-1)
+        return log + (2 * log_scale - self.log_partition()).unsqueeze(-1)
 
     def log_partition(self) -> Float[Tensor, ""]:
-        """Log Z, differentiable: the logarithm of the squared norm of psi.
+        """The logarithm of Z, differentiable; Z is the squared norm of psi.
 
         Example:
             >>> round(float(BornMachine(4, noise=0.0).log_partition()), 4)  # psi is 1 at all 16 states
@@ -208,18 +219,18 @@ class BornMachine(Questions, nn.Module):
         return BornState.of(self.psi, self.classes, self.hidden)
 
     def _columns(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The inputs of the sites and, where there are classes, the class of each sample."""
-        if not isinstance(x, Tensor) or x.dim() != 2 or x.shape[1] != self.n_columns:
-            came = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise InputError(f"expected samples [b, {self.n_columns}], got {came}; one row per sample")
+        """The inputs of the sites and, where there are classes, the class `[b, 1]` of each sample."""
+        check_input(x)
+        if x.shape[-1:] != (self.n_columns,):
+            raise InputError(f"expected samples [b, {self.n_columns}], got {list(x.shape)}")
         if self.classes is None:
             return x, None
-        labels = x[:, -1].round().long()
+        labels = x[..., -1:].round().long()
         if bool((labels >= self.classes).any()):
             raise InputError(
                 f"the last column is the class, 0 to {self.classes - 1} or negative, got {int(labels.max())}"
             )
-        return x[:, :-1], labels
+        return x[..., :-1], labels
 
     @property
     def config(self) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Questions:
         """The density in double precision."""
 
     def log_prob(self, x: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
-        """Log p `[b]` of the values that are given, float64; -inf where they are impossible.
+        """The logarithm of p `[b]` of the values that are given, float64; -inf where they are impossible.
 
         Raises:
             InputError: `x` is not `[b, n]`.

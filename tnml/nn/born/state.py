@@ -92,7 +92,7 @@ class BornState:
 
     @functools.cached_property
     def log_total(self) -> float:
-        """Log Z of these cores."""
+        """The logarithm of Z of these cores."""
         env, log = self.cores[0].new_ones(1, 1, 1), torch.zeros(1, dtype=torch.float64)
         for core in self.cores:
             env, log = normalised(left_summed(env, core), log)
@@ -100,7 +100,7 @@ class BornState:
 
     @torch.no_grad()
     def log_prob(self, x: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
-        """Log p `[b]` of the columns that are given; NaN where a column is not, and is summed over.
+        """The logarithm of p `[b]` of the columns that are given; NaN where a column is not, and is summed over.
 
         Cost: b n d chi² where all are given, else b n d chi^3.
         """
@@ -119,7 +119,7 @@ class BornState:
         return found - self.log_total
 
     def _of_complete(self, x: Tensor) -> Tensor:
-        """Log sum_k |psi_k|² by vectors `[b, K, l]`, K all hidden values so far."""
+        """The logarithm of sum_k |psi_k|² by vectors `[b, K, l]`, K all hidden values so far."""
         vector, log = self.cores[0].new_ones(len(x), 1, 1), x.new_zeros(len(x))
         for place in range(len(self.cores)):
             vector = advanced(vector, self.cores[place], self.vectors(x, place)[0])
