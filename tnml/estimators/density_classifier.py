@@ -116,7 +116,7 @@ class MPSGenerativeClassifier(ClassifierMixin, DensityEstimator):
         return found
 
     def score_samples(self, X: Any) -> Float64[ndarray, " b"]:
-        """The logarithm of p(x) of every row, whatever its class: low where a row is like none of the training samples."""
+        """The logarithm of p(x) of every row, whatever its class: low where a row is like none before."""
         joint, slopes = self._joint(X)
         found: npt.NDArray[np.float64] = np.logaddexp.reduce(joint, axis=1) + slopes
         return found

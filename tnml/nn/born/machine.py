@@ -115,7 +115,8 @@ class BornMachine(Questions, nn.Module):
             return
         with on_the_cpu():
             path = identity_path(self.psi)
-            self._start_at(path, path.abs().clamp_min(0.1))
+            spread = path.abs().clamp_min(0.1)
+        self._start_at(path, spread)
 
     @torch.no_grad()
     def start_(self, x: Tensor, weight: Tensor | None = None) -> Self:
@@ -170,7 +171,7 @@ class BornMachine(Questions, nn.Module):
         return self.psi.n_sites + (self.classes is not None)
 
     def forward(self, x: Float[Tensor, "*b n"]) -> Float[Tensor, "*b 1"]:
-        """The logarithm of p `[b, 1]` of samples `[b, n]`; with classes the last column is the class, negative if unknown.
+        """The logarithm of p `[b, 1]` of samples `[b, n]`; a negative class is not known.
 
         b is any number of axes. For columns without a value use `log_prob`.
 

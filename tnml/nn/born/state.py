@@ -100,7 +100,7 @@ class BornState:
 
     @torch.no_grad()
     def log_prob(self, x: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
-        """The logarithm of p `[b]` of the columns that are given; NaN where a column is not, and is summed over.
+        """The logarithm of p `[b]` of what is given; a column that is NaN is summed over.
 
         Cost: b n d chi² where all are given, else b n d chi^3.
         """
