@@ -13,9 +13,10 @@ from sklearn.base import DensityMixin, OutlierMixin
 from tnml.checks import number, whole
 from tnml.errors import InputError
 from tnml.estimators.density_base import DensityEstimator
+from tnml.estimators.density_columns import Numbers
 from tnml.estimators.parameters import estimator
 from tnml.estimators.stored import plain
-from tnml.nn.born.questions import Conditional
+from tnml.nn.born.questions import Conditional, typical
 
 
 @estimator
@@ -138,23 +139,20 @@ class MPSDensity(OutlierMixin, DensityMixin, DensityEstimator):
         """
         codes, _ = self._codes(X)
         gaps = torch.isnan(codes).numpy()
-        filled = self.machine_.impute(codes, "median" if how == "mean" else how, seed=random_state)
-        rows = self.columns_.decode(filled.numpy())
         if how == "mean":
-            rows = self._means(codes, rows)
+            rows = self._means(codes)
+        else:
+            rows = self.columns_.decode(self.machine_.impute(codes, how, seed=random_state).numpy())
         return np.where(gaps, rows, self._as_given(X, rows.dtype))
 
-    def _means(self, codes: torch.Tensor, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Means in the units of the data of columns with gaps; of levels the most probable."""
-        from_levels = self.columns_.decode(self.machine_.impute(codes, "mode").numpy())
-        for column in torch.isnan(codes).any(0).nonzero().flatten().tolist():
-            encoder = self.columns_.encoders[column]
-            if not hasattr(encoder, "knots"):
-                rows[:, column] = from_levels[:, column]
-                continue
-            found = self.machine_.conditional(codes, column)
-            mass = (found.density.clamp_min(0) * found.weights).numpy()
-            rows[:, column] = mass @ encoder.decode(found.values.numpy()) / mass.sum(1)
+    def _means(self, codes: torch.Tensor) -> npt.NDArray[Any]:
+        """Means in the units of the data; of levels the most probable."""
+        every = self.machine_.conditionals(codes)
+        rows = self.columns_.decode(torch.stack([typical(found, "mode") for found in every], 1).numpy())
+        for column, (found, encoder) in enumerate(zip(every, self.columns_.encoders, strict=True)):
+            if isinstance(encoder, Numbers):
+                mass = (found.density.clamp_min(0) * found.weights).numpy()
+                rows[:, column] = mass @ encoder.decode(found.values.numpy()) / mass.sum(1)
         return rows
 
     def conditional(self, X: Any, column: int | str) -> Conditional:
@@ -171,7 +169,7 @@ class MPSDensity(OutlierMixin, DensityMixin, DensityEstimator):
         place = self._number(column)
         found, encoder = self.machine_.conditional(codes, place), self.columns_.encoders[place]
         values = found.values.numpy()
-        if not hasattr(encoder, "knots"):
+        if not isinstance(encoder, Numbers):
             table = np.full((len(values), codes.shape[1]), np.nan)
             table[:, place] = values
             return Conditional(

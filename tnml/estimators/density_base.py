@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Float64
 from numpy import ndarray
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -88,7 +87,7 @@ class DensityParameters:
     random_state: Any = None
 
 
-class DensityEstimator(StoredDensity, DensityParameters, BaseEstimator, ABC):
+class DensityEstimator(DensityParameters, StoredDensity, ABC):
     """The common part of `MPSDensity` and `MPSGenerativeClassifier`.
 
     Attributes:

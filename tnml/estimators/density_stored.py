@@ -1,11 +1,12 @@
 """Model files of density estimators."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from tnml.nn import BornMachine
 from tnml.nn.computed import effective_state
 
 
-class StoredDensity:
+class StoredDensity(BaseEstimator, ABC):
     """A density estimator that can be written to a file and read back; the attributes of a fitted one."""
 
     _kind: ClassVar[str]
@@ -31,10 +32,6 @@ class StoredDensity:
     history_: list[Row]
     n_iter_: int
     n_features_in_: int
-
-    @abstractmethod
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The parameters by name."""
 
     @abstractmethod
     def _facts(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What can be asked of a density: log-probabilities, samples, conditionals, gaps, anomalies, information."""
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,6 @@ from torch import Tensor
 from tnml.checks import one_of, whole
 from tnml.errors import InputError
 from tnml.mps import MatrixProductState
-from tnml.nn.born.basis import Basis
 from tnml.nn.born.draws import drawn
 from tnml.nn.born.information import column_entropies, mutual_information
 from tnml.nn.born.state import BornState
@@ -20,7 +19,7 @@ FILLINGS = ("mean", "median", "mode", "draw")
 
 
 class Conditional(NamedTuple):
-    """The density of one column, given others.
+    """The density of one column, given others: tensors, from an estimator arrays.
 
     Attributes:
         values: `[q]`, ascending: its levels, or points in [0, 1].
@@ -28,9 +27,9 @@ class Conditional(NamedTuple):
         weights: `[q]`, with which `density` sums up to 1: 1 for levels, else those of a quadrature.
     """
 
-    values: Tensor
-    density: Tensor
-    weights: Tensor
+    values: Any
+    density: Any
+    weights: Any
 
 
 class Questions:
@@ -105,11 +104,17 @@ class Questions:
             >>> BornMachine(3, noise=0.0).conditional(torch.tensor([[0.0, 1.0, torch.nan]]), 2).density
             tensor([[0.5000, 0.5000]], dtype=torch.float64)
         """
+        return self.conditionals(x)[whole("column", column, 0, self.exact().n_columns - 1)]
+
+    def conditionals(self, x: Float[Tensor, "b n"]) -> list[Conditional]:
+        """`conditional` of every column, at the cost of one.
+
+        Raises:
+            InputError: `x` is not `[b, n]`.
+        """
         state = self.exact()
-        place = whole("column", column, 0, state.n_columns - 1)
-        basis = state.basis_of_column[place]
-        density = basis.density(state.densities(checked(state, x))[place])
-        return Conditional(basis.points, density, basis.weights)
+        pairs = zip(state.densities(checked(state, x)), state.basis_of_column, strict=True)
+        return [Conditional(basis.points, basis.density(rho), basis.weights) for rho, basis in pairs]
 
     def marginal(self, column: int) -> Conditional:
         """The density `[1, q]` of one column, all others summed over.
@@ -148,8 +153,7 @@ class Questions:
         rows = gaps.any(1)
         if not bool(rows.any()):
             return found
-        each = zip(state.densities(given[rows]), state.basis_of_column, strict=True)
-        filled = torch.stack([_typical(basis, basis.density(rho), how) for rho, basis in each], 1)
+        filled = torch.stack([typical(found, how) for found in self.conditionals(given[rows])], 1)
         found[rows] = torch.where(gaps[rows], filled, given[rows])
         return found
 
@@ -222,12 +226,22 @@ def checked(state: BornState, x: Tensor) -> Tensor:
     return found
 
 
-def _typical(basis: Basis, density: Tensor, how: str) -> Tensor:
-    """One value for each density `[b, q]` of a column."""
-    mass = density.clamp_min(0) * basis.weights
+def typical(of: Conditional, how: str) -> Float[Tensor, " b"]:
+    """One value for each density of a column.
+
+    Args:
+        of: the densities.
+        how: "mean", "median" or "mode".
+
+    Example:
+        >>> found = Conditional(torch.tensor([0.0, 1.0]), torch.tensor([[0.4, 0.6]]), torch.ones(2))
+        >>> typical(found, "median")
+        tensor([1.])
+    """
+    mass = of.density.clamp_min(0) * of.weights
     if how == "mean":
-        return (mass * basis.points).sum(1) / mass.sum(1)
+        return (mass * of.values).sum(1) / mass.sum(1)
     if how == "mode":
-        return basis.points[density.argmax(1)]
+        return of.values[of.density.argmax(1)]
     total = mass.cumsum(1)
-    return basis.points[(total >= 0.5 * total[:, -1:]).int().argmax(1)]
+    return of.values[(total >= 0.5 * total[:, -1:]).int().argmax(1)]

@@ -36,8 +36,10 @@ def starting_product(
     mean = torch.einsum("b,bnd->nd", share, phi)
     path = torch.where(mean.abs() > 0, mean.sign(), 1.0) * moment.sqrt() * live
     path = path / path.norm(dim=1, keepdim=True)
-    if bool((phi * (1 - phi) == 0).all()):  # one-hot: the root of the shares is exact
+    levels = (phi * (1 - phi) == 0).all(0).all(1)  # one-hot columns: the root of the shares is exact
+    if bool(levels.all()):
         return path, moment.sqrt()
+    shares = path
     constant = live / live.sum(1, keepdim=True).sqrt()
     path = 0.1 * path + mean / share.sum()  # near the mean features, which the identity path is close to
     path = path / path.norm(dim=1, keepdim=True).clamp_min(1e-30)
@@ -48,7 +50,7 @@ def starting_product(
         pull = torch.einsum("b,bnd,bn->nd", share, phi, 1 / value) + 0.5 * path
         path = path + pull / (share.sum() + 0.5)
         path = path / path.norm(dim=1, keepdim=True)
-    return path, moment.sqrt()
+    return torch.where(levels.unsqueeze(1), shares, path), moment.sqrt()
 
 
 def with_noise(
