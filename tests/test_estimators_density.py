@@ -49,8 +49,9 @@ def test_a_normal_density_is_learned_in_the_units_of_the_data(fitted: MPSDensity
     assert MPSDensity(random_state=0, epochs=5).fit(wide).score(wide) == pytest.approx(
         MPSDensity(random_state=0, epochs=5).fit(X).score(X) - np.log(100), abs=0.05
     )
-    total = np.array([[x, y] for x in np.linspace(-8, 8, 161) for y in np.linspace(-8, 8, 161)])
-    assert np.exp(fitted.score_samples(total)).sum() * 0.1**2 == pytest.approx(1, abs=0.02)
+    points = np.linspace(-12, 12, 4001)
+    marginal = np.exp(fitted.score_samples(np.column_stack([points, np.full(4001, np.nan)])))
+    assert marginal.sum() * (points[1] - points[0]) == pytest.approx(1, abs=5e-3), "steps of a histogram"
 
 
 def test_gaps_conditionals_and_samples(fitted: MPSDensity) -> None:
@@ -138,7 +139,7 @@ def test_transforms_of_numbers_have_inverses_and_slopes() -> None:
     x = np.random.RandomState(0).lognormal(size=500)
     encoder = fit_density_columns(Table([Column("a", x, False)]), "auto").encoders[0]
     assert isinstance(encoder, Numbers)
-    points = np.concatenate([x[:50], [-3.0, 0.0, 50.0]])
+    points = np.concatenate([x[:50], [-3.0, 0.0, 15.0]])
     u, log_slope = encoder.encode(points)
     assert ((u > 0) & (u < 1)).all()
     assert encoder.decode(u) == pytest.approx(points, rel=1e-6)
@@ -157,7 +158,7 @@ def test_a_generative_classifier(solver: str, tmp_path: Path) -> None:
     y = np.array(["ant", "bee", "fox"])[rng.randint(0, 3, 300)]
     centre = {"ant": (0, 0), "bee": (4, 0), "fox": (0, 4)}
     X = np.array([centre[label] for label in y]) + rng.normal(size=(300, 2))
-    own = {"epochs": 15} if solver == "gradient" else {"sweeps": 3}
+    own = {"epochs": 50} if solver == "gradient" else {"sweeps": 3}
     model = MPSGenerativeClassifier(solver=solver, random_state=0, bond_dim=6, **own).fit(X, y)
     assert model.score(X, y) > 0.93
     proba = model.predict_proba(X)
@@ -180,9 +181,11 @@ def test_labels_that_are_missing_help() -> None:
     truth = rng.randint(0, 2, 400)
     X = rng.normal(size=(400, 2)) + 2.5 * truth[:, None] * [1, -1]
     y = np.where(np.arange(400) < 12, truth, -1)
-    model = make_pipeline(StandardScaler(), MPSGenerativeClassifier(random_state=0, bond_dim=4, epochs=30))
+    model = make_pipeline(
+        StandardScaler(), MPSGenerativeClassifier(random_state=0, bond_dim=4, epochs=100, patience=None)
+    )
     assert model.fit(X, y)[-1].classes_.tolist() == [0, 1]
-    assert (model.predict(X) == truth).mean() > 0.85
+    assert (model.predict(X) == truth).mean() > 0.9
     signed = MPSGenerativeClassifier(random_state=0, **QUICK).fit(X, 2 * truth - 1)
     assert signed.classes_.tolist() == [-1, 1], "-1 is a label where the others are not whole numbers from 0"
 

@@ -80,7 +80,7 @@ class DensityParameters:
     sweeps: int = 6
     max_error: float | Sequence[float] = 1e-3
     validation_fraction: float = 0.1
-    patience: int | None = 10
+    patience: int | None = 30
     dtype: str = "float32"
     device: str = "cpu"
     verbose: bool = False
