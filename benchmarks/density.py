@@ -165,8 +165,10 @@ def plain_log(cores: list[Tensor], levels: Tensor) -> Tensor:
     """The logarithm of p `[b]` as one would write it: a product per site, rescaled, and so the norm."""
     vector = cores[0].new_ones(len(levels), 1)
     env, log, total = cores[0].new_ones(1, 1), 0.0, 0.0
+    rows = torch.arange(len(levels))
     for site, core in enumerate(cores):
-        vector = torch.einsum("bl,lbr->br", vector, core[:, levels[:, site]])
+        left, d, right = core.shape
+        vector = (vector @ core.reshape(left, -1)).view(-1, d, right)[rows, levels[:, site]]
         size = vector.detach().norm(dim=1, keepdim=True)
         vector, log = vector / size, log + size.log()[:, 0]
         env = torch.einsum("lm,ldr,mds->rs", env, core, core)
