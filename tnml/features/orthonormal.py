@@ -6,6 +6,7 @@ A function that is linear in phi is linear in psi, so a network loses nothing, a
 the integral of its absolute square.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -74,6 +75,6 @@ def orthonormal(features: FeatureMap) -> FeatureMap:
     )
 
 
-def _mixed(x: Tensor, of: object, mixing: Tensor) -> Inexact[Tensor, "... d"]:
-    values = of(x)  # type: ignore[operator]  # a function of tensors
+def _mixed(x: Tensor, of: Callable[[Tensor], Tensor], mixing: Tensor) -> Inexact[Tensor, "... d"]:
+    values = of(x)
     return values @ mixing.to(values)
