@@ -87,7 +87,7 @@ class StoredDensity(BaseEstimator, ABC):
         model.history_, model.n_iter_ = [], whole("n_iter", metadata["n_iter"], 0)
         names = metadata["feature_names"]
         if names is not None:
-            model.feature_names_in_ = np.array(names, dtype=object)  # type: ignore[attr-defined]
+            model.feature_names_in_ = np.array(names, dtype=object)
         model._adopt(metadata)
         return model
 

@@ -55,8 +55,8 @@ def _drawn(state: BornState, given: Tensor, uniform: Tensor, shared: bool) -> Te
             beyond = half.transpose(1, 2).flatten(2, 3) @ _by_row(rights[place])
             rho = beyond.flatten(2) @ half.transpose(1, 2).flatten(2).mH
             draws = basis.draw(rho, uniform[:, place])
-            found[:, column] = torch.where(known, given[:, column], draws)  # type: ignore[index]
-            values = basis.at(found[:, column]).to(values)  # type: ignore[index]
+            found[:, column] = torch.where(known, given[:, column], draws)
+            values = basis.at(found[:, column]).to(values)
         vector = advanced(vector, core, values)
         if vector.shape[1] > vector.shape[2]:  # only V^H V counts: as many rows as columns are enough
             vector = torch.linalg.qr(vector, mode="r").R

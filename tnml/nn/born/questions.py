@@ -238,10 +238,12 @@ def typical(of: Conditional, how: str) -> Float[Tensor, " b"]:
         >>> typical(found, "median")
         tensor([1.])
     """
-    mass = of.density.clamp_min(0) * of.weights
+    values: Tensor = of.values
+    density: Tensor = of.density
+    mass = density.clamp_min(0) * of.weights
     if how == "mean":
-        return (mass * of.values).sum(1) / mass.sum(1)
+        return (mass * values).sum(1) / mass.sum(1)
     if how == "mode":
-        return of.values[of.density.argmax(1)]
+        return values[density.argmax(1)]
     total = mass.cumsum(1)
-    return of.values[(total >= 0.5 * total[:, -1:]).int().argmax(1)]
+    return values[(total >= 0.5 * total[:, -1:]).int().argmax(1)]

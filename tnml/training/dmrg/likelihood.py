@@ -173,7 +173,7 @@ def sweep_density(
         is_over=None if patience is None else lambda rows: _waited(rows, patience),
     ).execute()
     if patience is not None:
-        watched[-1].put_back(machine.psi)  # type: ignore[union-attr]  # it is `_Best`
+        watched[-1].put_back(machine.psi)
     _centre(machine.psi)
     test = {} if data.test is None else {"loss": _measured(machine, (*data.test, None))}
     return SweepResult(
