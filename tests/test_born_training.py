@@ -149,6 +149,18 @@ def test_gradients_resume_to_the_same_bits(tmp_path: Path) -> None:
         train_density(BornMachine(5, 3, hidden=2), x, options, run_dir=tmp_path, resume=True)
 
 
+def test_sweeps_of_a_long_chain_stay_finite() -> None:
+    """Amplitudes of 300 bits are about 2^-150, below the smallest number of single precision."""
+    x = torch.bernoulli(torch.full((60, 300), 0.5), generator=torch.Generator().manual_seed(0))
+    x[:, 1::2] = x[:, ::2]
+    born = BornMachine(300, 1).start_(x)
+    before = float(-born(x).mean().detach())
+    (row,) = sweep_density(born, x, replace(QUICK, sweeps=1, max_bond=2, iterations=3)).history
+    assert before == pytest.approx(300 * math.log(2), rel=0.05)
+    assert 0 < row["loss"] < 0.7 * before
+    assert float(-born(x).mean().detach()) == pytest.approx(row["loss"], rel=1e-4)
+
+
 def test_what_sweeps_cannot_train_is_refused() -> None:
     x = even(4)
     for born, options, text in (

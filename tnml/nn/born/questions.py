@@ -240,7 +240,8 @@ def typical(of: Conditional, how: str) -> Float[Tensor, " b"]:
     """
     values: Tensor = of.values
     density: Tensor = of.density
-    mass = density.clamp_min(0) * of.weights
+    weights: Tensor = of.weights
+    mass = density.clamp_min(0) * weights
     if how == "mean":
         return (mass * values).sum(1) / mass.sum(1)
     if how == "mode":

@@ -141,6 +141,7 @@ def sweep_density(
     data = samples_for(DENSITY, machine, x, None, x_test, None, sample_weight=sample_weight)
     part, held = data.parts(options.validation, options.seed)
     inputs, targets = _split(machine, part.x)
+    _to_scale_one(machine.psi, inputs[:1000])
     step = max(1, len(part.x) // _MEASURED)
     some = part.x[::step], part.y[::step], None if part.weight is None else part.weight[::step]
     watched = (*callbacks, *(() if patience is None else (_Best(),)))
@@ -240,6 +241,17 @@ def _split(machine: BornMachine, x: Tensor) -> tuple[Tensor, Tensor]:
     known = torch.nn.functional.one_hot(labels.clamp(min=0), machine.classes)
     counted = torch.where((labels >= 0).unsqueeze(1), known, torch.ones_like(known))
     return x[:, :-1], counted.repeat_interleave(machine.hidden, 1).to(x)
+
+
+@torch.no_grad()
+def _to_scale_one(layer: MPSLayer, x: Tensor) -> None:
+    """Scales all cores alike so that amplitudes are of order one: the gauge puts their scale into one core.
+
+    The density stays the same. Of 28 x 28 pixels the amplitudes of a product are about 10^-45.
+    """
+    log = float(layer.typical_log_norm(x.to(layer.weight.device)))
+    if math.isfinite(log):
+        layer.weight.mul_(math.exp(-log / layer.n_sites))
 
 
 def _measured(machine: BornMachine, part: tuple[Tensor, Tensor, Tensor | None]) -> float:
