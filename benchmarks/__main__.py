@@ -21,6 +21,7 @@ NAMES = {
     "mnist": "accuracy and seconds of the recipes behind `tnml train mnist`, several seeds",
     "networks": "rings, uniform chains, trees, patches and convolutions beside other libraries' methods",
     "overfitting": "the studies of overfitting against bond dimension, run or continued, and what they say",
+    "own_pdes": "equations of one's own with the defaults and a minute: value, interval, doubts in words",
     "pde": "equations in many dimensions: speed, accuracy, schemes, tensor networks against dense ones, cost",
     "replicas": "equal layers trained together against one by one: equal losses, steps per second",
     "small": "fits of small tables by native steps and by autograd, equal answers, two peers",

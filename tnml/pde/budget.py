@@ -15,6 +15,7 @@ from tnml.pde.options import SolveOptions
 
 _WARM = 2  # iterations before the clock counts
 _STAGE = 1.0  # seconds of measuring; twice that if the times are noisy
+_SHARE = 8  # parts of the time limit, of which measuring takes one at most
 _NOISY = 0.1  # relative difference of the means of two halves
 
 
@@ -48,7 +49,7 @@ def iterations_of(
     if started_outside():
         raise InputError("max_seconds works with processes that tnml starts; under torchrun give iterations")
     loop, steps = options.loop()
-    fit = max(1, int(options.max_seconds / seconds(min(_STAGE, options.max_seconds))))
+    fit = max(1, int(options.max_seconds / seconds(min(_STAGE, options.max_seconds / _SHARE))))
     if fit >= loop.epochs * steps:
         return options.iterations
     return fit - fit % min(options.reports, fit)
@@ -59,6 +60,7 @@ def seconds_per_iteration(
     loss: Callable[[nn.Module, Tensor, Tensor], Tensor],
     options: SolveOptions,
     longest: float = _STAGE,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     """The time of one iteration on a copy of the model; if there are several processes, of one's share.
 
@@ -67,6 +69,7 @@ def seconds_per_iteration(
         loss: a function of the model, the numbers of the paths and that of the step, as `LossOnPaths`.
         options: paths, device and devices.
         longest: seconds to measure; twice as long if the times are noisy.
+        clock: gives the time.
     """
     device = device_of(options.device)
     index = torch.arange(-(-options.paths // options.devices), device=device)
@@ -81,7 +84,7 @@ def seconds_per_iteration(
         optimizer.step()
         value.item()  # waits for the device
 
-    return mean_time(iteration, longest)
+    return mean_time(iteration, longest, clock)
 
 
 def mean_time(

@@ -12,14 +12,16 @@ from tnml.checks import keep_number, keep_whole, one_of, whole
 from tnml.errors import InputError
 from tnml.loop.options import AVERAGES, SCHEDULES, check_device
 from tnml.nn import TNN
-from tnml.pde.ansatz.ansatz import TERMINALS, Ansatz
-from tnml.pde.ansatz.network import make_network
+from tnml.pde.ansatz.ansatz import CLOSED, TERMINALS, Ansatz
+from tnml.pde.ansatz.bases import structure_of
+from tnml.pde.ansatz.network import make_network, start_at_zero
+from tnml.pde.coupling import decoupled
 from tnml.pde.equations.table import EQUATIONS
 from tnml.pde.losses.deep_bsde import DeepBSDE
 from tnml.pde.problem import Problem
 from tnml.training import LoopOptions
 
-LOSS_NAMES = ("auto", "euler", "unbiased", "deep-bsde")
+LOSS_NAMES = ("auto", "euler", "unbiased", "multistep", "deep-bsde")
 NETWORKS = ("dense", "tnn")
 NOISES = ("normal", "signs", "sobol")
 DTYPES = MappingProxyType({"float32": torch.float32, "float64": torch.float64})
@@ -36,9 +38,13 @@ _NAMED = {
     "first": ("tt", "dense"),
 }
 # What may change when a run is resumed: `max_seconds` matters only when a run begins.
-_MAY_CHANGE = frozenset({"device", "devices", "chunk", "checkpoint_seconds", "max_seconds", "tensorboard"})
+_MAY_CHANGE = frozenset(
+    {"device", "devices", "chunk", "checkpoint_seconds", "max_seconds", "tensorboard", "seconds"}
+)
+# Options younger than some stored runs, which had the default: they identify a run where they differ from it.
+_YOUNGER = frozenset({"stretch"})
 # What describes the network behind u(t, x), which "deep-bsde" does not have.
-_OF_THE_NETWORK = ("terminal", "network", "width", "depth", "rank", "activation", "first")
+_OF_THE_NETWORK = ("terminal", "network", "width", "depth", "rank", "activation", "first", "stretch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +53,10 @@ class SolveOptions:
 
     Args:
         loss: "euler" (the residual of Euler steps, FBSNN), "unbiased" (the product of two independent groups
-            of residuals, Un-EM), "deep-bsde" (a network for the gradient at each time step; gives u(0, x0)
-            only), or "auto": unbiased, or euler if the problem is coupled.
+            of residuals, Un-EM), "multistep" (all steps to the horizon together), "deep-bsde" (a network for
+            the gradient at each time step; gives u(0, x0) only), or "auto": unbiased. A coupled drift is moved
+            into the driver, see `tnml.pde.coupling`, except for "euler", whose paths are then those of the
+            solution.
         group: of "unbiased" only: noises in each of its two groups.
         group_noise: of "unbiased" only: the kind of noise in those groups: "signs" or "normal", see
             `tnml.pde.increments`; or "design", which replaces the two groups by one of sign vectors that
@@ -59,14 +67,18 @@ class SolveOptions:
         relative: of "unbiased" only: whether its residuals are divided by |u|, for solutions far from zero.
         terminal: how u(T, x) = g(x) is met: "soft" (by the loss only), "multiplicative" (g times 1 + (T - t)
             network), "additive" (g plus (T - t) network), "smoothed" (as additive, on g smoothed by the
-            diffusion), or "auto": smoothed, or soft if the problem is coupled. It and the six options of the
-            network below must keep their defaults for "deep-bsde", which has networks of its own and no u.
+            diffusion), "kinks" (as smoothed, with kinks and jumps across planes in closed form), "quadratic"
+            (on the solution among quadratic functions), or "auto": smoothed; for a problem of one's own
+            without `smoothed_terminal` kinks, where there are any or g varies in one direction only; or soft
+            for "euler" if the problem is coupled. It and the options of the network below must keep their
+            defaults for "deep-bsde", which has networks of its own and no u.
         network: "dense", or "tnn", whose layers are tensor trains; not used if a module is given.
         width: of its hidden layers.
         depth: how many hidden layers it has.
         rank: of the tensor trains, "tnn" only.
         activation: see `tnml.nn.TNN`.
         first: kind of the first layer of "tnn", "tt" or "dense".
+        stretch: factor of the first layer's starting weights: above 1 for solutions that oscillate.
         paths: in a batch, over all processes together.
         time_steps: from 0 to the horizon.
         noise: "normal", "sobol" or "signs", see `tnml.pde.increments`.
@@ -75,6 +87,8 @@ class SolveOptions:
         max_seconds: how long training may take: before it starts, the time of an iteration is measured and
             `iterations` reduced to what fits, so that the schedule still reaches its end; then rounded down
             to a multiple of `reports`. None sets no limit. A resumed run keeps the number it began with.
+        seconds: how long solving shall take, instead of a number of iterations: short runs of a few
+            strategies are compared by `Solution.check`, and the best continues; see `tnml.pde.search`.
         reports: rows of the history, with u(0, x0) and, if the truth is known, the error.
         lr: highest learning rate of Adam.
         schedule: of the learning rate, see `tnml.training.LoopOptions`.
@@ -113,12 +127,14 @@ class SolveOptions:
     rank: int = 4
     activation: str = "silu"
     first: str = "tt"
+    stretch: float = 1.0
     paths: int = 16
     time_steps: int = 50
     noise: str = "normal"
     antithetic: bool = False
     iterations: int = 2000
     max_seconds: float | None = None
+    seconds: float | None = None
     reports: int = 20
     lr: float = 3e-3
     schedule: str = "cosine"
@@ -142,9 +158,9 @@ class SolveOptions:
         if self.chunk is not None:
             keep_whole(self, "chunk", least=1)
         keep_number(self, "ema_decay", least=0.0, below=1.0)
-        limits = ("max_seconds", "clip_norm", "checkpoint_seconds")
+        limits = ("max_seconds", "seconds", "clip_norm", "checkpoint_seconds")
         given = [name for name in limits if getattr(self, name) is not None]
-        keep_number(self, "lr", "ahead", *given, above=0.0)
+        keep_number(self, "lr", "ahead", "stretch", *given, above=0.0)
         if self.ahead > 1:
             raise InputError(f"ahead is a fraction of a time step, above 0 and at most 1; got {self.ahead}")
         if self.antithetic and self.paths % 2:
@@ -201,6 +217,7 @@ class SolveOptions:
             rank=self.rank,
             activation=self.activation,
             first=self.first,
+            stretch=self.stretch,
         )
 
     def make_model(self, problem: Problem, network: nn.Module | None = None) -> Ansatz | DeepBSDE:
@@ -218,12 +235,27 @@ class SolveOptions:
             >>> SolveOptions().make_model(BlackScholesBarenblatt(3)).terminal
             'smoothed'
         """
+        problem = self.on_paths(problem)
         if self.loss == "deep-bsde":
             if network is not None:
                 raise InputError("the loss 'deep-bsde' makes its own networks; leave network out")
             return DeepBSDE(problem, self.time_steps).to(self.torch_dtype)
+        terminal = self._terminal(problem)
         made = self.make_network(problem.dim) if network is None else network
-        return Ansatz(made.to(self.torch_dtype), problem, self._terminal(problem))
+        if network is None and terminal in CLOSED:
+            start_at_zero(made)
+        return Ansatz(made.to(self.torch_dtype), problem, terminal)
+
+    def on_paths(self, problem: Problem) -> Problem:
+        """The equation as it is solved: with a coupled drift in the driver, unless the loss is "euler".
+
+        Example:
+            >>> from tnml.pde import HeatEquation
+            >>> heat = HeatEquation(2)
+            >>> SolveOptions().on_paths(heat) is heat
+            True
+        """
+        return problem if self.loss == "euler" else decoupled(problem)
 
     def settled(self, problem: Problem, *, loss: str | None = None) -> Self:
         """The options with every "auto" of loss and terminal condition replaced by what it means here.
@@ -241,14 +273,11 @@ class SolveOptions:
             >>> SolveOptions().settled(BlackScholesBarenblatt(3)).loss
             'unbiased'
         """
+        problem = self.on_paths(problem)
         terminal = self._terminal(problem)
         if loss == "own" and self.loss != "deep-bsde":
             return dataclasses.replace(self, loss="auto", terminal=terminal)
-        chosen = self.loss
-        if chosen == "auto":
-            chosen = "euler" if problem.coupled else "unbiased"
-        elif problem.coupled and chosen != "euler":
-            raise InputError(f"{problem.name!r} is coupled: its paths need the solution; use loss='euler'")
+        chosen = "unbiased" if self.loss == "auto" else self.loss
         if chosen == "deep-bsde":
             self._check_deep_bsde()
             return self
@@ -260,15 +289,19 @@ class SolveOptions:
         return dataclasses.replace(self, loss=chosen, terminal=terminal)
 
     def _terminal(self, problem: Problem) -> str:
-        return self.terminal if self.terminal != "auto" else "soft" if problem.coupled else "smoothed"
+        if self.terminal != "auto":
+            return self.terminal
+        if problem.coupled:
+            return "soft"
+        own = problem.options is None and problem.smoothed_terminal is None
+        return "kinks" if own and any(part is not None for part in structure_of(problem)) else "smoothed"
 
     def _check_deep_bsde(self) -> None:
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
         for name in _OF_THE_NETWORK:
-            if getattr(self, name) != defaults[name]:
+            if getattr(self, name) != _DEFAULTS[name]:
                 raise InputError(
                     f"{name}={getattr(self, name)!r} has no meaning for the loss 'deep-bsde', which makes "
-                    f"its own networks and steps to the horizon; leave it at {defaults[name]!r}"
+                    f"its own networks and steps to the horizon; leave it at {_DEFAULTS[name]!r}"
                 )
 
     def record(self) -> dict[str, Any]:
@@ -290,8 +323,11 @@ class SolveOptions:
         return {
             name: value if isinstance(value, str | int | float) else str(value)
             for name, value in self.record().items()
-            if name not in _MAY_CHANGE
+            if name not in _MAY_CHANGE and not (name in _YOUNGER and value == _DEFAULTS[name])
         }
+
+
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(SolveOptions)}
 
 
 def preset(problem: Problem | str, **changes: Any) -> SolveOptions:
@@ -313,9 +349,8 @@ def preset(problem: Problem | str, **changes: Any) -> SolveOptions:
         name = problem
     else:
         name = problem.name if problem.options is not None else ""
-    known = [field.name for field in dataclasses.fields(SolveOptions)]
     for change in changes:
-        one_of("option", change, known)
+        one_of("option", change, _DEFAULTS)
     recipe = EQUATIONS[name].recipe if name in EQUATIONS else {}
     if changes.get("loss") == "deep-bsde":
         recipe = {option: value for option, value in recipe.items() if option not in _OF_THE_NETWORK}

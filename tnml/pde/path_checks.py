@@ -14,6 +14,7 @@ from tnml.pde.losses.deep_bsde import DeepBSDE
 from tnml.pde.paths.simulation import Paths, euler_maruyama
 
 _POINTS = 2**14  # points checked at once
+_ON_THE_TERMINAL_VALUE = frozenset({"multiplicative", "additive", "quadratic"})  # u has g in it everywhere
 _BEFORE = 50  # steps between two checks of the loss by the loop
 
 
@@ -116,7 +117,7 @@ def _check_part(model: Ansatz | DeepBSDE, paths: Paths) -> None:
             )
 
     soft, steps_y = not model.hard, isinstance(model, DeepBSDE)
-    along = isinstance(model, Ansatz) and model.terminal in ("multiplicative", "additive")  # u has g in it
+    along = isinstance(model, Ansatz) and model.terminal in _ON_THE_TERMINAL_VALUE
     y, z = _value_and_gradient(model, paths, t, x)
     v = torch.cat([paths.dw, paths.dw.new_zeros(m, 1, problem.dim)], 1).flatten(0, 1)
     rows = real & ~at_end

@@ -13,22 +13,37 @@ from tnml.errors import InputError
 from tnml.pde.equations.allen_cahn import allen_cahn
 from tnml.pde.equations.arithmetic_basket import arithmetic_basket_call
 from tnml.pde.equations.black_scholes_barenblatt import black_scholes_barenblatt
+from tnml.pde.equations.burgers import burgers
+from tnml.pde.equations.cir_bond import cir_bond
+from tnml.pde.equations.default_risk import default_risk
+from tnml.pde.equations.double_well import coupled_double_well, double_well
 from tnml.pde.equations.geometric_basket import geometric_basket_call
 from tnml.pde.equations.hamilton_jacobi_bellman import hamilton_jacobi_bellman
 from tnml.pde.equations.heat import heat_equation
 from tnml.pde.equations.heston import heston_call
+from tnml.pde.equations.linear_quadratic import linear_quadratic
+from tnml.pde.equations.reaction_diffusion import reaction_diffusion
 from tnml.pde.equations.table import EQUATIONS
+from tnml.pde.equations.two_rates import two_rates
 from tnml.pde.problem import Problem, Reference
 
 __all__ = [
     "allen_cahn",
     "arithmetic_basket_call",
     "black_scholes_barenblatt",
+    "burgers",
+    "cir_bond",
+    "coupled_double_well",
+    "default_risk",
+    "double_well",
     "geometric_basket_call",
     "hamilton_jacobi_bellman",
     "heat_equation",
     "heston_call",
+    "linear_quadratic",
     "monte_carlo",
+    "reaction_diffusion",
+    "two_rates",
 ]
 
 

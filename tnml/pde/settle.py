@@ -1,8 +1,10 @@
 """The first stage of solving: options, network, ansatz and loss are chosen and checked."""
 
+import copy
 import dataclasses
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,12 +21,13 @@ from tnml.loop.loop import CHECKPOINT
 from tnml.loop.options import LoopOptions
 from tnml.pde.ansatz.ansatz import Ansatz
 from tnml.pde.budget import iterations_of, seconds_per_iteration
-from tnml.pde.identity import check_same, identity_of
+from tnml.pde.identity import check_same, fingerprint, identity_of
 from tnml.pde.losses.deep_bsde import DeepBSDE
 from tnml.pde.losses.named import OWN, Loss, loss_of, name_of
 from tnml.pde.options import NETWORKS, SolveOptions, preset
 from tnml.pde.path_checks import check_functions
 from tnml.pde.problem import Problem
+from tnml.pde.solution import Solution
 from tnml.pde.training_paths import LossOnPaths, PathBatches
 from tnml.randomness import Stream, forked_rng, step_seed
 
@@ -77,8 +80,20 @@ def settle(
     options: SolveOptions | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    start: Solution | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Settled:
     """The run that `tnml.pde.solve` does with these arguments; nothing is written.
+
+    Args:
+        problem: see `tnml.pde.solve`.
+        network: see there.
+        loss: see there.
+        options: see there.
+        run_dir: see there.
+        resume: see there.
+        start: see there.
+        clock: by which a time limit becomes a number of iterations.
 
     Raises:
         InputError: as `tnml.pde.solve` before its training.
@@ -92,14 +107,22 @@ def settle(
     if network is not None and not isinstance(network, nn.Module | str):
         raise InputError(f"network must be a torch.nn.Module or a name, got {type(network).__name__}")
     name = name_of(loss)
+    if start is not None:
+        options = options or start.options
+        if network is None and start.own_network:
+            network = copy.deepcopy(start.ansatz.network)  # type: ignore[arg-type]  # a module, as it was given
     options, network = _settled_options(problem, network, name, options)
     chosen = loss_of(options, problem.dim) if loss is None or isinstance(loss, str) else loss
-    loss_on_paths = LossOnPaths(problem, options, chosen)
+    solved = options.on_paths(problem)
+    loss_on_paths = LossOnPaths(solved, options, chosen)
     model = _checked_model(loss_on_paths, network)
     folder = None if run_dir is None else user_path(run_dir)
-    identity = {**identity_of(problem, chosen, model), **options.identity()}
+    identity = {**identity_of(solved, chosen, model), **options.identity()}
+    if start is not None:
+        start_from(model, start.model)
+        identity["start"] = fingerprint(dict(start.model.state_dict()))
     stored = _stored_run(folder, identity) if resume else None
-    seconds = partial(seconds_per_iteration, model, loss_on_paths, options)
+    seconds = partial(seconds_per_iteration, model, loss_on_paths, options, clock=clock)
     loop, steps = options.loop(iterations_of(options, seconds, stored))
     return Settled(
         problem=problem,
@@ -115,6 +138,31 @@ def settle(
         run_dir=folder,
         resume=resume,
     )
+
+
+def start_from(model: Ansatz | DeepBSDE, other: Ansatz | DeepBSDE) -> None:
+    """Copies the trained parameters of another model, which stays as it is; constants are the model's own.
+
+    Raises:
+        InputError: the two have other parameters.
+
+    Example:
+        >>> from tnml.pde import HeatEquation
+        >>> one, two = (SolveOptions(width=4).make_model(HeatEquation(2)) for _ in range(2))
+        >>> start_from(one, two)
+        >>> all(bool((a == b).all()) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+        True
+    """
+    known = dict(other.named_parameters())
+    mine = dict(model.named_parameters())
+    if {name: part.shape for name, part in mine.items()} != {n: part.shape for n, part in known.items()}:
+        raise InputError(
+            "start has a network of other layers, or is built on the terminal value in another way; use its "
+            "options (options=None does), or leave start out"
+        )
+    with torch.no_grad():
+        for name, part in mine.items():
+            part.copy_(known[name])
 
 
 def _settled_options(

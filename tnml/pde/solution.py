@@ -48,6 +48,9 @@ class Solution(Greeks):
         own_network: whether the network is the user's and not one that the options describe.
         loss: the name of the loss: "euler", "unbiased", "deep-bsde", or "own" for one that the options do not
             name. None: that of the options.
+        strategy: what was chosen if `seconds` were given, in words; None otherwise.
+        trials: the strategies that were tried then, with their checks as plain numbers and words.
+        checked: the check that the choice rests on; None in a solution that was loaded.
 
     Example:
         >>> from tnml.pde import BlackScholesBarenblatt
@@ -67,6 +70,9 @@ class Solution(Greeks):
     iterations: int = 0
     own_network: bool = False
     loss: str | None = None
+    strategy: str | None = None
+    trials: Sequence[Mapping[str, Any]] = ()
+    checked: Check | None = None
 
     def u(self, t: Values, x: Values) -> npt.NDArray[np.floating[Any]]:
         """The solution at any points.
@@ -212,7 +218,8 @@ class Solution(Greeks):
 
         Args:
             errors: of `relative_error`; None measures them.
-            check: of `check`; None makes one with its defaults.
+            check: of `check`; None takes the one that a choice of strategies rests on, or makes one with its
+                defaults.
         """
         truth, found = self.true_value, errors or self.relative_error()
         rows = [("u(0, x0)", f"{self.value:.8g}")]
@@ -224,7 +231,9 @@ class Solution(Greeks):
         else:
             bar = f" +- {truth.error:.1g}" if truth.error else ""
             rows.append(("truth", f"{truth.value:.10g}{bar} ({truth.source})"))
-        rows += (check or self.check()).summary()
+        rows += (check or self.checked or self.check()).summary()
+        if self.strategy is not None:
+            rows.append(("strategy", self.strategy))
         named = {
             "error at (0, x0)": found.at_start,
             "path error, mean": found.path_mean,
@@ -265,6 +274,7 @@ class Solution(Greeks):
             "history": list(self.history),
             "seconds": self.seconds,
             "iterations": self.iterations,
+            **({} if self.strategy is None else {"strategy": self.strategy, "trials": list(self.trials)}),
         }
         state = self.model.state_dict() if self.own_network else effective_state(self.model)
         write_model(path, state, metadata)
@@ -326,6 +336,8 @@ class Solution(Greeks):
                 iterations=int(metadata["iterations"]),
                 own_network=bool(metadata["own_network"]),
                 loss=metadata.get("loss"),
+                strategy=metadata.get("strategy"),
+                trials=[dict(trial) for trial in metadata.get("trials", ())],
             )
         except InputError:
             raise

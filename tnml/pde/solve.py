@@ -1,20 +1,22 @@
 """Solving a parabolic equation in three stages: settle everything, train, hand out the solution."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 
 from torch import nn
 
-from tnml.loop.entry import run
 from tnml.loop.protocols import Callback, Reporter
-from tnml.loop.results import LoopResult, TrainingDiverged, TrainingInterrupted
+from tnml.loop.results import TrainingInterrupted
 from tnml.pde.losses.named import Loss
-from tnml.pde.options import SolveOptions
-from tnml.pde.path_checks import why_diverged
+from tnml.pde.options import SolveOptions, preset
 from tnml.pde.problem import Problem
-from tnml.pde.settle import Settled, settle
+from tnml.pde.search import search
+from tnml.pde.settle import settle
 from tnml.pde.solution import Solution
-from tnml.pde.watch import Watch
+from tnml.pde.train import solution_of, train
+
+__all__ = ["solution_of", "solve", "train"]
 
 
 def solve(
@@ -27,6 +29,8 @@ def solve(
     resume: bool = False,
     reporter: Reporter | None = None,
     callbacks: Sequence[Callback] = (),
+    seconds: float | None = None,
+    start: Solution | None = None,
 ) -> Solution:
     """The solution u(t, x) of a parabolic equation, near the paths that start at (0, x0).
 
@@ -51,6 +55,10 @@ def solve(
         callbacks: functions of (model, optimizer, row), called after every row of the history; the numbers
             that they return are added to the row, see `tnml.training.run`. The model is the `Ansatz`, or the
             `DeepBSDE` of that loss.
+        seconds: how long it shall take; the same as the option `seconds`: a few strategies are tried and
+            compared by `Solution.check`, see `tnml.pde.search`.
+        start: a solution whose weights training starts from, of a similar problem perhaps; it stays as it
+            is. Its options are used if none are given.
 
     Raises:
         InputError: the network, the loss or the options do not suit the problem; a function of the problem is
@@ -66,65 +74,18 @@ def solve(
         >>> abs(solution.value / solution.true_value.value - 1) < 0.05
         True
     """
-    settled = settle(problem, network, loss=loss, options=options, run_dir=run_dir, resume=resume)
+    if seconds is not None:
+        options = dataclasses.replace(options or preset(problem), seconds=seconds)
+    if options is not None and options.seconds is not None:
+        return search(
+            problem, network, loss=loss, options=options, run_dir=run_dir, resume=resume, reporter=reporter,
+            callbacks=callbacks, start=start,
+        )  # fmt: skip
+    settled = settle(
+        problem, network, loss=loss, options=options, run_dir=run_dir, resume=resume, start=start
+    )
     try:
         result = train(settled, reporter=reporter, callbacks=callbacks)
     except TrainingInterrupted as stop:  # without the history: nobody has the model that it belongs to
         raise TrainingInterrupted(stop.run_dir) from stop
     return solution_of(settled, result)
-
-
-def train(
-    settled: Settled, *, reporter: Reporter | None = None, callbacks: Sequence[Callback] = ()
-) -> LoopResult:
-    """The second stage: the history of training the settled model in place.
-
-    Args:
-        settled: from `settle`.
-        reporter: see `solve`.
-        callbacks: see `solve`.
-
-    Raises:
-        InputError: `run_dir` holds another run, or a function of the problem is not finite when the training
-            diverges.
-        TrainingDiverged: the loss became NaN or infinite for another reason.
-        TrainingInterrupted: after Ctrl-C.
-    """
-    problem, options, on_paths = settled.problem, settled.options, settled.loss_on_paths
-    try:
-        return run(
-            settled.model,
-            on_paths,
-            settled.batches,
-            settled.loop,
-            evaluate=Watch(problem, options.time_steps, options.torch_dtype),
-            reporter=reporter,
-            run_dir=settled.run_dir,
-            resume=settled.resume,
-            identity=settled.identity,
-            callbacks=callbacks,
-        )
-    except TrainingDiverged as error:
-        reason = why_diverged(error, settled.model, settled.start, on_paths.paths_of_step, options.paths)
-        if reason is None:
-            raise
-        raise reason from error
-
-
-def solution_of(settled: Settled, result: LoopResult) -> Solution:
-    """The third stage: the trained model as a solution.
-
-    Args:
-        settled: from `settle`, its model trained.
-        result: of `train`.
-    """
-    return Solution(
-        problem=settled.problem,
-        model=settled.model.eval(),
-        options=settled.options,
-        history=result.history,
-        seconds=result.seconds,
-        iterations=settled.iterations,
-        own_network=settled.own_network,
-        loss=settled.loss,
-    )

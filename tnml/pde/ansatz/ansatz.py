@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from tnml.checks import one_of, whole
 from tnml.errors import InputError
+from tnml.pde.ansatz.bases import KinkBase, QuadraticBase, left_to_learn
 from tnml.pde.ansatz.network import check_network, make_network
 from tnml.pde.ansatz.network_derivatives import Network, network_gradient, network_slope
 from tnml.pde.ansatz.smoothing import smoothed, smoothing_nodes
@@ -14,7 +15,8 @@ from tnml.pde.derivatives import reverse_gradient
 from tnml.pde.paths.pilot import sample_paths, terminal_values
 from tnml.pde.problem import Problem
 
-TERMINALS = ("soft", "multiplicative", "additive", "smoothed")
+TERMINALS = ("soft", "multiplicative", "additive", "smoothed", "kinks", "quadratic")
+CLOSED = ("kinks", "quadratic")  # those that may leave the network little to do, which then starts at zero
 _SCALINGS = ("paths", "none")
 
 
@@ -27,11 +29,15 @@ class Ansatz(nn.Module):
     | "multiplicative" | g(x) (1 + (T - t) N) | g(x); for g that does not vanish |
     | "additive" | g(x) + (T - t) s (N + a) | g(x) |
     | "smoothed" | S(t, x) + (T - t) s (N + a) | g(x) |
+    | "kinks" | S'(t, x) + (T - t) s (N + a) | g(x); S' smooths kinks and jumps across planes in closed form |
+    | "quadratic" | g(x) + q(t, x) - q(T, x) + (T - t) s (N + a) | g(x); q solves the equation among quadratics |
 
     S is the problem's `smoothed_terminal`, or else the mean of g over a few fixed values of X_T given x. It
     can do most of the work: `base` is what u would be without a network, for comparison. The offset a
     is learnt; c and s are fixed numbers, the mean and deviation of g(X_T); for "additive" and "smoothed" s is
-    that deviation over T. For "additive" a starts where u(0, x0) is the mean of g(X_T), otherwise at zero.
+    that deviation over T, and for "kinks" and "quadratic" what these miss along a few paths. For "additive" a
+    starts where u(0, x0) is the mean of g(X_T), otherwise at zero. For S' see `tnml.pde.ansatz.kinks`, for q
+    `tnml.pde.ansatz.quadratic`.
 
     Args:
         network: anything that maps `[m, d + 1]`, time first, to `[m, 1]`; or "dense" or "tnn" for one of the
@@ -113,6 +119,9 @@ class Ansatz(nn.Module):
                 scale = spread if self.terminal == "soft" else spread / problem.horizon
             if self.terminal == "additive":
                 drift = ((ends.mean() - problem.g(paths.x[:1, 0])) / (problem.horizon * scale)).item()
+        self.known = self._known(nodes)
+        if scaled and self.known is not None:
+            scale = left_to_learn(problem, self.known, spread) / problem.horizon
         own_nodes = self.terminal == "smoothed" and problem.smoothed_terminal is None
         found = smoothing_nodes(problem, nodes, sample_paths(problem)).to(dtype) if own_nodes else None
         self.register_buffer("shift", shift.to(dtype))
@@ -120,8 +129,14 @@ class Ansatz(nn.Module):
         self.register_buffer("offset", torch.tensor(offset, dtype=dtype))
         self.register_buffer("scale", torch.tensor(scale, dtype=dtype))
         self.register_buffer("nodes", found)
-        learns = self.terminal in ("additive", "smoothed")
+        learns = self.terminal in ("additive", "smoothed", *CLOSED)
         self.a = nn.Parameter(torch.full((1,), drift, dtype=dtype)) if learns else None
+
+    def _known(self, nodes: int) -> nn.Module | None:
+        """The module behind `base`, if there is one."""
+        if self.terminal == "kinks":
+            return KinkBase(self.problem, nodes)
+        return QuadraticBase(self.problem) if self.terminal == "quadratic" else None
 
     @torch.no_grad()
     def _check_shapes(self) -> None:
@@ -154,6 +169,9 @@ class Ansatz(nn.Module):
         """What u would be with N + a = 0, `[m, 1]`: the terminal value, smoothed or not, or a constant."""
         if self.terminal == "soft":
             return self.offset.expand(len(x), 1)
+        if self.known is not None:
+            found: Tensor = self.known(t, x)
+            return found
         if self.terminal != "smoothed":
             return self.problem.g(x)
         if self.nodes is None:
@@ -201,7 +219,7 @@ class Ansatz(nn.Module):
         with torch.no_grad():
             if self.terminal == "soft":
                 return self.base(t, x), torch.zeros_like(x if v is None else t)
-            if self.terminal == "smoothed":
+            if self.terminal == "smoothed" or self.known is not None:
                 value, gradient = reverse_gradient(lambda x: self.base(t, x), x)
             else:
                 value, gradient = self.problem.g(x), self.problem.g_gradient(x)

@@ -27,6 +27,7 @@ def make_network(
     rank: int | Sequence[int] = 4,
     activation: str = "silu",
     first: str = "tt",
+    stretch: float = 1.0,
 ) -> TNN:
     """A network of d + 1 inputs and one output, with weights from torch's global random state.
 
@@ -42,6 +43,7 @@ def make_network(
         rank: of the tensor-train layers.
         activation: a smooth one, see `tnml.nn.TNN`.
         first: kind of the first layer of "tnn", "tt" or "dense".
+        stretch: factor of the first layer's weights, for solutions that oscillate.
 
     Raises:
         InputError: an argument is out of range.
@@ -62,7 +64,26 @@ def make_network(
     with torch.no_grad():
         for parameter in network.layers[-1].parameters():
             parameter.mul_(_START)
+        if stretch != 1:
+            layer = network.layers[0]
+            cores = list(layer.cores) if isinstance(layer, TTLinear) else [layer.weight]
+            for core in cores:
+                core.mul_(stretch ** (1 / len(cores)))
     return network
+
+
+def start_at_zero(network: TNN) -> None:
+    """Sets the last layer to zero, so that training starts at what the solution is built on.
+
+    Example:
+        >>> network = make_network("dense", 2, hidden=(4,))
+        >>> start_at_zero(network)
+        >>> network(torch.ones(1, 3)).item()
+        0.0
+    """
+    with torch.no_grad():
+        for parameter in network.layers[-1].parameters():
+            parameter.zero_()
 
 
 def check_network(network: nn.Module) -> None:

@@ -38,7 +38,7 @@ def smoothing_nodes(problem: Problem, count: int, paths: Paths, seed: int = 0) -
     """
     d, half = problem.dim, count // 2
     z = torch.randn(half, d, generator=generator(seed, 0, stream=Stream.NODES), dtype=torch.float64)
-    slope = _terminal_slope(problem, paths)
+    slope = terminal_slope(problem, paths)
     mean = slope.mean(0)
     if mean.square().sum() > _CLEAR * slope.square().sum(1).mean():
         along = mean / mean.norm()
@@ -60,8 +60,15 @@ def _slices(half: int) -> Tensor:
     return scaled
 
 
-def _terminal_slope(problem: Problem, paths: Paths) -> Tensor:
-    """Sigma' Dg at the ends of the paths, `[m, d]`."""
+def terminal_slope(problem: Problem, paths: Paths) -> Tensor:
+    """Sigma' Dg at the ends of the paths, `[m, d]`.
+
+    Example:
+        >>> from tnml.pde import HeatEquation
+        >>> from tnml.pde.paths.pilot import sample_paths
+        >>> terminal_slope(HeatEquation(2), sample_paths(HeatEquation(2))).shape
+        torch.Size([256, 2])
+    """
     x = paths.x[:, -1]
     t = x.new_full((len(x), 1), problem.horizon)
     v = torch.zeros_like(x).requires_grad_()
@@ -91,15 +98,32 @@ def smoothed(problem: Problem, nodes: Tensor, t: Tensor, x: Tensor) -> Tensor:
         >>> torch.allclose(smoothed(problem, torch.ones(2, 2), torch.ones(3, 1), x), problem.g(x))
         True
     """
+    left = (problem.horizon - t).clamp_min(0)
+    ends = later_states(problem, nodes, t, x)
+    mean = problem.g(ends).view(len(x), len(nodes)).mean(1, keepdim=True)
+    return torch.exp(-problem.discount * left) * mean if problem.discount else mean
+
+
+def later_states(problem: Problem, nodes: Tensor, t: Tensor, x: Tensor) -> Tensor:
+    """X_T given X_t = x for every node in place of the noise, `[m k, d]`, the nodes of a point together.
+
+    Args:
+        problem: see `smoothed`.
+        nodes: see there.
+        t: see there.
+        x: see there.
+
+    Example:
+        >>> from tnml.pde import HeatEquation
+        >>> one = torch.ones(1, 2)
+        >>> later_states(HeatEquation(2, sigma=1.0), torch.ones(1, 2), 0 * one[:, :1], one).tolist()
+        [[2.0, 2.0]]
+    """
     k, m = len(nodes), len(x)
     left = (problem.horizon - t).clamp_min(0)
     far, since, left_k = (part.repeat_interleave(k, 0) for part in (x, t, left))
     dw = left_k.sqrt() * nodes.to(x).repeat(m, 1)
     if problem.log_normal is not None:
-        ends = problem.step(since, far, left_k, dw)  # type: ignore[arg-type]  # one length for every row
-    else:
-        ends = far + problem.sigma(since, far, dw)
-        if not problem.coupled:
-            ends = ends + problem.mu(since, far) * left_k
-    mean = problem.g(ends).view(m, k).mean(1, keepdim=True)
-    return torch.exp(-problem.discount * left) * mean if problem.discount else mean
+        return problem.step(since, far, left_k, dw)  # type: ignore[arg-type]  # one length for every row
+    ends = far + problem.sigma(since, far, dw)
+    return ends if problem.coupled else ends + problem.mu(since, far) * left_k

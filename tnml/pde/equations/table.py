@@ -10,10 +10,17 @@ from tnml.pde.equations import (
     allen_cahn,
     arithmetic_basket,
     black_scholes_barenblatt,
+    burgers,
+    cir_bond,
+    default_risk,
+    double_well,
     geometric_basket,
     hamilton_jacobi_bellman,
     heat,
     heston,
+    linear_quadratic,
+    reaction_diffusion,
+    two_rates,
 )
 from tnml.pde.equations.equation import Equation
 from tnml.pde.problem import Problem
@@ -27,6 +34,14 @@ EQUATIONS: dict[str, Equation] = {
     "geometric-basket": geometric_basket.EQUATION,
     "arithmetic-basket": arithmetic_basket.EQUATION,
     "heat": heat.EQUATION,
+    "default-risk": default_risk.EQUATION,
+    "two-rates": two_rates.EQUATION,
+    "burgers": burgers.EQUATION,
+    "reaction-diffusion": reaction_diffusion.EQUATION,
+    "linear-quadratic": linear_quadratic.EQUATION,
+    "cir-bond": cir_bond.EQUATION,
+    "double-well": double_well.EQUATION,
+    "coupled-double-well": double_well.COUPLED,
 }
 
 

@@ -10,6 +10,7 @@ from tnml.checks import one_of
 from tnml.errors import InputError
 from tnml.pde.losses.deep_bsde import DeepBSDELoss
 from tnml.pde.losses.euler import EulerLoss
+from tnml.pde.losses.multistep import MultistepLoss
 from tnml.pde.losses.path_loss import PathLoss
 from tnml.pde.losses.unbiased import UnbiasedLoss
 from tnml.pde.options import LOSS_NAMES, SolveOptions
@@ -21,7 +22,7 @@ Loss = Callable[[Any, Problem, Paths], Tensor]  # (model, problem, paths) -> mea
 
 OWN = "own"  # the name of every loss that is not one of these classes
 _CLASSES: Mapping[str, type[PathLoss]] = MappingProxyType(
-    {"euler": EulerLoss, "unbiased": UnbiasedLoss, "deep-bsde": DeepBSDELoss}
+    {"euler": EulerLoss, "unbiased": UnbiasedLoss, "multistep": MultistepLoss, "deep-bsde": DeepBSDELoss}
 )
 
 
