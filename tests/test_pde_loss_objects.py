@@ -81,7 +81,7 @@ def test_the_object_decides_what_is_trained():
     assert solution.options.loss == solution.loss == "deep-bsde"
 
 
-def test_a_coupled_problem_and_an_unbiased_object():
+def test_a_coupled_drift_moves_into_the_driver_but_for_euler_steps():
     problem = Problem(
         name="mine",
         dim=2,
@@ -91,8 +91,15 @@ def test_a_coupled_problem_and_an_unbiased_object():
         diffusion=1.0,
         coupled_drift=lambda t, x, y, z: z,
     )
-    with pytest.raises(InputError, match="is coupled"):
-        solve(problem, loss=UnbiasedLoss(), options=SolveOptions(**SMALL))
+    for loss, coupled, terminal in (
+        (UnbiasedLoss(), False, "smoothed"),
+        (EulerLoss(), True, "soft"),
+        (None, False, "smoothed"),
+    ):
+        solution = solve(problem, loss=loss, options=SolveOptions(**SMALL))
+        assert (solution.model.problem.coupled, solution.options.terminal) == (coupled, terminal)
+        assert solution.problem is problem
+        assert np.isfinite(solution.check(paths=16).value)
 
 
 def test_the_design_is_for_one_group():

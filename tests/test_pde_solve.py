@@ -340,10 +340,6 @@ BAD = {
     "a function as network": (lambda: solve(own(), lambda x: x), "network must be"),
     "no iterations": (lambda: SolveOptions(iterations=0), "iterations must be"),
     "no time": (lambda: SolveOptions(max_seconds=-1.0), "max_seconds must be"),
-    "unbiased for a coupled problem": (
-        lambda: solve(own(coupled_drift=lambda t, x, y, z: z), loss="unbiased"),
-        "is coupled",
-    ),
 }
 
 
@@ -379,7 +375,7 @@ def test_a_coupled_problem_is_solved():
     )
     options = preset(problem, **{**SMALL, "iterations": 300})
     solution = solve(problem, options=options)
-    assert (solution.options.loss, solution.options.terminal) == ("euler", "soft")
+    assert (solution.options.loss, solution.options.terminal) == ("unbiased", "smoothed")
     errors = solution.relative_error()
     assert errors.at_start < 0.05  # .22 where the paths are made without the coupling
     assert errors.path_mean < 0.08  # .11

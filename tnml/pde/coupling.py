@@ -1,4 +1,4 @@
-"""A drift that depends on the solution, moved into the driver: the same equation on paths known in advance."""
+"""A drift that depends on the solution, moved into the driver, so that paths are known in advance."""
 
 import dataclasses
 from collections.abc import Callable

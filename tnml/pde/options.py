@@ -54,7 +54,7 @@ class SolveOptions:
     Args:
         loss: "euler" (the residual of Euler steps, FBSNN), "unbiased" (the product of two independent groups
             of residuals, Un-EM), "multistep" (all steps to the horizon together), "deep-bsde" (a network for
-            the gradient at each time step; gives u(0, x0) only), or "auto": unbiased. A coupled drift is moved
+            the gradient at each time step; gives u(0, x0) only), or "auto": unbiased. A coupled drift moves
             into the driver, see `tnml.pde.coupling`, except for "euler", whose paths are then those of the
             solution.
         group: of "unbiased" only: noises in each of its two groups.

@@ -29,6 +29,7 @@ from tnml.pde.train import solution_of, train
 JOURNAL = "search.json"
 _CANDIDATES = 3
 _SHORT, _MAIN, _NEXT, _CHECK = 0.08, 0.4, 0.15, 0.1  # parts of the time: a candidate, the best, the next one
+_ENOUGH = 0.3  # of the tolerance: half an interval that needs no more training
 _FEW, _MOST = 256, 2**14  # paths of a check: of a candidate, at most
 _ITERATIONS = 10**7  # more than fit
 
@@ -62,10 +63,10 @@ def search(
     """The solution found in `options.seconds`, with the strategy it was found by; see `tnml.pde.solve`.
 
     Up to three strategies are trained for a twelfth of the time each and compared by the width of the
-    interval that the check gives them. The best continues. If its check fails then, the next one continues,
-    or the same with more time steps if the check asks for them. What is left of the time goes into the paths
-    of the last check. With `run_dir` every run has a folder of its own in it, and `search.json` says which
-    were begun; a resumed search repeats the same ones.
+    interval that the check gives them. The best continues, unless it needs no more training. If its check
+    fails then, the next one continues, or the same with more time steps if the check asks for them. What is
+    left of the time goes into the paths of the last check. With `run_dir` every run has a folder of its own
+    in it, and `search.json` says which were begun; a resumed search repeats the same ones.
 
     Args:
         problem: see `tnml.pde.solve`.
@@ -130,11 +131,14 @@ class _Search:
             options = dataclasses.replace(options, loss="unbiased")
         waiting = strategies_of(options.on_paths(self._problem), options)
         for strategy in waiting[:_CANDIDATES]:
-            self._try(strategy, _SHORT, self._start)
+            trial = self._try(strategy, _SHORT, self._start)
+            if trial is not None and _is_enough(trial.check):
+                break
         if not self._trials:
             raise self._failure
         best = min(self._trials, key=lambda trial: score(trial.check))
-        best = self._continued(best, best.strategy, _MAIN) or best
+        if not _is_enough(best.check):
+            best = self._continued(best, best.strategy, _MAIN) or best
         if not best.check.passed:
             best = min(best, self._next(best, waiting), key=lambda trial: score(trial.check))
         return self._finished(best)
@@ -238,7 +242,7 @@ class _Search:
 
     def _paths(self, *, last: bool = False) -> int:
         """Paths for which there is time, from what a path took before."""
-        if len(self._trials) < _CANDIDATES and not last:
+        if not last and len(self._journal) <= _CANDIDATES:
             return _FEW
         each = self._per_path
         left = self._seconds - (self._clock() - self._begin)
@@ -256,6 +260,11 @@ class _Search:
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
             write_text(self._folder / JOURNAL, json.dumps(self._journal, indent=2) + "\n")
+
+
+def _is_enough(check: Check) -> bool:
+    """Whether more training is not worth its time."""
+    return check.passed and score(check) < _ENOUGH * check.tolerance
 
 
 def _words(best: Trial, check: Check, journal: Sequence[Mapping[str, Any]]) -> str:

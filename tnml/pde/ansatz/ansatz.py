@@ -29,15 +29,16 @@ class Ansatz(nn.Module):
     | "multiplicative" | g(x) (1 + (T - t) N) | g(x); for g that does not vanish |
     | "additive" | g(x) + (T - t) s (N + a) | g(x) |
     | "smoothed" | S(t, x) + (T - t) s (N + a) | g(x) |
-    | "kinks" | S'(t, x) + (T - t) s (N + a) | g(x); S' smooths kinks and jumps across planes in closed form |
-    | "quadratic" | g(x) + q(t, x) - q(T, x) + (T - t) s (N + a) | g(x); q solves the equation among quadratics |
+    | "kinks" | S'(t, x) + (T - t) s (N + a) | g(x) |
+    | "quadratic" | g(x) + q(t, x) - q(T, x) + (T - t) s (N + a) | g(x) |
 
     S is the problem's `smoothed_terminal`, or else the mean of g over a few fixed values of X_T given x. It
     can do most of the work: `base` is what u would be without a network, for comparison. The offset a
     is learnt; c and s are fixed numbers, the mean and deviation of g(X_T); for "additive" and "smoothed" s is
     that deviation over T, and for "kinks" and "quadratic" what these miss along a few paths. For "additive" a
-    starts where u(0, x0) is the mean of g(X_T), otherwise at zero. For S' see `tnml.pde.ansatz.kinks`, for q
-    `tnml.pde.ansatz.quadratic`.
+    starts where u(0, x0) is the mean of g(X_T), otherwise at zero. S' is S with kinks and
+    jumps across planes in closed form, see `tnml.pde.ansatz.kinks`; q solves the equation among quadratic
+    functions, see `tnml.pde.ansatz.quadratic`.
 
     Args:
         network: anything that maps `[m, d + 1]`, time first, to `[m, 1]`; or "dense" or "tnn" for one of the

@@ -17,9 +17,11 @@ from tnml.pde.paths.pilot import sample_paths
 from tnml.pde.paths.simulation import euler_maruyama
 from tnml.pde.problem import Problem
 
-_HERMITE, _HERMITE_REST = 32, 12  # nodes along the one direction in which g varies; if its kinks are gone
+_HERMITE = (6, 12, 20, 40)  # nodes along the one direction in which g varies: as few as do what the most do
+_ENOUGH = 1e-4  # of the spread of g, by which they may differ
 _RIDGE = 1e-4  # relative part of its slope in other directions that counts as none
 _LEAST_SCALE = 1e-4  # of the spread of g, what is left to learn at least
+_EVERY = 8  # of the steps and points of the paths, where rules are compared
 _PATHS = 128  # on which what is left is measured
 
 
@@ -56,9 +58,7 @@ class KinkBase(nn.Module):
             fixed = smoothing_nodes(problem, nodes, sample_paths(problem))
             weights = torch.full((len(fixed),), 1 / len(fixed), dtype=torch.float64)
         else:
-            count = 1 if not bool(along.any()) else _HERMITE if found is None else _HERMITE_REST
-            points, mass = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(count))
-            fixed, weights = points[:, None] * along, mass / math.sqrt(2 * math.pi)
+            fixed, weights = _rule(problem, found, along)
         self.register_buffer("nodes", fixed)
         self.register_buffer("weights", weights)
 
@@ -83,6 +83,28 @@ class KinkBase(nn.Module):
 
 
 _PARTS = ("normal", "places", "jumps")
+
+
+def _rule(problem: Problem, kinks: Kinks | None, along: Tensor) -> tuple[Tensor, Tensor]:
+    """Nodes `[k, d]` and weights of the rule of Gauss and Hermite along a direction, as few as are enough."""
+    rules = []
+    for count in _HERMITE if bool(along.any()) else (1,):
+        points, mass = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(count))
+        rules.append((points[:, None] * along, mass / math.sqrt(2 * math.pi)))
+    x = sample_paths(problem).x[:, ::_EVERY].flatten(0, 1)[::_EVERY]
+    t = torch.zeros_like(x[:, :1])
+
+    def means(nodes: Tensor, weights: Tensor) -> Tensor:
+        ends = later_states(problem, nodes, t, x)
+        values = problem.g(ends) if kinks is None else problem.g(ends) - kinked(kinks, ends)
+        return values.view(len(x), -1) @ weights
+
+    best = means(*rules[-1])
+    allowed = _ENOUGH * float(problem.g(x).std()) + 1e-12 * float(best.abs().max())
+    for rule in rules[:-1]:
+        if float((means(*rule) - best).abs().max()) <= allowed:
+            return rule
+    return rules[-1]
 
 
 class QuadraticBase(nn.Module):
@@ -110,8 +132,8 @@ class QuadraticBase(nn.Module):
         found = quadratic_solution(problem)
         if found is None:
             raise InputError(
-                f"terminal='quadratic' needs a terminal value with curvature, at most 256 dimensions and a "
-                f"solution among quadratic functions, which {problem.name!r} does not have; use another terminal"
+                "terminal='quadratic' needs a terminal value with curvature, at most 256 dimensions and a "
+                f"solution among quadratic functions; {problem.name!r} lacks one of them; use another"
             )
         self.register_buffer("middle", found.middle)
         self.register_buffer("coefficients", found.coefficients)

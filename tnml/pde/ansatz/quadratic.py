@@ -1,4 +1,4 @@
-"""The equation solved among quadratic functions of x: exact for linear-quadratic problems, a start for others.
+"""The equation solved among quadratic functions of x: exact for linear-quadratic problems.
 
 Among functions `q(t, x) = c + p . (x - m) + 1/2 (x - m)' H (x - m)` the equation
 
@@ -129,7 +129,7 @@ def _is_bent(state: Tensor, away: Tensor) -> bool:
 
 
 def _projected(f: Callable[[Tensor], Tensor], points: Tensor, middle: Tensor) -> Tensor:
-    """The quadratic function with the mean curvature, slope and value of f over the points, `[1 + d + d d]`."""
+    """The quadratic function with the mean curvature, slope and value of f over the points."""
     m, d = points.shape
     rows = points.repeat_interleave(d, 0).requires_grad_()
     with torch.enable_grad():

@@ -44,7 +44,7 @@ def CoxIngersollRossBond(  # noqa: N802
 
     Example:
         >>> round(CoxIngersollRossBond().true_value().value, 6)
-        0.913559
+        0.913985
     """
     given = {"start": start, "reversion": reversion, "mean": mean, "volatility": volatility}
     given = {name: as_number(name, value, above=0.0) for name, value in given.items()}
@@ -79,7 +79,7 @@ def cir_bond(
 
     Example:
         >>> round(float(cir_bond(torch.zeros(1, 1), torch.full((1, 1), 0.04))), 6)
-        0.914033
+        0.91465
     """
     d, left = x.shape[1], time_to_go(t, horizon)
     h = math.sqrt(reversion**2 + 2 * volatility**2 / d)

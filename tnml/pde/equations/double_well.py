@@ -41,7 +41,7 @@ def DoubleWell(  # noqa: N802
 
     Example:
         >>> round(DoubleWell().true_value().value, 4)
-        8.6519
+        9.6872
     """
     dim = whole("dim", dim, 1)
     given = {"height": height, "weight": weight, "horizon": horizon}
@@ -79,7 +79,7 @@ def double_well(
 
     Example:
         >>> round(float(double_well(torch.zeros(1, 1), torch.full((1, 1), -1.0))), 5)
-        0.17304
+        0.19374
     """
     well = _spectrum(float(height), float(weight))
     left = time_to_go(t, horizon)
@@ -101,7 +101,7 @@ class _Well(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def _spectrum(height: float, weight: float) -> _Well:
-    """Of `-1/2 d2 + 1/2 (V'^2 - V'')`, on which the generator acts after a factor exp(-V); by sinc functions."""
+    """Of `-1/2 d2 + 1/2 (V'^2 - V'')`, the generator after a factor exp(-V), by sinc functions."""
     x = np.linspace(-_EDGE, _EDGE, _GRID)
     step, index = x[1] - x[0], np.arange(_GRID)
     apart = index[:, None] - index[None, :]

@@ -23,7 +23,7 @@ def one_asset(
     cells: int = 1600,
     steps: int = 400,
 ) -> float:
-    """u(0, start) of `u_t + rate x u_x + volatility^2 / 2 x^2 u_xx = driver(u, x u_x)` with `u(T) = terminal`.
+    """u(0, start) of `u_t + rate x u_x + volatility^2 / 2 x^2 u_xx = driver(u, x u_x)`.
 
     Central differences in ln x, and the trapezoidal rule in time with iterations for the driver.
 
@@ -40,7 +40,8 @@ def one_asset(
     Cost: some tenths of a second.
 
     Example:
-        >>> round(one_asset(lambda x: x, lambda y, e: 0 * y, rate=0.1, volatility=0.2, start=1.0, horizon=1.0), 5)
+        >>> asset = {"rate": 0.1, "volatility": 0.2, "start": 1.0, "horizon": 1.0}
+        >>> round(one_asset(lambda x: x, lambda y, e: 0 * y, **asset), 5)
         1.10517
     """
     width = _DEVIATIONS * volatility * horizon**0.5

@@ -140,8 +140,5 @@ def _costs(t: Tensor, x: Tensor, y: Tensor, z: Tensor, *, gain: Tensor, q: Tenso
     return _form(z, matrix=gain) / 4 - _form(x, matrix=q)
 
 
-EQUATION = Equation(
-    problem=LinearQuadraticControl,
-    truth=linear_quadratic,
-    recipe={"terminal": "quadratic", "iterations": 300},
-)
+_RECIPE = {"terminal": "quadratic", "iterations": 300}
+EQUATION = Equation(problem=LinearQuadraticControl, truth=linear_quadratic, recipe=_RECIPE)
