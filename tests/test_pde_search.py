@@ -24,6 +24,12 @@ from tnml.pde.strategies import more_steps, score, strategies_of
 SMALL = {"paths": 4, "time_steps": 4, "width": 8, "reports": 2, "device": "cpu"}
 
 
+@pytest.fixture(autouse=True)
+def _few_paths(monkeypatch):
+    """A check takes no time by the clock of these tests, and would have all paths."""
+    monkeypatch.setattr("tnml.pde.search._MOST", 256)
+
+
 class Clock:
     """Goes on by a millisecond whenever somebody looks at it, so that times are the same on any machine."""
 
