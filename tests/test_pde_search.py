@@ -133,6 +133,9 @@ def test_what_is_open_is_varied():
     stiff = dataclasses.replace(check, flags=(Flag("stiff", "the driver is stiff"),))
     assert more_steps(stiff, SolveOptions()).changes == {"time_steps": 150}
     assert more_steps(stiff, SolveOptions(time_steps=400)) is None
+    wide = dataclasses.replace(check, flags=(Flag("wide", "the interval is wide"),), gradient_error=0.01)
+    assert more_steps(wide, SolveOptions()) is not None
+    assert more_steps(dataclasses.replace(wide, gradient_error=0.5), SolveOptions()) is None
     assert score(dataclasses.replace(check, interval=None)) >= 100
 
 

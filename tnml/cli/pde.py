@@ -114,7 +114,7 @@ def _solve(words: Sequence[str]) -> int:
     if main:
         model = folder / MODEL
         solution.save(model)
-        check = solution.check(seconds=max(LEAST_SECONDS, solution.seconds / 10))
+        check = solution.checked or solution.check(seconds=max(LEAST_SECONDS, solution.seconds / 10))
         write_text(folder / CHECK, json.dumps(check.record(), indent=2) + "\n")
         say(
             f"\n{_final(solution, check)}\n\nmodel: {model}\n"
@@ -153,7 +153,9 @@ def _opening(options: SolveOptions, made: Problem, folder: Path, *, resumed: boo
     count = f"{loop.epochs * steps:,} iterations"
     if options.max_seconds is not None:
         count += f", or as many as fit into {options.max_seconds:g} s"
-    if resumed:
+    if options.seconds is not None:
+        count = f"strategies compared for {options.seconds:g} s"
+    elif resumed:
         count = "as many iterations as the run began with"
     return facts(
         [

@@ -11,6 +11,7 @@ from tnml.pde.problem import Problem
 
 _WAVES = 4.0  # factor of the first layer's weights
 _MOST_STEPS = 400
+_RIGHT = 0.05  # relative error of a gradient that leaves little noise but that of the steps
 
 
 class Strategy(NamedTuple):
@@ -54,7 +55,7 @@ def strategies_of(problem: Problem, options: SolveOptions) -> list[Strategy]:
 
 
 def more_steps(check: Check, options: SolveOptions) -> Strategy | None:
-    """More time steps, if the check asks for them.
+    """More time steps, if the check asks for them, or if they are all that makes the interval wide.
 
     Example:
         >>> from tnml.pde import HeatEquation, SolveOptions, solve
@@ -62,7 +63,9 @@ def more_steps(check: Check, options: SolveOptions) -> Strategy | None:
         >>> more_steps(solve(HeatEquation(2), options=options).check(paths=64), options) is None
         True
     """
-    if not {"steps", "stiff"} & {flag.name for flag in check.flags} or options.time_steps >= _MOST_STEPS:
+    names = {flag.name for flag in check.flags}
+    noisy = names == {"wide"} and check.gradient_error < _RIGHT
+    if not (noisy or names & {"steps", "stiff"}) or options.time_steps >= _MOST_STEPS:
         return None
     steps = min(_MOST_STEPS, 3 * options.time_steps)
     return Strategy(f"{steps} time steps", {"time_steps": steps})

@@ -41,7 +41,7 @@ def Burgers(dim: int = 20, *, horizon: float = 1.0) -> Problem:  # noqa: N802
         terminal=partial(_front, time=float(horizon)),
         driver=_burgers_driver,
         diffusion=float(dim),
-        exact=burgers,
+        exact=partial(burgers),
         options={"dim": dim, "horizon": horizon},
     )
 
