@@ -27,7 +27,8 @@ SMALL = {"paths": 4, "time_steps": 4, "width": 8, "reports": 2, "device": "cpu"}
 @pytest.fixture(autouse=True)
 def _few_paths(monkeypatch):
     """A check takes no time by the clock of these tests, and would have all paths."""
-    monkeypatch.setattr("tnml.pde.search._MOST", 256)
+    monkeypatch.setattr("tnml.pde.search._FEW", 32)
+    monkeypatch.setattr("tnml.pde.search._MOST", 64)
 
 
 class Clock:
@@ -57,7 +58,7 @@ def call():
     )  # fmt: skip
 
 
-def found(problem, seconds=0.1, folder=None, resume=False, **changes):
+def found(problem, seconds=0.05, folder=None, resume=False, **changes):
     options = SolveOptions(**{**SMALL, **changes}, seconds=seconds)
     return search(problem, options=options, run_dir=folder, resume=resume, clock=Clock())
 

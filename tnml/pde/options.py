@@ -241,10 +241,11 @@ class SolveOptions:
                 raise InputError("the loss 'deep-bsde' makes its own networks; leave network out")
             return DeepBSDE(problem, self.time_steps).to(self.torch_dtype)
         terminal = self._terminal(problem)
-        made = self.make_network(problem.dim) if network is None else network
-        if network is None and terminal in CLOSED:
-            start_at_zero(made)
-        return Ansatz(made.to(self.torch_dtype), problem, terminal)
+        if network is None:
+            network = made = self.make_network(problem.dim)
+            if terminal in CLOSED:
+                start_at_zero(made)
+        return Ansatz(network.to(self.torch_dtype), problem, terminal)
 
     def on_paths(self, problem: Problem) -> Problem:
         """The equation as it is solved: with a coupled drift in the driver, unless the loss is "euler".

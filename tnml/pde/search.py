@@ -148,7 +148,7 @@ class _Search:
         number_ = len(self._journal)
         known = self._stored[number_] if number_ < len(self._stored) else {}
         changes = dict(known.get("changes", strategy.changes))
-        limits = {"iterations": _ITERATIONS, "max_seconds": share * self._seconds}
+        limits: dict[str, Any] = {"iterations": _ITERATIONS, "max_seconds": share * self._seconds}
         if "iterations" in known:
             limits = {"iterations": known["iterations"], "max_seconds": None}
         network = copy.deepcopy(self._network) if isinstance(self._network, nn.Module) else self._network
@@ -170,6 +170,7 @@ class _Search:
                     self._problem, network, loss=loss, options=options, run_dir=folder,
                     resume=self._resume and folder is not None, clock=self._clock,
                 )  # fmt: skip
+            settled = _with_its_iterations(settled)
             entry["iterations"] = settled.iterations
             self._write()
             untrained = None
@@ -260,6 +261,16 @@ class _Search:
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
             write_text(self._folder / JOURNAL, json.dumps(self._journal, indent=2) + "\n")
+
+
+def _with_its_iterations(settled: Settled) -> Settled:
+    """The same run, known by the number of its iterations and not by the time it was given."""
+    count = settled.iterations
+    return dataclasses.replace(
+        settled,
+        options=dataclasses.replace(settled.options, iterations=count, max_seconds=None),
+        identity={**settled.identity, "iterations": count},
+    )
 
 
 def _is_enough(check: Check) -> bool:

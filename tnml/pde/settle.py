@@ -109,8 +109,8 @@ def settle(
     name = name_of(loss)
     if start is not None:
         options = options or start.options
-        if network is None and start.own_network:
-            network = copy.deepcopy(start.ansatz.network)  # type: ignore[arg-type]  # a module, as it was given
+        if network is None and start.own_network and isinstance(start.ansatz.network, nn.Module):
+            network = copy.deepcopy(start.ansatz.network)
     options, network = _settled_options(problem, network, name, options)
     chosen = loss_of(options, problem.dim) if loss is None or isinstance(loss, str) else loss
     solved = options.on_paths(problem)

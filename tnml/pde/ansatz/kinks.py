@@ -106,7 +106,8 @@ def smoothed_kinks(kinks: Kinks, mean: Tensor, variance: Tensor) -> Tensor:
     jumps = kinks.jumps.to(mean)
     first = away * above + density
     second = (away.square() + width.square()) * above + away * density
-    return (jumps[:, 0] * above + jumps[:, 1] * first + jumps[:, 2] / 2 * second).sum(1, keepdim=True)
+    parts: Tensor = jumps[:, 0] * above + jumps[:, 1] * first + jumps[:, 2] / 2 * second
+    return parts.sum(1, keepdim=True)
 
 
 def coordinate(kinks: Kinks, x: Tensor) -> Tensor:
@@ -223,7 +224,7 @@ def _direction(vectors: Tensor) -> Tensor | None:
     _, sizes, rows = torch.linalg.svd(vectors, full_matrices=False)
     if not float(sizes[0]) > 0 or (len(sizes) > 1 and sizes[1] > _PARALLEL * sizes[0]):
         return None
-    return rows[0] * torch.sign(rows[0].sum() + 1e-12)
+    return _pointing_up(rows[0])
 
 
 def _plane_through(points: Tensor) -> Tensor | None:
@@ -236,7 +237,12 @@ def _plane_through(points: Tensor) -> Tensor | None:
     _, sizes, rows = torch.linalg.svd(points - points.mean(0), full_matrices=False)
     if not sizes[-1] < _PARALLEL * sizes[-2]:
         return None
-    return rows[-1] * torch.sign(rows[-1].sum() + 1e-12)
+    return _pointing_up(rows[-1])
+
+
+def _pointing_up(vector: Tensor) -> Tensor:
+    """The vector or its negative, whichever has the larger sum."""
+    return -vector if float(vector.sum()) < 0 else vector
 
 
 def _distinct(places: Tensor, spread: float) -> Tensor | None:

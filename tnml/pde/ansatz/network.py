@@ -65,8 +65,8 @@ def make_network(
         for parameter in network.layers[-1].parameters():
             parameter.mul_(_START)
         if stretch != 1:
-            layer = network.layers[0]
-            cores = list(layer.cores) if isinstance(layer, TTLinear) else [layer.weight]
+            named = network.layers[0].named_parameters()
+            cores = [part for name, part in named if not name.startswith("bias")]
             for core in cores:
                 core.mul_(stretch ** (1 / len(cores)))
     return network

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -46,10 +47,10 @@ def CoxIngersollRossBond(  # noqa: N802
         >>> round(CoxIngersollRossBond().true_value().value, 6)
         0.913985
     """
-    given = {"start": start, "reversion": reversion, "mean": mean, "volatility": volatility}
-    given = {name: as_number(name, value, above=0.0) for name, value in given.items()}
+    raw = {"start": start, "reversion": reversion, "mean": mean, "volatility": volatility}
+    given: dict[str, Any] = {name: as_number(name, value, above=0.0) for name, value in raw.items()}
     dim, horizon = whole("dim", dim, 1), as_number("horizon", horizon, above=0.0)
-    process = {name: given[name] for name in ("reversion", "mean")}
+    process: dict[str, Any] = {name: given[name] for name in ("reversion", "mean")}
     return Problem(
         name="cir-bond",
         dim=dim,

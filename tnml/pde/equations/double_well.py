@@ -2,7 +2,7 @@
 
 import functools
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,8 +44,8 @@ def DoubleWell(  # noqa: N802
         9.6872
     """
     dim = whole("dim", dim, 1)
-    given = {"height": height, "weight": weight, "horizon": horizon}
-    given = {name: as_number(name, value, above=0.0) for name, value in given.items()}
+    raw = {"height": height, "weight": weight, "horizon": horizon}
+    given: dict[str, Any] = {name: as_number(name, value, above=0.0) for name, value in raw.items()}
     return Problem(
         name="double-well",
         dim=dim,

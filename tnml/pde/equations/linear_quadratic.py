@@ -85,7 +85,7 @@ def plant(dim: int, seed: int) -> Plant:
     source, eye = np.random.default_rng(seed), np.eye(dim)
 
     def draw() -> Matrix:
-        return source.standard_normal((dim, dim)) / np.sqrt(dim)
+        return np.asarray(source.standard_normal((dim, dim)) / np.sqrt(dim))
 
     a, b = 0.3 * draw() - 0.2 * eye, eye + 0.3 * draw()
     s, m = 0.5 * (eye + 0.4 * draw()), draw()

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -43,7 +44,7 @@ def ReactionDiffusion(  # noqa: N802
     dim = whole("dim", dim, 1)
     frequency, base = as_number("frequency", frequency, above=0.0), as_number("base", base)
     horizon = as_number("horizon", horizon, above=0.0)
-    given = {"frequency": frequency, "base": base, "horizon": horizon}
+    given: dict[str, Any] = {"frequency": frequency, "base": base, "horizon": horizon}
     return Problem(
         name="reaction-diffusion",
         dim=dim,

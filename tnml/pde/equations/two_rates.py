@@ -71,12 +71,10 @@ def two_rates(dim: int = 100) -> Reference:
     if dim != 1:
         raise InputError(f"the value is known for 1 and 100 assets, got {dim}")
 
-    def driver(y: np.ndarray, e: np.ndarray) -> np.ndarray:
-        return _LENDING * y + (_GROWTH - _LENDING) * e - (_BORROWING - _LENDING) * np.maximum(e - y, 0)
-
     value = one_asset(
         lambda x: np.maximum(x - _FIRST, 0) - 2 * np.maximum(x - _SECOND, 0),
-        driver, rate=_GROWTH, volatility=_VOLATILITY, start=100.0, horizon=0.5,
+        lambda y, e: _LENDING * y + (_GROWTH - _LENDING) * e - (_BORROWING - _LENDING) * np.maximum(e - y, 0),
+        rate=_GROWTH, volatility=_VOLATILITY, start=100.0, horizon=0.5,
     )  # fmt: skip
     return Reference(value, 1e-3 * value, "finite differences")
 
