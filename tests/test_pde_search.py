@@ -42,15 +42,6 @@ class Clock:
         return self.now
 
 
-def asian():
-    """A call on a running mean of a price: noise reaches the second coordinate through the first one only."""
-    return Problem(
-        name="asian", dim=2, horizon=1.0, x0=[1.0, 0.0], terminal=lambda x: (x[:, 1:] - 1).clamp(min=0),
-        drift=lambda t, x: torch.cat([0 * x[:, :1], x[:, :1]], 1),
-        diffusion=lambda t, x, v: torch.cat([0.3 * x[:, :1] * v[:, :1], 0 * v[:, :1]], 1),
-    )  # fmt: skip
-
-
 def call():
     return Problem(
         name="call", dim=1, horizon=1.0, x0=100.0, log_normal=LogNormal(0.0, 0.2),
@@ -64,7 +55,7 @@ def found(problem, seconds=0.05, folder=None, resume=False, **changes):
 
 
 def test_a_failed_check_leads_to_the_next_strategy(tmp_path):
-    solution = found(asian(), folder=tmp_path / "run")
+    solution = found(HeatEquation(2), folder=tmp_path / "run")
     tried = [trial["words"] for trial in solution.trials]
     assert tried[:3] == ["defaults", "multistep loss", "additive terminal"]
     assert len(tried) > 4
@@ -72,7 +63,7 @@ def test_a_failed_check_leads_to_the_next_strategy(tmp_path):
     assert "none passed the check" in solution.strategy
     assert ("strategy", solution.strategy) in solution.summary()
     solution.save(tmp_path / "solution.safetensors")
-    loaded = Solution.load(tmp_path / "solution.safetensors", problem=asian())
+    loaded = Solution.load(tmp_path / "solution.safetensors")
     assert (loaded.strategy, loaded.value) == (solution.strategy, solution.value)
     assert [trial["words"] for trial in loaded.trials] == tried
     assert json.loads((tmp_path / "run" / JOURNAL).read_text(encoding="utf-8"))[0]["check"]["flags"]
@@ -98,13 +89,13 @@ def test_a_base_that_solves_the_equation_needs_no_training():
 
 
 def test_a_search_is_resumed_to_the_same_bits(tmp_path):
-    whole = found(asian(), folder=tmp_path / "run")
-    again = found(asian(), folder=tmp_path / "run", resume=True)
+    whole = found(HeatEquation(2), folder=tmp_path / "run")
+    again = found(HeatEquation(2), folder=tmp_path / "run", resume=True)
     shutil.copytree(tmp_path / "run", tmp_path / "cut")
     for folder in (tmp_path / "cut").iterdir():
         if folder.is_dir() and folder.name not in ("0", "1"):
             shutil.rmtree(folder)
-    cut = found(asian(), folder=tmp_path / "cut", resume=True)
+    cut = found(HeatEquation(2), folder=tmp_path / "cut", resume=True)
     assert whole.value == again.value == cut.value
     assert whole.strategy == again.strategy == cut.strategy
 
