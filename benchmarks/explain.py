@@ -215,6 +215,8 @@ def _calls(
     for number in evaluations:
         yield number, "KernelSHAP, numpy", lambda number=number: kernel_shap(game, number)
         yield number, "permutations, numpy", lambda number=number: permutation_shap(game, number)
+    for call in of_package(game, 2 * game.pixels + 2).values() if package else ():
+        call()  # the package compiles what it needs when it is first called
     for number in evaluations if package else ():
         for name, call in of_package(game, number).items():
             yield number, name, call
