@@ -65,7 +65,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     small = options.smoke or options.quick
     seeds = options.seeds or (1 if small else 3)
     if options.smoke:
-        training, test = (load("digits", split=split) for split in ("train", "test"))
+        training, test = (load("digits", split=split).subset(range(300)) for split in ("train", "test"))
     else:
         training, test = (load("mnist", split=split, pool=2) for split in ("train", "test"))
         training = training.subset(np.arange(QUICK if options.quick else IMAGES))
@@ -85,7 +85,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
                     for dropout in (0.0, DROPOUT):
                         status.update(f"seed {seed}, {features}, site dropout {dropout:g}")
                         layer, fit = trained(
-                            training, features, dropout, seed, 3 if options.smoke else EPOCHS
+                            training, features, dropout, seed, 2 if options.smoke else EPOCHS
                         )
                         result["fits"].append(fit)
                         told = {"seed": seed, "features": features}
