@@ -9,12 +9,12 @@ the integral of its absolute square.
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from tnml.features.maps import FeatureMap
+from tnml.quadrature import gauss_legendre
 
 _PANELS, _NODES = 16, 16  # smooth maps are integrated to rounding, those with a kink to about 1e-5
 _LEAST = 1e-10  # of the largest eigenvalue of the Gram matrix: what is below is a function named twice
@@ -33,7 +33,7 @@ def quadrature(nodes: int = _NODES, panels: int = _PANELS) -> tuple[Float[Tensor
         >>> round(float((w * x**5).sum()), 6)
         0.166667
     """
-    x, w = np.polynomial.legendre.leggauss(nodes)
+    x, w = gauss_legendre(nodes)
     starts = torch.arange(panels, dtype=torch.float64).unsqueeze(1)
     points = (starts + torch.from_numpy((x + 1) / 2)) / panels
     weights = torch.from_numpy(w / 2).expand(panels, -1) / panels
