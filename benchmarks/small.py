@@ -33,7 +33,7 @@ from tnml import MPSClassifier
 
 SETS = {"iris": load_iris, "wine": load_wine, "breast cancer": load_breast_cancer}
 STEP, FIT, LOAD, TURNS = 0.25e-3, 0.3, 0.8, 5  # bars in seconds: a step and a fit of iris, loading the engine
-CLOSE = 0.01  # between the probabilities of two ways
+CLOSE = 1e-3  # between the probabilities of two ways
 NATIVE = (("tnml.training.short", "MOST_WORK", 0),)
 SHORT_WAYS = (
     ("tnml.contraction.chain.operator", "plain", lambda *_: False),
