@@ -154,6 +154,7 @@ class _Search:
         network = copy.deepcopy(self._network) if isinstance(self._network, nn.Module) else self._network
         loss = None if "loss" in changes else self._loss
         folder = None if self._folder is None else self._folder / f"{number_}"
+        resume = self._resume and folder is not None and folder.exists()
         options = dataclasses.replace(self._options, **{**changes, **limits})
         entry: dict[str, Any] = {"words": strategy.words, "changes": changes}
         self._journal.append(entry)
@@ -161,14 +162,14 @@ class _Search:
             try:
                 settled = settle(
                     self._problem, network, loss=loss, options=options, run_dir=folder,
-                    resume=self._resume and folder is not None, start=start, clock=self._clock,
+                    resume=resume, start=start, clock=self._clock,
                 )  # fmt: skip
             except InputError:
                 if start is None or start is not self._start:
                     raise
                 settled = settle(
                     self._problem, network, loss=loss, options=options, run_dir=folder,
-                    resume=self._resume and folder is not None, clock=self._clock,
+                    resume=resume, clock=self._clock,
                 )  # fmt: skip
             settled = _with_its_iterations(settled)
             entry["iterations"] = settled.iterations
