@@ -1,4 +1,4 @@
-"""The benchmark of own equations in its smallest form: its cases are made, and one that is wrong is refused."""
+"""The benchmark of own equations: its cases are made, and one that is wrong is refused."""
 
 import pytest
 

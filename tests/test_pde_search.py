@@ -78,7 +78,7 @@ def score_of(trial):
 
 def test_a_base_that_solves_the_equation_needs_no_training():
     problem = dataclasses.replace(LinearQuadraticControl(2), options=None)
-    solution = found(problem, seconds=0.2, time_steps=40)
+    solution = found(problem, time_steps=16)
     assert solution.trials[0]["words"] == "quadratic terminal"
     assert solution.value == pytest.approx(problem.true_value().value, rel=2e-3)
     low, high = solution.checked.interval
