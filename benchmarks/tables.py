@@ -1,4 +1,4 @@
-"""Tables: tnml's estimators with their defaults next to scikit-learn's, on 43 sets of labels, 40 of numbers.
+"""Tables: tnml's estimators with `preset="tables"` next to scikit-learn's, on 43 sets of labels, 40 others.
 
 The sets come from two wheels of PyPI (`tables_files.py`); what is compared is in `tables_methods.py`. All
 run on one thread and see the same rows. Scores are accuracy and R2 on rows not trained on: for labels the
@@ -29,7 +29,7 @@ from benchmarks.tables_data import (
     ttml_sets,
 )
 from benchmarks.tables_files import COMMON, KEEL, NotAvailableError
-from benchmarks.tables_methods import BESIDE, PEERS, Maker, configurations, of_tnml
+from benchmarks.tables_methods import BESIDE, INTERVALS, PEERS, Maker, configurations, of_tnml
 from benchmarks.tables_run import Journal, one_thread, run
 from benchmarks.tables_show import show
 from benchmarks.tables_summary import bars, by_set, summaries
@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--half", choices=HALVES, default=None, help="only the sets for choosing, or judged")
     parser.add_argument("--sets", default=None, help="names, comma-separated (default: all)")
     parser.add_argument("--only", default=None, help="methods by name, comma-separated (default: all)")
-    parser.add_argument("--folds", type=int, default=None, help="splits of each set")
+    parser.add_argument(
+        "--folds", default=None, help="splits of each set; or three numbers, one for each part"
+    )
     parser.add_argument(
         "--also",
         action="append",
@@ -70,9 +72,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if not tables:
         console.print("there is nothing to measure" if skipped else "no set has that name")
         raise SystemExit(0 if skipped else 2)
-    counts = {part: options.folds or (QUICK if options.quick else COUNTS)[part] for part in PARTS}
-    if options.smoke:
-        counts = dict.fromkeys(PARTS, 2)
+    counts = splits_of(options)
     result |= {
         "skipped": skipped,
         "licences": {wheel.name: wheel.licence for wheel in (KEEL, COMMON)},
@@ -121,11 +121,27 @@ def sets_of(parts: list[str], options: argparse.Namespace) -> tuple[list[TableSe
     ], skipped
 
 
+def splits_of(options: argparse.Namespace) -> dict[str, int]:
+    """How many splits the sets of each part have."""
+    if options.smoke:
+        return dict.fromkeys(PARTS, 2)
+    if options.folds is None:
+        return QUICK if options.quick else COUNTS
+    numbers = [int(number) for number in options.folds.split(",")]
+    if len(numbers) == 1:
+        numbers *= len(PARTS)
+    if len(numbers) != len(PARTS):
+        raise SystemExit(f"--folds takes one number, or one for each of {', '.join(PARTS)}: {options.folds}")
+    return dict(zip(PARTS, numbers, strict=True))
+
+
 def methods_of(task: str, options: argparse.Namespace) -> dict[str, tuple[Maker, Any]]:
     """What is fitted on a set, by name, with the parameters of tnml's estimators."""
     few = {"epochs": 2} if options.smoke else {}
     found: dict[str, tuple[Maker, Any]] = {
-        name: (of_tnml(task, {**given, **few}), given) for name, given in configurations(options.also).items()
+        name: (of_tnml(task, {**given, **few}), given)
+        for name, given in configurations(options.also).items()
+        if task == "regression" or name != INTERVALS
     }
     peers = {**PEERS[task], **(BESIDE if task == "regression" else {})}
     found |= {name: (maker, None) for name, maker in peers.items()}
@@ -138,5 +154,6 @@ def methods_of(task: str, options: argparse.Namespace) -> dict[str, tuple[Maker,
 def warm_up(tables: list[TableSet]) -> None:
     """One fit of each kind that is not timed: imports, and the native engine's compile."""
     for task in dict.fromkeys(table.task for table in tables):
-        for make in (of_tnml(task, {"epochs": 1}), *PEERS[task].values()):
+        quick = of_tnml(task, {"epochs": 1}), of_tnml(task, {"epochs": 1, "preset": "tables"})
+        for make in (*quick, *PEERS[task].values()):
             make((), 40).fit([[i / 40, i % 3] for i in range(40)], [i % 2 for i in range(40)])

@@ -32,20 +32,23 @@ from sklearn.utils import get_tags
 
 from tnml import MPSClassifier, MPSRegressor
 
-TNML, BOOSTING, LARGE, CONFORMAL = "tnml", "boosting", "large boosting", "conformal boosting"
+TNML, JUDGED, INTERVALS = "tnml", "tnml tables", "tnml tables held out"
+BOOSTING, LARGE, CONFORMAL = "boosting", "large boosting", "conformal boosting"
 LEVEL = 0.9  # of the intervals
 SEED = 0
 Maker = Callable[[tuple[int, ...], int], Any]  # from columns of words and the number of rows
 
-# The first is the one that is judged; the others show what a parameter changes. "scale" is not a parameter of
-# the estimator: "quantile" puts a QuantileTransformer before it.
+# The first is the one that is judged. The second, on real targets alone, has the intervals that are judged.
+# The others show what a parameter changes. "scale" is not a parameter of the estimator: "quantile" puts a
+# QuantileTransformer before it.
 CONFIGURATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
+        JUDGED: {"preset": "tables"},
+        INTERVALS: {"preset": "tables", "validation_fraction": 0.25},
         TNML: {},
         f"{TNML} quantile": {"scale": "quantile"},
         f"{TNML} legendre": {"features": {"name": "legendre", "dim": 4}},
         f"{TNML} auto": {"features": "auto"},
-        f"{TNML} held out": {"validation_fraction": 0.25},  # which intervals need
     }
 )
 

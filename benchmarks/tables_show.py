@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import in_words
-from benchmarks.tables_methods import CONFORMAL, PEERS, TNML
+from benchmarks.tables_methods import CONFORMAL, JUDGED, PEERS
 
 SCORE = {"classification": "accuracy", "regression": "R2", "ttml": "mean square error"}
 Row = dict[str, Any]
@@ -34,10 +34,10 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 
 def _sets(task: str, cells: Sequence[Row]) -> Table:
-    """A line for each set: scores of all methods; how far tnml's defaults are behind the best peer."""
+    """A line for each set: scores of all methods; how far tnml is behind the best peer."""
     methods = [name for name in dict.fromkeys(cell["method"] for cell in cells) if name != CONFORMAL]
-    table = Table(title=f"{task}: {SCORE[task]} by set (* judged), and CPU seconds of a fit of {TNML}")
-    for heading in ("set", "rows", "columns", *methods, f"{TNML} behind", "seconds"):
+    table = Table(title=f"{task}: {SCORE[task]} by set (* judged), and CPU seconds of a fit of {JUDGED}")
+    for heading in ("set", "rows", "columns", *methods, f"{JUDGED} behind", "seconds"):
         table.add_column(heading, justify="left" if heading == "set" else "right")
     for name in dict.fromkeys(cell["set"] for cell in cells):
         own = {cell["method"]: cell for cell in cells if cell["set"] == name}
@@ -50,7 +50,7 @@ def _sets(task: str, cells: Sequence[Row]) -> Table:
             f"{first['columns']:.0f}" if "columns" in first else "",
             *(_number(scores.get(method)) for method in methods),
             _number(_behind(task, scores)),
-            f"{own[TNML]['cpu_seconds']:.2f}" if TNML in own and "cpu_seconds" in own[TNML] else "",
+            f"{own[JUDGED]['cpu_seconds']:.2f}" if JUDGED in own and "cpu_seconds" in own[JUDGED] else "",
         )
     if task == "ttml":
         table.caption = _parameters(cells)
@@ -62,9 +62,9 @@ def _number(value: float | None) -> str:
 
 
 def _behind(task: str, scores: dict[str, float | None]) -> float | None:
-    """The best peer's score over tnml's."""
+    """The best peer's score over that of tnml's judged configuration."""
     peers = [score for name, score in scores.items() if name in PEERS[task] and score is not None]
-    mine = scores.get(TNML)
+    mine = scores.get(JUDGED)
     if mine is None or not peers:
         return None
     return mine - min(peers) if task == "ttml" else max(peers) - mine
@@ -79,7 +79,7 @@ def _parameters(cells: Sequence[Row]) -> str:
 
 def _methods(task: str, half: str, rows: Sequence[Row]) -> Table:
     table = Table(
-        title=f"{task}, {half} sets: {SCORE[task]}, ranks among {TNML} and the five others, CPU seconds"
+        title=f"{task}, {half} sets: {SCORE[task]}, ranks among {JUDGED} and the five others, CPU seconds"
     )
     headings = (
         "method",

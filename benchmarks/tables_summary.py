@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from benchmarks.tables_methods import BOOSTING, CONFORMAL, LARGE, PEERS, TNML
+from benchmarks.tables_methods import BOOSTING, CONFORMAL, INTERVALS, JUDGED, LARGE, PEERS
 
 ACCURACY = 0.828  # the mean over the 43 sets that is required of tnml
 TIMES = 2.0  # of boosting's median seconds of a fit
@@ -96,9 +96,9 @@ def _relative_widths(cells: Sequence[Row], own: Sequence[Row]) -> list[float]:
 def mean_rank(cells: Sequence[Row], task: str, method: str) -> float | None:
     """The mean over the sets of the place by score, 1 for the best, equal scores in between.
 
-    A configuration of tnml is ranked among the peers alone; a peer among the others and tnml's defaults.
+    A configuration of tnml is ranked among the peers alone; a peer among the others and tnml's judged one.
     """
-    rivals = [*PEERS[task], TNML if method in PEERS[task] else method]
+    rivals = [*PEERS[task], JUDGED if method in PEERS[task] else method]
     ranks = []
     for name in dict.fromkeys(cell["set"] for cell in cells):
         scores = {cell["method"]: cell["score"] for cell in cells if cell["set"] == name}
@@ -121,22 +121,24 @@ def bars(summary: Sequence[Row], cells: Sequence[Row], complete: bool) -> list[R
     table = {(row["task"], row["half"], row["method"]): row for row in summary}
     for half in (ALL, "judged"):
         labels = _of(table, "classification", half)
-        if TNML in labels and len(labels) > 1:
+        if JUDGED in labels and len(labels) > 1:
             if half == ALL and complete:
-                found.append(_bar("classification, all: accuracy", labels[TNML]["score"], at_least=ACCURACY))
+                found.append(
+                    _bar("classification, all: accuracy", labels[JUDGED]["score"], at_least=ACCURACY)
+                )
             best = min(row["rank"] for name, row in labels.items() if name in PEERS["classification"])
-            found.append(_bar(f"classification, {half}: mean rank", labels[TNML]["rank"], at_most=best))
+            found.append(_bar(f"classification, {half}: mean rank", labels[JUDGED]["rank"], at_most=best))
         real = _of(table, "regression", half)
-        if TNML in real and len(real) > 2:
+        if JUDGED in real and len(real) > 2:
             second = sorted(row["rank"] for name, row in real.items() if name in PEERS["regression"])[1]
-            found.append(_bar(f"regression, {half}: mean rank", real[TNML]["rank"], at_most=second))
-            if "coverage" in real[TNML]:
+            found.append(_bar(f"regression, {half}: mean rank", real[JUDGED]["rank"], at_most=second))
+            if "coverage" in real.get(INTERVALS, {}):
                 what = f"regression, {half}: coverage of intervals of 90 %"
                 low, high = COVERAGE
-                found.append(_bar(what, real[TNML]["coverage"], at_least=low, at_most=high))
+                found.append(_bar(what, real[INTERVALS]["coverage"], at_least=low, at_most=high))
         for task, rows in (("classification", labels), ("regression", real)):
-            if TNML in rows and BOOSTING in rows and "median_cpu_seconds" in rows[TNML]:
-                ratio = rows[TNML]["median_cpu_seconds"] / rows[BOOSTING]["median_cpu_seconds"]
+            if JUDGED in rows and BOOSTING in rows and "median_cpu_seconds" in rows[JUDGED]:
+                ratio = rows[JUDGED]["median_cpu_seconds"] / rows[BOOSTING]["median_cpu_seconds"]
                 found.append(_bar(f"{task}, {half}: median fit over boosting's", ratio, at_most=TIMES))
     return found + _ttml_bars(cells)
 
@@ -150,7 +152,7 @@ def _ttml_bars(cells: Sequence[Row]) -> list[Row]:
     found = []
     own = {(cell["set"], cell["method"]): cell for cell in cells if cell["task"] == "ttml"}
     for name, limit in TTML_BARS.items():
-        cell, large = own.get((name, TNML)), own.get((name, LARGE))
+        cell, large = own.get((name, JUDGED)), own.get((name, LARGE))
         if cell is not None and "mse" in cell:
             found.append(_bar(f"TTML's protocol, {name}: mean square error", cell["mse"], at_most=limit))
             if large is not None:

@@ -46,6 +46,10 @@ def one_hot_oracle(x: np.ndarray, d: int) -> np.ndarray:
     return np.eye(d)[np.abs(x[:, None] - np.linspace(0, 1, d)).argmin(1)]
 
 
+def hat_oracle(x: np.ndarray, d: int) -> np.ndarray:
+    return np.stack([np.interp(x, np.linspace(0, 1, d), row) for row in np.eye(d)], 1)
+
+
 Oracle = Callable[[np.ndarray], np.ndarray]
 CASES: dict[str, tuple[str, dict[str, Any], Oracle]] = {
     "linear": ("linear", {}, lambda x: np.stack([1 - x, x], 1)),
@@ -63,12 +67,14 @@ CASES: dict[str, tuple[str, dict[str, Any], Oracle]] = {
     "trigonometric-7": ("trigonometric", {"dim": 7}, lambda x: trigonometric_oracle(x, 7)),
     "one-hot-2": ("one-hot", {}, lambda x: one_hot_oracle(x, 2)),
     "one-hot-5": ("one-hot", {"dim": 5}, lambda x: one_hot_oracle(x, 5)),
+    "hat-2": ("hat", {"dim": 2}, lambda x: hat_oracle(x, 2)),
+    "hat-6": ("hat", {"dim": 6}, lambda x: hat_oracle(x, 6)),
     "rbf-3": ("rbf", {}, lambda x: rbf_oracle(x, 3, 0.5, True)),
     "rbf-5": ("rbf", {"dim": 5, "width": 0.1}, lambda x: rbf_oracle(x, 5, 0.1, True)),
     "rbf-plain": ("rbf", {"dim": 4, "normalise": False}, lambda x: rbf_oracle(x, 4, 1 / 3, False)),
 }
 WITHOUT_IDENTITY = {"trigonometric-2", "trigonometric-4", "rbf-plain"}
-SMOOTH = [case for case in CASES if not case.startswith("one-hot")]
+SMOOTH = [case for case in CASES if not case.startswith(("one-hot", "hat"))]
 GRID = torch.linspace(-0.2, 1.2, 84, dtype=torch.float64)  # beyond [0, 1] too, and on no tie of a one-hot map
 
 

@@ -47,6 +47,7 @@ LAZY = {
     "tnml.mps.interop": {"tensornetwork"},
     "tnml.study.pools": {"dask", "distributed"},
     "tnml.study.table": {"pandas", "pyarrow"},
+    "tnml.training.replicas.sparse": {"tnml.training.replicas.kernel"},
     "tnml.report.study_html": {"plotly.offline"},
     "tnml.loop.records": {"torch.utils.tensorboard"},
 }

@@ -12,7 +12,7 @@ from tnml.errors import InputError
 from tnml.features import feature_map, site_order
 from tnml.nn import BondDropout, MPSLayer, SiteDropout
 
-PRESERVING = ["linear", "affine", "polynomial", "legendre", "fourier", "one-hot", "rbf"]
+PRESERVING = ["linear", "affine", "polynomial", "legendre", "fourier", "one-hot", "rbf", "hat"]
 
 
 def dense_logits(layer: MPSLayer, x: torch.Tensor) -> np.ndarray:

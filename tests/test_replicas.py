@@ -55,6 +55,8 @@ CASES = {
     "adam": {},
     "adamw": {"optimizer": "adamw", "weight_decay": 0.1, "schedule": "cosine", "beta2": 0.9},
     "sgd": {"optimizer": "sgd", "schedule": "step", "decay_every": 2, "weight_decay": 0.01},
+    "to the path": {"optimizer": "adamw", "weight_decay": 0.5, "decay_to": "path", "lr": 0.05},
+    "to the path, L2": {"weight_decay": 0.5, "decay_to": "path"},
     "clipped": {"clip_norm": 0.02, "schedule": "constant"},
     "averaged": {"average": "ema", "validation": 0.2},
     "stopped early": {"validation": 0.3, "patience": 1, "average": "ema", "lr": 0.3, "epochs": 12},

@@ -34,6 +34,7 @@ class Stream(IntEnum):
     WEIGHTS = 7  # the starting weights of the ansatz of a differential equation
     NORMAL = 11  # increments of Brownian motion; those of a set of noise: 11 + 16 x `Noise`
     SOBOL = 12  # the shift of a Sobol sequence; that of a set of noise: 12 + 16 x `Noise`
+    SITES = 14  # the order of the sites of further networks of an ensemble
     NODES = 13  # directions that smoothed terminal values are averaged over
 
 

@@ -17,9 +17,9 @@ from sklearn.utils.validation import check_is_fitted
 from tnml.checks import whole
 from tnml.data.scaling import limits_of
 from tnml.errors import InputError
-from tnml.estimators.columns import fit_columns, is_by_column, order_of_columns
-from tnml.estimators.ensemble import in_blocks, smaller, train_members
-from tnml.estimators.layers import LAYER_PARAMETERS, OF_THE_DATA
+from tnml.estimators.columns import fit_columns, order_of_columns
+from tnml.estimators.ensemble import in_blocks, orders_of_members, smaller, train_members
+from tnml.estimators.layers import LAYER_PARAMETERS, OF_THE_DATA, defaults
 from tnml.estimators.scaling import fit_range, scale
 from tnml.estimators.solvers import SWEPT, check_solver, checked_loss, sweep_options, train_options
 from tnml.estimators.stored import plain
@@ -35,7 +35,7 @@ from tnml.loop.results import Row, TrainingInterrupted
 from tnml.nn import MPSLayer, TensorNetworkLayer
 from tnml.nn.layer import DTYPES
 from tnml.nn.networks import check_sweeps
-from tnml.training import SweepResult, TrainResult
+from tnml.training import SweepOptions, SweepResult, TrainResult
 from tnml.training.losses import Loss
 from tnml.training.samples import split_rows
 from tnml.training.tasks import Task
@@ -50,6 +50,7 @@ class TensorNetworkEstimator(RangeScores, ABC):
         layer_: the trained layer; the first one with `n_estimators`.
         layers_: all trained layers.
         feature_range_: `[2, n]`, the values that are scaled to 0 and 1; None if nothing is scaled.
+        choice_: with `preset`, the parameters it has chosen, by name; set instead, they give the same model.
         columns_: `tnml.estimators.columns.Columns`, what `fit` found out about the columns of a table; None
             if all columns have the same features.
         history_: one dictionary per epoch or sweep, with the numbers of the callbacks; not kept in model
@@ -102,6 +103,7 @@ class TensorNetworkEstimator(RangeScores, ABC):
         model.bond_dim = max(max(layer.bond_dims) for layer in model.layers_)
         if isinstance(model.network, Mapping):  # the parameter is the only place for it now
             model.network = {name: value for name, value in model.network.items() if name != "bond_dim"}
+        model.choice_ = {k: v for k, v in (model.choice_ or {}).items() if k != "bond_dim"} or None
         model._made_with = model._facts_of_layer()
         model._forget()
         model.history_ = list(self.history_)
@@ -165,9 +167,9 @@ class TensorNetworkEstimator(RangeScores, ABC):
     def __sklearn_tags__(self) -> Any:
         """scikit-learn's description of valid input: gaps and text if each column has its own features."""
         tags = super().__sklearn_tags__()
-        if is_by_column(self.features):
+        if self._is_by_column():
             tags.input_tags.allow_nan = tags.input_tags.string = True
-        tags.input_tags.sparse = not is_by_column(self.features)
+        tags.input_tags.sparse = not self._is_by_column()
         return tags
 
     def _continues(self) -> bool:
@@ -181,7 +183,7 @@ class TensorNetworkEstimator(RangeScores, ABC):
     def _checked(self, callbacks: Sequence[Callback]) -> Loss:
         """The loss; raises, before anything is done, if a parameter does not suit the solver or the task."""
         chosen = self._chosen()
-        check_solver(chosen, type(self)().get_params(deep=False))
+        check_solver(chosen, defaults(type(self)))
         if self.solver in SWEPT:
             check_sweeps(self.network, f"solver={self.solver!r}")
         whole("n_estimators", chosen["n_estimators"], 1)
@@ -207,21 +209,30 @@ class TensorNetworkEstimator(RangeScores, ABC):
             raise
 
     def _start(
-        self, X: Any, targets: npt.NDArray[Any], weight: Float64[ndarray, " b"] | None, outputs: int
+        self,
+        X: Any,
+        targets: npt.NDArray[Any],
+        weight: Float64[ndarray, " b"] | None,
+        outputs: int,
+        seed: int,
     ) -> None:
         """Makes new layers for samples like `X`, and everything else that a fit starts from."""
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self._fit_inputs(X, weight)
         order = self._order_for(X, targets, weight)
         rows, counts = typical_rows(weight, len(X))
         some = torch.from_numpy(self._scaled(X[rows]))
         times = None if counts is None else torch.from_numpy(counts)
-        seeds = range(seed, seed + plain(self.n_estimators))
-        layers = [self._new_layer(X.shape[1], outputs, each, order) for each in seeds]
+        chosen = self._chosen()
+        orders = orders_of_members(chosen["member_orders"], order, X.shape[1], chosen["n_estimators"], seed)
+        layers = [self._new_layer(X.shape[1], outputs, seed + k, each) for k, each in enumerate(orders)]
         layers = [layer.rescale_(some.to(layer.dtype), times).eval() for layer in layers]
         self.layer_, self._others = layers[0], layers[1:]
         self._made_with = self._facts_of_layer()
         self.history_, self.n_iter_, self.seed_, self.data_ = [], 0, seed, None
+
+    def _drawn_seed(self) -> int:
+        """The seed of a fit."""
+        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
     def _fit_inputs(self, X: Any, weight: Float64[ndarray, " b"] | None) -> None:
         """Finds the properties of the columns, or the range of the features, from the samples."""
@@ -238,7 +249,7 @@ class TensorNetworkEstimator(RangeScores, ABC):
 
     def _validated(self, X: Any, y: Any, *, first: bool, **targets: Any) -> tuple[Any, Any]:
         """Checked samples, an array or, if each column has its own features, a `Table`; and targets."""
-        if is_by_column(self._chosen()["features"]) if first else self.columns_ is not None:
+        if self._is_by_column() if first else self.columns_ is not None:
             table = checked_table(self, X, reset=first)
             return table, checked_targets(self, len(table), y, **targets)
         found: tuple[Any, Any] = validated(self, X, y, reset=first, **targets)
@@ -264,6 +275,11 @@ class TensorNetworkEstimator(RangeScores, ABC):
         """Options of the sweeps, up to this bond dimension, for this number of samples or sum of weights."""
         del bond_dim, samples, one_pass
         return dict(self._usual_sweeps)
+
+    def _sweeps_to_make(self, x: Any, targets: Any, options: SweepOptions, given: Any) -> SweepOptions:
+        """The options of sweeps whose number is for the data to decide."""
+        del x, targets, given
+        return options
 
     def _run(
         self,
@@ -302,11 +318,13 @@ class TensorNetworkEstimator(RangeScores, ABC):
                 told |= self._sweeps_for(chosen["bond_dim"], total, one_pass=one_pass)
                 told["observations"] = total / samples
                 steps = sweep_options(chosen, samples, one_pass=one_pass, **told)
+                if first and not one_pass and chosen["sweeps"] is None:
+                    steps = self._sweeps_to_make(x, targets, steps, given)
                 rows = type(self)._swept(cast(MPSLayer, self.layer_), x, targets, steps, **given).history
             elif self.solver != "als":  # with "als" there is only one core here, fitted at the end
                 told["feature_size"] = self._feature_size(X, weight)
                 options = train_options(chosen, self.layer_.n_sites, samples, one_pass=one_pass, **told)
-                given |= {"task": self._task, "alone": type(self)._trained}
+                given |= {"task": self._task, "alone": type(self)._trained, "quick": self.preset is not None}
                 rows = train_members(self.layers_, x, targets, options, **given)
         except TrainingInterrupted as stop:  # a stopped notebook cell: what was trained can be used
             rows = stop.history or []

@@ -17,12 +17,15 @@ from tnml.estimators.explained import Explained
 from tnml.estimators.intervals import conformal_quantile
 from tnml.estimators.probabilities import nearest_probabilities
 from tnml.estimators.stored import stored_array
+from tnml.estimators.tuned import Tuned
 from tnml.estimators.uncertainty import Uncertainty, entropies
 from tnml.loop.protocols import Callback
 from tnml.training.losses import Loss
 
+_LEAST_PROBABILITY = 1e-3
 
-class Calibrated(Explained):
+
+class Calibrated(Explained, Tuned):
     """The part of a classifier that turns outputs into probabilities.
 
     Attributes:
@@ -81,6 +84,12 @@ class Calibrated(Explained):
             "log_loss_before": log_loss(before, codes, each),
             "samples": len(held),
         }
+
+    def _losses(self, outputs: Float64[ndarray, "b c"], targets: npt.NDArray[Any]) -> Float64[ndarray, " b"]:
+        """The log loss, with probabilities of at least 0.001, so that no sample decides alone."""
+        there = self._probabilities(outputs)[np.arange(len(targets)), targets]
+        found: npt.NDArray[np.float64] = -np.log(np.maximum(there, _LEAST_PROBABILITY))
+        return found
 
     def _joined(self, each: Float64[ndarray, "k b c"]) -> Float64[ndarray, "b c"]:
         """The logarithms of averaged probabilities, if the outputs are logits; else the averaged outputs."""

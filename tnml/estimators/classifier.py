@@ -1,7 +1,7 @@
 """The classifiers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +15,15 @@ from tnml.checks import number
 from tnml.errors import InputError
 from tnml.estimators.calibrated import Calibrated
 from tnml.estimators.chunks import chunks
+from tnml.estimators.early import stopped_early
 from tnml.estimators.parameters import estimator
 from tnml.estimators.solvers import SMOOTHING, checked_loss, settled_loss, usual_smoothing
 from tnml.estimators.stored import plain
 from tnml.estimators.weights import class_weights, counted, sample_weights
 from tnml.loop.protocols import Callback
 from tnml.loop.results import Row
-from tnml.nn import TensorNetworkLayer
-from tnml.training import sweep_classifier, train_classifier
+from tnml.nn import MPSLayer, TensorNetworkLayer
+from tnml.training import SweepOptions, sweep_classifier, train_classifier
 from tnml.training.tasks import CLASSIFICATION
 
 _MANY = 30  # sites: with this many or more, a sweep has so many steps that they can stay small
@@ -193,6 +194,7 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
             )
         if self.calibrate:
             raise InputError("calibrate=True needs a held-out part, but partial_fit has none; use fit")
+        self._check_parts()
         for x, labels, weight in chunks(X, y, sample_weight):
             first = not hasattr(self, "layer_")
             with self._whole(first=first):
@@ -210,6 +212,8 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
         one_pass: bool,
         classes: Any = None,
     ) -> Self:
+        if first:
+            self.choice_ = None
         loss = self._checked(callbacks)
         X, y = self._validated(X, y, first=first)
         check_classification_targets(y)
@@ -220,15 +224,17 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
         there = counted(weight, len(X))
         if weight is not None and there is not None:
             X, codes, weight = X[there], codes[there], weight[there]
+        self._logits = loss.logits
+        told = self._loss_options(usual_smoothing(codes, weight, len(labels)))
+        how: dict[str, Any] = {"loss": told, "image_shape": self.image_shape}
         if first:
-            self._start(X, codes, weight, len(labels))
+            given, seed = (X, codes, weight, len(labels)), self._drawn_seed()
+            self._choose(*given, seed, how)
+            self._start(*given, seed)
             self.classes_: npt.NDArray[Any] = labels
         else:
             self._follow()
-        self._logits = loss.logits
-        told = self._loss_options(usual_smoothing(codes, weight, len(labels)))
-        how: dict[str, Any] = {"first": first, "one_pass": one_pass, "loss": told}
-        return self._run(X, codes, weight, callbacks, **how, image_shape=self.image_shape)
+        return self._run(X, codes, weight, callbacks, first=first, one_pass=one_pass, **how)
 
     def _labels(self, y: npt.NDArray[Any], classes: Any, *, first: bool, one_pass: bool) -> npt.NDArray[Any]:
         """All labels that occur now or later."""
@@ -257,6 +263,10 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
             return usual
         many = self.layer_.n_sites > 12 and self.layer_.out_features > 4
         return {**usual, **(_MANY_CLASSES if many else _FEW_SITES)}
+
+    def _sweeps_to_make(self, x: Any, targets: Any, options: SweepOptions, given: Any) -> SweepOptions:
+        told = {name: given[name] for name in ("sample_weight", "image_shape")}
+        return stopped_early(type(self)._swept, cast(MPSLayer, self.layer_), x, targets, options, told)
 
     def _loss_options(self, usual: float = SMOOTHING) -> dict[str, Any]:
         loss, smoothing = settled_loss(plain(self.loss), plain(self.label_smoothing), usual)

@@ -6,7 +6,6 @@ A category becomes its index among the categories seen in training; a number bec
 training values. The features of "auto" columns are chosen here, column by column.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,111 +17,16 @@ from jaxtyping import Float32, Float64, Inexact, Int64
 from numpy import ndarray
 
 from tnml.checks import whole
-from tnml.data.scaling import distance_beyond
 from tnml.errors import InputError, choose
+from tnml.estimators.automatic import LEVELS, Automatic, automatic
+from tnml.estimators.encoders import Levels, Scaled, levels_of, quantiles_of
 from tnml.estimators.tables import Column, Table
 from tnml.features import FeatureMap, feature_map
 from tnml.features.columns import ColumnMap, map_of_columns
 from tnml.features.orders import mutual_information_order
 
-_KNOTS = 65  # the number of quantiles that a column of numbers is scaled by
-LEVELS = 16  # the most categories that have a feature of their own; the rarest ones share one
 _MOST_ROWS = 5000  # about how many samples are used to measure how columns depend on each other
 _MOST_CODES = 2000  # quantiles of all columns together, for the same
-_PER_LEVEL = 10  # samples, at least, for each distinct number of a column that counts as categories
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scaled:
-    """A column of numbers, mapped to [0, 1] by a piecewise linear function.
-
-    Args:
-        knots: ascending values.
-        places: what they are mapped to; linear in between, constant beyond the ends.
-    """
-
-    knots: tuple[float, ...]
-    places: tuple[float, ...]
-
-    @property
-    def is_text(self) -> bool:
-        """Whether the column held text in training."""
-        return False
-
-    def encode(self, column: Column) -> Float64[ndarray, " b"]:
-        """Its values in [0, 1]; NaN stays NaN."""
-        if column.is_text:
-            raise InputError(
-                f"column {column.name} held numbers in training and holds text now; convert it to numbers"
-            )
-        found: npt.NDArray[np.float64] = np.interp(column.values, self.knots, self.places)
-        return np.where(column.missing, np.nan, found)
-
-    def beyond(self, column: Column) -> Float64[ndarray, " b"]:
-        """How far values are outside of the range of training, in units of it; 0 if missing."""
-        self.encode(column)  # refuses text
-        return np.where(column.missing, 0.0, distance_beyond(column.values, self.knots[0], self.knots[-1]))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Levels:
-    """A column of categories, mapped to equally spaced numbers from 0 to 1.
-
-    Args:
-        values: the categories, numbers or text.
-        rest: whether all other values share one more place at the end; if not, they count as missing.
-
-    Numbers that are equal in single precision count as equal, unless both are categories.
-    """
-
-    values: tuple[Any, ...]
-    rest: bool
-
-    @property
-    def is_text(self) -> bool:
-        """Whether the column held text in training."""
-        return bool(self.values) and isinstance(self.values[0], str)
-
-    @property
-    def count(self) -> int:
-        """The number of places, at least 2."""
-        return max(2, len(self.values) + self.rest)
-
-    def encode(self, column: Column) -> Float64[ndarray, " b"]:
-        """The place of each value divided by the last place; NaN if it is missing or unknown."""
-        is_text = self.is_text
-        if is_text != column.is_text and not column.missing.all():
-            told = ("text", "numbers") if is_text else ("numbers", "text")
-            raise InputError(
-                f"column {column.name} held {told[0]} in training and holds {told[1]} now; convert it"
-            )
-        places = {value: place for place, value in enumerate(self.values)}
-        other = float(len(self.values)) if self.rest else math.nan
-        distinct, inverse = np.unique(column.values[~column.missing], return_inverse=True)
-        codes = np.full(len(column.values), math.nan)
-        rounded = {} if is_text else dict(zip(_single(list(places)), places.values(), strict=True))
-        kept = distinct.tolist() if is_text or column.is_text else _single(distinct)
-        found = [
-            places.get(value, rounded.get(single, other))
-            for value, single in zip(distinct.tolist(), kept, strict=True)
-        ]
-        known = np.array(found, dtype=np.float64)
-        codes[~column.missing] = known[inverse]
-        return codes / (self.count - 1)
-
-    def beyond(self, column: Column) -> Float64[ndarray, " b"]:
-        """1 for unknown categories that count as missing, else 0."""
-        unknown: npt.NDArray[np.bool_] = np.isnan(self.encode(column)) & ~column.missing
-        return unknown.astype(np.float64)
-
-
-def _single(values: Any) -> list[float]:
-    """Numbers, rounded to single precision; what is beyond its range stays as it is."""
-    given = np.asarray(values, dtype=np.float64)
-    with np.errstate(over="ignore", under="ignore"):
-        rounded = given.astype(np.float32).astype(np.float64)
-    found: list[float] = np.where(np.isinf(rounded) | (rounded == 0), given, rounded).tolist()
-    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,9 +81,7 @@ def is_by_column(features: Any) -> bool:
         >>> is_by_column("auto"), is_by_column({"age": "legendre"}), is_by_column({"name": "rbf", "dim": 4})
         (True, True, False)
     """
-    if isinstance(features, Mapping):
-        return "name" not in features
-    return isinstance(features, str) and features == "auto"
+    return automatic(features) is not None or (isinstance(features, Mapping) and "name" not in features)
 
 
 def fit_columns(table: Table, features: Any, weight: Float64[ndarray, " b"] | None = None) -> Columns:
@@ -188,19 +90,20 @@ def fit_columns(table: Table, features: Any, weight: Float64[ndarray, " b"] | No
     Args:
         table: the samples with a weight above 0.
         features: "auto", or a mapping from names or numbers of columns to "auto", "one-hot", a name or a
-            description of a feature map; columns that it does not name are "auto".
+            description of a feature map; columns that it does not name are "auto". Options of "auto", as in
+            {"name": "auto", "levels": 16}, are those of `Automatic`.
         weight: of the samples; None if all count alike.
 
     Raises:
         InputError: a column does not exist, or its features do not suit it.
     """
-    told = _told(features, table)
-    rows = len(table)
+    rest = automatic(features)
+    told = {} if rest is not None else _told(features, table)
     encoders: list[Scaled | Levels] = []
     maps: list[FeatureMap] = []
     missing: list[list[float]] = []
     for place, column in enumerate(table.columns):
-        encoder, fmap = _fitted(column, told.get(place, "auto"), rows, len(table.columns), weight)
+        encoder, fmap = _fitted(column, told.get(place, rest or "auto"), len(table.columns), weight)
         encoders.append(encoder)
         maps.append(fmap)
         missing.append(_mean_features(encoder.encode(column), fmap, weight))
@@ -209,8 +112,6 @@ def fit_columns(table: Table, features: Any, weight: Float64[ndarray, " b"] | No
 
 def _told(features: Any, table: Table) -> dict[int, Any]:
     """The features that were asked for, by the number of the column."""
-    if isinstance(features, str):
-        return {}
     names = {column.name: place for place, column in enumerate(table.columns)}
     told: dict[int, Any] = {}
     for key, value in features.items():
@@ -229,11 +130,12 @@ def _told(features: Any, table: Table) -> dict[int, Any]:
 
 
 def _fitted(
-    column: Column, told: Any, rows: int, columns: int, weight: Float64[ndarray, " b"] | None
+    column: Column, told: Any, columns: int, weight: Float64[ndarray, " b"] | None
 ) -> tuple[Scaled | Levels, FeatureMap]:
     """How a column is encoded, and its feature map."""
-    if isinstance(told, str) and told == "auto":
-        told = automatic(column, rows, columns)
+    choice = told if isinstance(told, Automatic) else automatic(told)
+    if choice is not None:
+        return choice.fitted(column, columns, weight)
     spec = {"name": told} if isinstance(told, str) else told
     if isinstance(spec, Mapping) and spec.get("name") == "one-hot":
         for option in spec:
@@ -245,44 +147,7 @@ def _fitted(
     fmap = feature_map(spec)
     if isinstance(fmap, ColumnMap):
         raise InputError(f"column {column.name} was given features for many columns; give one map")
-    return _scaled(column, weight), fmap
-
-
-def automatic(column: Column, rows: int, columns: int) -> Any:
-    """Features for an "auto" column."""
-    distinct = len(np.unique(column.values[~column.missing]))
-    if column.categorical or distinct <= min(LEVELS, max(2, rows // _PER_LEVEL)):
-        return "one-hot"
-    most = 8 if columns < 30 else 4 if columns < 200 else 2
-    return {"name": "legendre", "dim": int(np.clip(round(2 * math.log10(rows)) - 1, 2, most))}
-
-
-def levels_of(column: Column, most: int, weight: Float64[ndarray, " b"] | None) -> Levels:
-    """The categories of a column, the rarest ones together if there are too many."""
-    there = ~column.missing
-    values, inverse = np.unique(column.values[there], return_inverse=True)
-    if len(values) <= most:
-        return Levels(values=tuple(values.tolist()), rest=False)
-    totals = np.bincount(inverse, weights=None if weight is None else weight[there])
-    kept = np.sort(np.argsort(-totals, kind="stable")[: most - 1])
-    return Levels(values=tuple(values[kept].tolist()), rest=True)
-
-
-def _scaled(column: Column, weight: Float64[ndarray, " b"] | None) -> Scaled:
-    """The quantiles of a column: the middle of each value's share of the samples, from 0 to 1."""
-    there = ~column.missing
-    values, inverse = np.unique(column.values[there], return_inverse=True)
-    if len(values) < 2:
-        return Scaled(knots=tuple(values.tolist()) or (0.0,), places=(0.5,))
-    totals = np.bincount(inverse, weights=None if weight is None else weight[there])
-    middle = np.cumsum(totals) - totals / 2
-    places = (middle - middle[0]) / (middle[-1] - middle[0])
-    if len(values) > _KNOTS:
-        wanted = np.linspace(0, 1, _KNOTS)
-        values, places = np.interp(wanted, places, values), wanted
-        distinct = np.concatenate([[True], np.diff(values) > 0])
-        values, places = values[distinct], places[distinct]
-    return Scaled(knots=tuple(values.tolist()), places=tuple(places.tolist()))
+    return quantiles_of(column, weight), fmap
 
 
 def _mean_features(x: Float64[ndarray, " b"], fmap: FeatureMap, weight: Any) -> list[float]:
@@ -326,7 +191,7 @@ def _codes(
 ) -> Int64[ndarray, " b"]:
     """Whole numbers below `bins`, in the order of the values; `bins` if a value is missing."""
     if not ranked:
-        x = _scaled(Column("", x, categorical=False), weight).encode(Column("", x, categorical=False))
+        x = quantiles_of(Column("", x, categorical=False), weight).encode(Column("", x, categorical=False))
     there = ~np.isnan(x)
     codes = np.full(len(x), bins, dtype=np.int64)
     codes[there] = np.minimum(np.floor(x[there] * bins + 1e-9), bins - 1)

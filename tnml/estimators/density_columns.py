@@ -17,7 +17,9 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from tnml.errors import InputError
-from tnml.estimators.columns import Levels, automatic, is_by_column, levels_of
+from tnml.estimators.automatic import usual_features
+from tnml.estimators.columns import is_by_column
+from tnml.estimators.encoders import Levels, levels_of
 from tnml.estimators.tables import Column, Table
 from tnml.features import FeatureMap, feature_map
 from tnml.features.columns import ColumnMap, map_of_columns
@@ -180,7 +182,7 @@ def fit_density_columns(table: Table, features: Any) -> DensityColumns:
     for place, column in enumerate(table.columns):
         told = _told(features, column, place)
         if told == "auto":
-            told = automatic(column, rows, width)
+            told = usual_features(column, rows, width)
         if told == "one-hot" or column.is_text:
             levels = levels_of(column, _MOST_LEVELS, None)
             encoders.append(Levels(values=levels.values, rest=True))

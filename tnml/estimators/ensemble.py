@@ -8,12 +8,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tnml.checks import one_of
 from tnml.loop.progress import ProgressReporter
 from tnml.loop.protocols import Callback
 from tnml.loop.results import Row, TrainingInterrupted
 from tnml.nn import MPSLayer, TensorNetworkLayer
 from tnml.nn.networks import can, compressible
+from tnml.randomness import Stream, generator
 from tnml.training import TrainOptions, TrainResult, train_replicas, truncate_layer, worth_it
+from tnml.training.losses import Loss, measure
+from tnml.training.replicas.sparse import SparseFeatures, can_train_sparsely, sparse_features, train_sparsely
+from tnml.training.samples import split_rows
 from tnml.training.tasks import Task
 
 BLOCK = 256  # samples per prediction; always this many, so that no sample's bits depend on the others
@@ -31,6 +36,7 @@ def train_members(
     sample_weight: npt.NDArray[Any] | None,
     callbacks: Sequence[Callback],
     progress: ProgressReporter | None,
+    quick: bool = False,
     **data: Any,
 ) -> list[Row]:
     """The mean history of networks that are trained in place on the same samples.
@@ -49,6 +55,8 @@ def train_members(
         sample_weight: weights with mean 1, or None.
         callbacks: called for every network.
         progress: the reporter, or None.
+        quick: train without PyTorch if that is possible, to other roundings; the last epoch alone is then
+            measured on what is held out.
         data: further arguments of `alone`.
 
     Raises:
@@ -65,6 +73,17 @@ def train_members(
         [1, 2]
     """
     histories: list[list[Row]] = [[] for _ in layers]
+    if quick and not callbacks:
+        tell = _kept_in(histories, progress, options.epochs)
+        try:
+            if _trained_sparsely(layers, x, y, options, task, sample_weight, tell):
+                return mean_history(histories)
+        except KeyboardInterrupt as stop:
+            raise TrainingInterrupted(history=mean_history(histories)) from stop
+        finally:
+            if progress is not None:
+                progress.stop()
+        histories = [[] for _ in layers]
     if _together(layers, options):
         try:
             train_replicas(
@@ -93,6 +112,72 @@ def train_members(
             histories[place] = stop.history or []
             raise TrainingInterrupted(history=mean_history(histories)) from stop
     return mean_history(histories)
+
+
+def orders_of_members(rule: str, first: Any, sites: int, members: int, seed: int) -> list[Any]:
+    """The order of the sites of every network of an ensemble.
+
+    Args:
+        rule: "same" or "random".
+        first: of the first network; a name or a permutation.
+        sites: how many.
+        members: how many.
+        seed: of the fit.
+
+    Raises:
+        InputError: the rule is unknown.
+
+    Example:
+        >>> orders_of_members("random", "raster", 3, 2, seed=0)
+        ['raster', [1, 2, 0]]
+    """
+    if one_of("member_orders", rule, ("same", "random")) == "same":
+        return [first] * members
+    random = [generator(seed, member, stream=Stream.SITES) for member in range(1, members)]
+    return [first, *(torch.randperm(sites, generator=each).tolist() for each in random)]
+
+
+def _trained_sparsely(
+    layers: Sequence[TensorNetworkLayer],
+    x: npt.NDArray[Any],
+    y: npt.NDArray[Any],
+    options: TrainOptions,
+    task: Task,
+    weight: npt.NDArray[Any] | None,
+    tell: Callable[[int, Row], None],
+) -> bool:
+    """Whether the layers could be trained by `train_sparsely`, and are."""
+    if not all(can(layer, "replicas") for layer in layers):
+        return False
+    chains, loss = [cast(MPSLayer, layer) for layer in layers], options.loss_for(task)
+    given = sparse_features(x) if can_train_sparsely(chains[0], options, loss) else None
+    if given is None:
+        return False
+    labels = torch.from_numpy(y) if task.stratified else None
+    keep, held = (rows.numpy() for rows in split_rows(len(y), labels, options.validation, options.seed))
+    some = SparseFeatures(given.places[keep], given.shares[keep])
+    each, others = (None, None) if weight is None else (weight[keep], weight[held])
+    each = None if each is None else each / each.mean()
+
+    def measured(network: int, row: Row) -> None:
+        if len(held) and row["epoch"] == options.epochs:
+            row |= _held_out(layers[network], x[held], y[held], loss, others)
+        tell(network, row)
+
+    return train_sparsely(chains, some, y[keep], options, loss, weight=each, on_epoch=measured)
+
+
+@torch.no_grad()
+def _held_out(
+    layer: TensorNetworkLayer, x: npt.NDArray[Any], y: npt.NDArray[Any], loss: Loss, weight: Any
+) -> Row:
+    """The columns of a history that are measured on held-out samples."""
+    inputs, targets = torch.from_numpy(x).to(layer.dtype), torch.from_numpy(y)
+    if targets.is_floating_point():
+        targets = targets.to(layer.dtype)
+    share = None if weight is None else torch.from_numpy(weight / weight.mean()).to(layer.dtype)
+    found = measure(layer, loss.plain(), inputs, targets, weight=share)
+    return {f"val_{name}": value for name, value in found.items()}
 
 
 def _together(layers: Sequence[TensorNetworkLayer], options: TrainOptions) -> bool:

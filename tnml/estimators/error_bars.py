@@ -15,11 +15,12 @@ from tnml.errors import InputError
 from tnml.estimators.explained import Explained
 from tnml.estimators.intervals import conformal_quantile
 from tnml.estimators.stored import stored_array
+from tnml.estimators.tuned import Tuned
 from tnml.nn import MPSLayer
 from tnml.training.dmrg.posterior import CorePosterior, fit_label_core, label_design
 
 
-class ErrorBars(Explained):
+class ErrorBars(Explained, Tuned):
     """The part of a regressor that estimates the errors of its predictions.
 
     Attributes:
@@ -52,6 +53,11 @@ class ErrorBars(Explained):
             off = np.abs(targets[held] - self._outputs(x[held]))
             self.interval_scores_ = off / (1.0 if self.posterior_ is None else self._deviations(x[held]))
             self._interval_weights = None if weight is None else weight[held]
+
+    def _losses(self, outputs: Float64[ndarray, "b c"], targets: npt.NDArray[Any]) -> Float64[ndarray, " b"]:
+        """The mean square error of standardised targets."""
+        found: npt.NDArray[np.float64] = np.square(outputs - targets).mean(axis=1)
+        return found
 
     def _forget(self) -> None:
         self.posterior_ = self.interval_scores_ = self._interval_weights = None

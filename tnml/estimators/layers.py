@@ -1,13 +1,16 @@
 """The layers of an estimator: made from its parameters, and adapted when these change."""
 
+import functools
 import math
 from abc import ABC
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from tnml.errors import InputError, choose
+from tnml.estimators.columns import is_by_column
 from tnml.estimators.solvers import SWEPT, unused_by
 from tnml.estimators.stored import StoredEstimator, plain
 from tnml.estimators.warm import following
@@ -32,13 +35,13 @@ class LayersOfParameters(StoredEstimator, ABC):
     """The part of an estimator that turns parameters into layers."""
 
     def _chosen(self) -> dict[str, Any]:
-        """The parameters by name, as Python numbers, with those given as options of `network`.
+        """The parameters by name, as Python numbers, with options of `network` and what a preset has chosen.
 
         Raises:
             InputError: a parameter is given in both places.
         """
-        chosen = {name: plain(value) for name, value in self.get_params(deep=False).items()}
-        usual = type(self)().get_params(deep=False)
+        usual = defaults(type(self))
+        chosen = {name: plain(getattr(self, name)) for name in usual}
         for name in LAYER_PARAMETERS if isinstance(self.network, Mapping) else ():
             if name not in self.network:
                 continue
@@ -49,7 +52,10 @@ class LayersOfParameters(StoredEstimator, ABC):
                     "give it once"
                 )
             chosen[name] = inside
-        return chosen
+        made = {} if self.preset is None else self.choice_ or {}
+        return chosen | {
+            name: value for name, value in made.items() if np.array_equal(chosen[name], usual[name])
+        }
 
     def _facts_of_layer(self) -> dict[str, Any]:
         """The present values of the parameters that a fitted model is made with."""
@@ -72,12 +78,19 @@ class LayersOfParameters(StoredEstimator, ABC):
             ]
             self._made_with = now
 
+    def _is_by_column(self) -> bool:
+        """Whether the features that `fit` would use are those of columns."""
+        chosen, usual = self._chosen(), defaults(type(self))
+        if self.preset is not None and np.array_equal(self.features, usual["features"]):
+            return True  # whichever candidate is the best
+        return is_by_column(chosen["features"])
+
     def _new_layer(self, sites: int, outputs: int, seed: int, order: Any) -> TensorNetworkLayer:
         """A layer before training; with sweeps its bond dimensions start at 1 and grow."""
         chosen = {**self._chosen(), "order": order}
         if self.columns_ is not None:
             chosen["features"] = self.columns_.features
-        usual = _layer_arguments(type(self)().get_params(deep=False), sites, seed)
+        usual = _layer_arguments(defaults(type(self)), sites, seed)
         arguments = _layer_arguments(chosen, sites, seed)
         if self._sweeps_on(sites):
             arguments |= {"bond_dim": 1, "noise": 0.0}
@@ -88,6 +101,18 @@ class LayersOfParameters(StoredEstimator, ABC):
     def _sweeps_on(self, n_sites: int) -> bool:
         """Whether a chain of that many sites is trained by sweeps; one site has no bond."""
         return self.solver in SWEPT and n_sites > 1
+
+
+@functools.cache
+def defaults(kind: type[StoredEstimator]) -> Mapping[str, Any]:
+    """The parameters of a class of estimators, and their defaults.
+
+    Example:
+        >>> from tnml import MPSRegressor
+        >>> defaults(MPSRegressor)["bond_dim"]
+        20
+    """
+    return MappingProxyType(kind().get_params(deep=False))
 
 
 def _layer_arguments(chosen: Mapping[str, Any], sites: int, seed: int) -> dict[str, Any]:

@@ -47,8 +47,13 @@ class Parameters:
         bond_dim: largest bond dimension, the capacity of the model.
         network: a name of `tnml.nn.NETWORKS`, or a mapping with the name and options of that network. A
             parameter that the network does not have must keep its default.
+        preset: "tables" gives features, bonds, decay and steps that suit tables, and several networks: `fit`
+            tries candidates on a held-out part and fits the best one to all samples; `choice_` tells which.
+            Parameters that do not have their defaults stay as they are. `solver="gradient"` only.
         n_estimators: number of networks with different starting weights, whose probabilities or predictions
             are averaged; `solver="gradient"` only. Small networks together take little more time than one.
+        member_orders: sequences of the features on the chains of `n_estimators` networks: the "same", or
+            "random" ones for all but the first.
         solver: "gradient" (stochastic gradient descent), "dmrg" (sweeps; on a single feature, which has no
             bond, gradients) or, for real targets, "als" (sweeps of exact least squares, with the ridge, the
             noise and the bonds of largest evidence, and error bars). "als" needs several samples for each
@@ -57,7 +62,8 @@ class Parameters:
             each feature while the others are fixed, {"name": "polynomial", "dim": 4} makes them cubic. "auto"
             looks at each column: text, truth values, pandas' categories and numbers with few distinct values
             become "one-hot" of the categories seen (if more than 16, the rarest share one); other numbers are
-            replaced by Legendre functions of their quantiles, more functions for more samples. A mapping such
+            replaced by Legendre functions of their quantiles, more functions for more samples; for options,
+            as in {"name": "auto", "map": "hat"}, see `tnml.estimators.automatic.Automatic`. A mapping such
             as {"age": "legendre", 3: "one-hot"}, by names or numbers of columns, sets it for some columns.
             With both, any column may have missing values (NaN, None), also in `predict`: the outputs are then
             the mean over that column's training values, and unknown categories count as missing. All features
@@ -87,18 +93,23 @@ class Parameters:
             1 for "lbfgs".
         optimizer: "adam", "adamw", "sgd" or "lbfgs".
         weight_decay: decoupled for "adamw", else an L2 penalty.
+        decay_to: what `weight_decay` pulls to: "zero", or "path", cores that let every sample through
+            unchanged, and a label core of zeros: it damps products of many features more than the features
+            themselves. "path" is for `network="mps"`.
         schedule: of the learning rate, "one-cycle", "cosine", "constant" or "step".
         clip_norm: largest norm of the gradient; None for no limit.
         average: "ema" keeps a moving average of the weights, "none" does not.
         validation_fraction: share of the samples held out, at random, stratified by label; `history_` has the
-            results on it, and intervals and temperatures of probabilities are computed from it.
+            results on it (with `preset` in the last row alone), and intervals and temperatures of
+            probabilities are computed from it.
         patience: epochs without a better `monitor` after which training stops and the best weights are
             restored; None never stops.
         monitor: the column of `history_` that `patience` watches; callbacks may add columns.
         monitor_mode: "min" if lower is better, "max" if higher is better; "auto" takes "max" for names with
             "accuracy" in them.
         sweeps: over all bonds and back, not for `solver="gradient"`; None is 5 for real targets; for labels
-            it continues while a sweep lowers the loss by 2 % or more, for at most 20 sweeps.
+            it continues while a sweep lowers the loss by 2 % or more, for at most 20 sweeps; with up to 5,000
+            samples, at most as long as a trial on three quarters of them predicts the other quarter better.
         max_error: not for `solver="gradient"`: at each bond singular values are dropped while they make up
             less than this share of the norm, so that bonds are as large as the data need, up to `bond_dim`;
             one number, or one for each sweep, the last one for all that follow. None is 0.003 for real
@@ -127,7 +138,9 @@ class Parameters:
 
     bond_dim: int = dataclasses.field(default=20, kw_only=False)
     network: Any = "mps"
+    preset: str | None = None
     n_estimators: int = 1
+    member_orders: str = "same"
     solver: str = "gradient"
     features: Any = "linear"
     order: str | Sequence[int] = "auto"
@@ -144,6 +157,7 @@ class Parameters:
     lr: float | None = None
     optimizer: str = "adam"
     weight_decay: float = 0.0
+    decay_to: str = "zero"
     schedule: str = "one-cycle"
     clip_norm: float | None = None
     average: str = "none"

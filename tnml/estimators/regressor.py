@@ -146,6 +146,7 @@ class TensorNetworkRegressor(RegressorMixin, ErrorBars):
         Raises:
             InputError: the number of targets changed.
         """
+        self._check_parts()
         for x, targets, weight in chunks(X, y, sample_weight):
             first = not hasattr(self, "layer_")
             with self._whole(first=first):
@@ -162,6 +163,8 @@ class TensorNetworkRegressor(RegressorMixin, ErrorBars):
         first: bool,
         one_pass: bool,
     ) -> Self:
+        if first:
+            self.choice_ = None
         self._checked(callbacks)
         X, y = self._validated(X, y, first=first, multi_output=True, y_numeric=True)
         targets = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
@@ -170,10 +173,13 @@ class TensorNetworkRegressor(RegressorMixin, ErrorBars):
         if weight is not None and there is not None:
             X, targets, weight = X[there], targets[there], weight[there]
         if first:
-            self._start(X, targets, weight, targets.shape[1])
             mean, deviation = mean_and_deviation(targets, weight)
             self.y_mean_: npt.NDArray[np.float64] = mean
             self.y_scale_: npt.NDArray[np.float64] = np.where(deviation > 0, deviation, 1.0)
+            seed, loss = self._drawn_seed(), self._loss_options()
+            standard = (targets - self.y_mean_) / self.y_scale_
+            self._choose(X, standard, weight, targets.shape[1], seed, {"loss": loss})
+            self._start(X, targets, weight, targets.shape[1], seed)
         elif targets.shape[1] != len(self.y_mean_):
             raise InputError(
                 f"expected {len(self.y_mean_)} targets as in the first fit, got {targets.shape[1]}"

@@ -18,7 +18,9 @@ from tnml.training.tasks import Task
 # Parameters that not all solvers use, by the solver they belong to, with the nearest one of another solver.
 _OWN: Mapping[str, Mapping[str, str | None]] = {
     "gradient": {
+        "preset": None,
         "n_estimators": None,
+        "member_orders": None,
         "label_site": None,
         "noise": None,
         "bond_dropout": None,
@@ -27,6 +29,7 @@ _OWN: Mapping[str, Mapping[str, str | None]] = {
         "lr": None,
         "optimizer": None,
         "weight_decay": "ridge",
+        "decay_to": None,
         "schedule": None,
         "clip_norm": None,
         "average": None,
@@ -179,6 +182,16 @@ def checked_loss(spec: Any, smoothing: float, task: Task, solver: str) -> Loss:
     return loss
 
 
+def usual_batch(batch_size: Any, samples: int) -> int:
+    """Samples of a step: `batch_size`, or a hundredth of the samples, between 32 and 100.
+
+    Example:
+        >>> usual_batch(None, 5000)
+        50
+    """
+    return whole("batch_size", min(100, max(32, samples // 100)) if batch_size is None else batch_size, 1)
+
+
 def train_options(
     parameters: Mapping[str, Any],
     sites: int,
@@ -214,8 +227,8 @@ def train_options(
         (100, 10, 0.0004)
     """
     given = dict(parameters)
-    epochs, lr, batch = given["epochs"], given["lr"], given["batch_size"]
-    batch = whole("batch_size", min(100, max(32, samples // 100)) if batch is None else batch, 1)
+    epochs, lr = given["epochs"], given["lr"]
+    batch = usual_batch(given["batch_size"], samples)
     steps_per_epoch = batch_count(samples, batch)
     if epochs is None:
         epochs = min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS / steps_per_epoch)))
@@ -225,7 +238,16 @@ def train_options(
     elif lr is None:
         distance = max(2.0, 200.0 / sites**2)
         lr = max(3e-4, min(0.02, 0.2 / sites, distance / (epochs * steps_per_epoch))) / feature_size
-    same = ("optimizer", "weight_decay", "clip_norm", "average", "monitor", "monitor_mode", "device")
+    same = (
+        "optimizer",
+        "weight_decay",
+        "decay_to",
+        "clip_norm",
+        "average",
+        "monitor",
+        "monitor_mode",
+        "device",
+    )
     chosen = {
         "epochs": 1 if one_pass else epochs,
         "batch_size": batch,

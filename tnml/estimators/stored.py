@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tnml.checks import entries, whole
 from tnml.errors import InputError
-from tnml.estimators.columns import Columns, from_json, is_by_column
+from tnml.estimators.columns import Columns, from_json
 from tnml.estimators.parameters import Parameters
 from tnml.features import FeatureMap
 from tnml.features.spec import STORED_NAMES
@@ -39,6 +39,7 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
     _others: list[TensorNetworkLayer]
     feature_range_: npt.NDArray[np.float64] | None
     columns_: Columns | None = None  # pickles of earlier versions do not have it
+    choice_: dict[str, Any] | None = None
     history_: list[Row]
     n_iter_: int
     seed_: int
@@ -87,6 +88,7 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
             "seed": self.seed_,
             "data": self.data_,
             "other_configs": [layer.config for layer in self.layers_[1:]],
+            **({} if self.choice_ is None else {"choice": self.choice_}),
             **({} if self.columns_ is None else {"columns": self.columns_.to_json()}),
             **self._facts(),
         }
@@ -111,6 +113,7 @@ class StoredEstimator(Parameters, BaseEstimator, ABC):
             model.feature_range_ = stored_array(tensors, "feature_range", (2, sites))
         if "columns" in metadata:
             model.columns_ = from_json(metadata["columns"], model.layer_.features)
+        model.choice_ = metadata.get("choice")
         model.history_, model.data_ = [], metadata["data"]
         model.n_iter_, model.seed_ = (whole(name, metadata[name], 0) for name in ("n_iter", "seed"))
         names = metadata["feature_names"]
@@ -210,7 +213,7 @@ def _for_json(parameters: Mapping[str, Any]) -> dict[str, Any]:
         kept["random_state"] = None
     if isinstance(kept["features"], FeatureMap):
         kept["features"] = kept["features"].spec
-    elif is_by_column(kept["features"]) and isinstance(kept["features"], Mapping):  # a key may be a number
+    elif isinstance(kept["features"], Mapping) and "name" not in kept["features"]:  # a key may be a number
         kept["features"] = [[key, _spec(value)] for key, value in kept["features"].items()]
     if not isinstance(kept["order"], str):
         kept["order"] = [int(site) for site in kept["order"]]

@@ -219,6 +219,34 @@ def _rbf_slope(x: Tensor, dim: int, width: float, normalise: bool) -> Tensor:
     return _last(parts * (log_slope - (parts * log_slope).sum(0) if normalise else log_slope))
 
 
+def _build_hat(dim: object = 3) -> FeatureMap:
+    """B-splines of degree 1: max(0, 1 - |(d-1) x - k|), so outputs are linear between d equally spaced knots.
+
+    Beyond [0, 1] they stay as at its ends.
+    """
+    d = whole("dim (the number of knots) of feature map 'hat'", dim, 2)
+    values, slope = partial(_hat, dim=d), partial(_hat_slope, dim=d)
+    return FeatureMap("hat", d, values, slope, "sum", (1.0,) * d)
+
+
+def _hat_offsets(x: Tensor, dim: int) -> Float[Tensor, "d ..."]:
+    """How far `x` is right of every knot, in distances of knots."""
+    return x.clamp(0, 1) * (dim - 1) - _steps(x, dim, dim - 1)
+
+
+def _hat(x: Tensor, dim: int) -> Tensor:
+    return _last((1 - _hat_offsets(x, dim).abs()).clamp(min=0))
+
+
+def _hat_slope(x: Tensor, dim: int) -> Tensor:
+    """At a knot the slope to its right; at the last one, which has none there, that to its left."""
+    place = (x.clamp(0, 1) * (dim - 1)).floor().clamp(max=dim - 2)
+    knots = _steps(x, dim, dim - 1)
+    inside = ((x >= 0) & (x <= 1)).to(x.dtype)
+    slope = (knots == place + 1).to(x.dtype) - (knots == place).to(x.dtype)
+    return _last(slope * (inside * (dim - 1)))
+
+
 BUILDERS: Mapping[str, Callable[..., FeatureMap]] = MappingProxyType(
     {
         "linear": _build_linear,
@@ -229,6 +257,7 @@ BUILDERS: Mapping[str, Callable[..., FeatureMap]] = MappingProxyType(
         "trigonometric": _build_trigonometric,
         "one-hot": _build_one_hot,
         "rbf": _build_rbf,
+        "hat": _build_hat,
     }
 )
 FEATURE_NAMES = tuple(BUILDERS)

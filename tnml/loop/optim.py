@@ -4,9 +4,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from tnml.errors import InputError
 from tnml.loop.options import LoopOptions
+from tnml.loop.protocols import HasPath
 from tnml.torch_private import fused_adam_, lerp_all_
 
 
@@ -22,7 +24,8 @@ def make_optimizer(parameters: Sequence[Tensor], options: LoopOptions) -> torch.
         'SGD'
     """
     fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
-    common: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay}
+    decay = options.weight_decay if options.decay_to == "zero" else 0.0  # the rest is for `Pull`
+    common: dict[str, Any] = {"lr": options.lr, "weight_decay": decay}
     if options.optimizer == "lbfgs":
         # torch's default tolerances are absolute and end a double-precision search at an error of 1e-5.
         return torch.optim.LBFGS(
@@ -52,6 +55,59 @@ def take_step(optimizer: torch.optim.Optimizer) -> None:
     """
     if not (isinstance(optimizer, torch.optim.Adam) and fused_adam_(optimizer)):
         optimizer.step()
+
+
+class Pull:
+    """Weight decay towards a path: what the optimiser's own decay would do if the path were zero.
+
+    Args:
+        parameters: the live parameters.
+        path: where each of them is pulled to.
+        options: `weight_decay` and `optimizer` are read: "adamw" decouples the decay from the gradient.
+
+    Example:
+        >>> weight = torch.zeros(1)
+        >>> weight.grad = torch.zeros(1)
+        >>> Pull([weight], [torch.ones(1)], LoopOptions(optimizer="adamw", weight_decay=0.5))(lr=0.1)
+        >>> weight
+        tensor([0.0500])
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], path: Sequence[Tensor], options: LoopOptions) -> None:
+        self.parameters = [p.detach() for p in parameters]
+        self.path = list(path)
+        self._live, self._decay = list(parameters), options.weight_decay
+        self._decoupled = options.optimizer == "adamw"
+
+    def __call__(self, lr: float) -> None:
+        """Pulls once, before the optimiser's step at this rate."""
+        if self._decoupled:
+            lerp_all_(self.parameters, self.path, lr * self._decay)
+            return
+        for live, now, path in zip(self._live, self.parameters, self.path, strict=True):
+            if live.grad is not None:
+                live.grad.add_(now - path, alpha=self._decay)
+
+
+def pull_of(module: nn.Module, options: LoopOptions) -> Pull | None:
+    """The pull towards the path of a module; None where the optimiser's own decay is all there is.
+
+    Raises:
+        InputError: `decay_to="path"`, and the module has none.
+
+    Example:
+        >>> pull_of(nn.Linear(2, 2), LoopOptions()) is None
+        True
+    """
+    if options.decay_to == "zero" or not options.weight_decay:
+        return None
+    if not isinstance(module, HasPath):
+        raise InputError(
+            f"decay_to='path' needs a module with a path, got {type(module).__name__}; set decay_to='zero'"
+        )
+    path = module.path()
+    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    return Pull(list(named.values()), [path[name].to(p) for name, p in named.items()], options)
 
 
 def clip_gradients(parameters: Iterable[Tensor], longest: float) -> Tensor:

@@ -13,6 +13,7 @@ SCHEDULES = ("one-cycle", "cosine", "constant", "step")
 AVERAGES = ("none", "ema")
 PRECISIONS = ("auto", "32", "64", "bf16-mixed")
 MONITOR_MODES = ("auto", "min", "max")
+DECAYS = ("zero", "path")
 
 _NAMED = {
     "optimizer": OPTIMIZERS,
@@ -20,6 +21,7 @@ _NAMED = {
     "average": AVERAGES,
     "precision": PRECISIONS,
     "monitor_mode": MONITOR_MODES,
+    "decay_to": DECAYS,
 }
 # These may change when a run is resumed: they move it to another machine or write more or less often.
 _FREE = frozenset({"device", "devices", "checkpoint_every", "checkpoint_seconds", "tensorboard"})
@@ -45,6 +47,9 @@ class LoopOptions:
         optimizer: "adam", "adamw", "sgd" or "lbfgs" (strong Wolfe line search on each batch).
         lr: peak learning rate; for "lbfgs" the first step of the line search, by convention 1.
         weight_decay: decoupled for "adamw", an L2 penalty for "adam" and "sgd"; "lbfgs" has none.
+        decay_to: where `weight_decay` pulls: to "zero", or to the module's "path", weights at which it has a
+            simple, well-conditioned function; the module needs a method `path`, see
+            `tnml.loop.protocols.HasPath`.
         beta1: decay of the mean of the gradient, adam and adamw.
         beta2: decay of the mean of the squared gradient, adam and adamw.
         eps: added to the root of the latter.
@@ -88,6 +93,7 @@ class LoopOptions:
     optimizer: str = "adam"
     lr: float = 1e-3
     weight_decay: float = 0.0
+    decay_to: str = "zero"
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8

@@ -74,6 +74,17 @@ class Batches(Protocol):
 
 
 @runtime_checkable
+class HasPath(Protocol):
+    """A module with a place that weight decay can pull to instead of zero.
+
+    Zero is a poor place for a product of many factors: near it all gradients vanish.
+    """
+
+    def path(self) -> Mapping[str, Tensor]:
+        """A tensor for each parameter by name, without gradient."""
+
+
+@runtime_checkable
 class DeviceBatches(Protocol):
     """Batches that can put their data on the device once, so that no step copies from the host."""
 

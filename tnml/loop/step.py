@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from tnml.errors import InputError
-from tnml.loop.optim import WeightAverage, clip_gradients, copy_into, make_optimizer, take_step
+from tnml.loop.optim import WeightAverage, clip_gradients, copy_into, make_optimizer, pull_of, take_step
 from tnml.loop.options import LoopOptions
 from tnml.loop.processes import Group
 from tnml.loop.protocols import Batch, Batches, JoinedBatches, LossFn, ShortLoss, ShortWay
@@ -54,6 +54,7 @@ class Stepper:
             )
         self.optimizer = make_optimizer(self.parameters, options)
         self.average = WeightAverage(self.parameters, options.ema_decay) if options.average == "ema" else None
+        self.pull = pull_of(module, options)
         self.rate = options.lr
         self.samples = self._seen = 0  # of all processes; of those behind this process's sums
         self._sums: dict[str, Tensor] = {}
@@ -67,7 +68,7 @@ class Stepper:
         self._mixed = options.precision == "bf16-mixed"
         alone = group.size == 1 and self._device.type == "cpu" and not self._mixed
         self._short: ShortWay | None = None
-        if alone and isinstance(loss_fn, ShortLoss):
+        if alone and self.pull is None and isinstance(loss_fn, ShortLoss):  # it knows no path
             self._short = loss_fn.short_way(module, self.optimizer, options)
 
     def take(self, batch: Part, epoch: int, step: int) -> None:
@@ -86,6 +87,8 @@ class Stepper:
             measured = self._gradient(part, count, total, seed)
             if options.clip_norm is not None:
                 clip_gradients(self.parameters, options.clip_norm)
+            if self.pull is not None:
+                self.pull(self.rate)
             take_step(self.optimizer)
         if self.average is not None:
             self.average.update()
@@ -241,6 +244,7 @@ class Stepper:
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": settings})
         if self.average is not None:
             self.average.restore(state["average"])
+        self.pull = pull_of(self.module, self._options)  # the path may have been fitted to samples
         self.samples, self.rate = int(state["samples"]), float(state["rate"])
         keep = float(self._group.rank == 0)
         self._seen = self.samples if keep else 0

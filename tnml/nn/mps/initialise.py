@@ -20,6 +20,7 @@ from tnml.contraction import ChainShape
 from tnml.features import FeatureMap
 from tnml.nn.layer import neutral_of
 from tnml.nn.sample_weights import check_weight
+from tnml.randomness import seeded
 
 
 def starting_path(features: FeatureMap, shape: ChainShape) -> str:
@@ -93,6 +94,27 @@ def starting_cores(
             core[1] += _quarter_turn(site, *core.shape[1:]).to(dtype)
         else:
             core.add_(path[site].to(dtype)[:, None, None] * eye)
+    return weight
+
+
+def noiseless_cores(features: FeatureMap, shape: ChainShape, neutral: Tensor, dtype: torch.dtype) -> Tensor:
+    """Flat weights `[n_weights]` of the starting path alone.
+
+    Args:
+        features: the local feature map; one of columns in the order of the chain.
+        shape: bonds of the chain.
+        neutral: features `[n, d]` at which each core of the path is the identity, w / |w|² of a fitted path.
+        dtype: of the weights.
+
+    Example:
+        >>> from tnml.features import feature_map
+        >>> shape, neutral = ChainShape(2, (1, 2), (2, 1)), torch.full((2, 2), 0.5)
+        >>> noiseless_cores(feature_map("linear"), shape, neutral, torch.float32)
+        tensor([1., 0., 1., 0., 1., 0., 1., 0.])
+    """
+    weight = starting_cores(features, shape, 0.0, dtype, seeded(0))
+    if starting_path(features, shape) == "fitted":
+        follow_(shape.split(weight), neutral / neutral.square().sum(-1, keepdim=True).clamp_min(1e-12))
     return weight
 
 
@@ -193,21 +215,27 @@ def noise_factors(features: FeatureMap, given: Tensor, weight: Tensor | None = N
     return None if bool((factors == 1).all()) else [round(factor, 6) for factor in factors.tolist()]
 
 
-def calm_(cores: Sequence[Tensor], path: Tensor | None, factors: Sequence[float]) -> None:
-    """Scales, in place, what is not the identity path in cores `(d, l, r)`.
+def calm_(cores: Sequence[Tensor], features: FeatureMap, given: Tensor, weight: Tensor | None = None) -> None:
+    """Scales, in place, what is not the identity path in cores `(d, l, r)`, by `noise_factors`.
+
+    Features that turn instead of having identity weights are all alike and need no factor.
 
     Args:
         cores: site by site.
-        path: the identity weights `[n, d]`; None where the features turn instead, of which all are alike.
-        factors: one for each site.
+        features: the map, in the order of the chain.
+        given: features `[b, n, d]` of some samples.
+        weight: `[b]`, how much each sample counts; None counts all alike.
 
     Example:
-        >>> core = torch.tensor([[[1.5]], [[0.5]]])
-        >>> calm_([core], torch.tensor([[1.0, 0.0]]), [0.5])
-        >>> core.flatten().tolist()
-        [1.25, 0.25]
+        >>> from tnml.features import feature_map
+        >>> core, ends = torch.tensor([[[1.5]], [[0.5]], [[0.0]], [[0.0]]]), torch.tensor([[0.0], [1.0]])
+        >>> legendre = feature_map("legendre", dim=4)
+        >>> calm_([core], legendre, legendre(ends))
+        >>> core.flatten().round(decimals=2)
+        tensor([1.2500, 0.2500, 0.0000, 0.0000])
     """
-    if path is None:
+    factors, path = noise_factors(features, given, weight), features.path(given.shape[1])
+    if factors is None or path is None:
         return
     for core, weights, factor in zip(cores, path, factors, strict=True):
         kept = weights.to(core)[:, None, None] * torch.eye(core.shape[1], core.shape[2]).to(core)

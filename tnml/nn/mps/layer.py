@@ -23,7 +23,7 @@ from tnml.nn.mps.initialise import (
     fit_path,
     follow_,
     neutral_features,
-    noise_factors,
+    noiseless_cores,
     starting_cores,
     starting_path,
 )
@@ -200,12 +200,16 @@ class MPSLayer(TensorNetworkLayer):
             follow_(self.chain_shape.split(fresh), path.to(self.weight))
             self.weight.copy_(fresh)
         elif self._noise is None:
-            features = self._site_features()
-            factors = noise_factors(features, self.local_features(x), weight)
-            if factors is not None:
-                calm_(self.chain_shape.split(self.weight), features.path(self.n_sites), factors)
+            calm_(self.chain_shape.split(self.weight), self._site_features(), self.local_features(x), weight)
         self.label.mul_(torch.exp(-self.typical_log_norm(x, weight)).to(self.label.dtype))
         return self
+
+    @torch.no_grad()
+    def path(self) -> dict[str, Tensor]:
+        """Where `decay_to="path"` pulls: the starting cores without noise, and a label core of zeros."""
+        with on_the_cpu():
+            weight = noiseless_cores(self._site_features(), self.chain_shape, self.neutral.cpu(), self.dtype)
+        return {"weight": placed(weight, self.weight.device), "label": torch.zeros_like(self.label)}
 
     @property
     def bond_dims(self) -> list[int]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tnml.contraction.chain.replicas import ReplicaChains, pieces, replica_chains
-from tnml.loop.optim import WeightAverage, make_optimizer
+from tnml.loop.optim import Pull, WeightAverage, make_optimizer
 from tnml.loop.schedules import learning_rate
 from tnml.nn import MPSLayer
 from tnml.training.losses import Loss
@@ -108,6 +108,7 @@ class _Group(NamedTuple):
     parameter: Tensor
     optimizer: torch.optim.Optimizer
     average: WeightAverage | None
+    pull: Pull | None
 
 
 def group_key(options: TrainOptions) -> str:
@@ -139,6 +140,12 @@ class Stack:
         rows = [torch.cat([layer.weight.detach(), layer.label.detach().flatten()]) for layer in layers]
         self.weight = torch.stack(rows)
         self.gradient = torch.zeros_like(self.weight)
+        self._path: Tensor | None = None
+        if any(each.decay_to == "path" and each.weight_decay for each in options):
+            paths = [layer.path() for layer in layers]
+            self._path = torch.stack(
+                [torch.cat([path["weight"], path["label"].flatten()]) for path in paths]
+            ).to(self.weight)
         self._groups: list[_Group] = []
         self._chains: dict[int, ReplicaChains] = {}
         self._split(options)
@@ -151,7 +158,11 @@ class Stack:
             parameter = self.weight[rows].requires_grad_()
             parameter.grad = self.gradient[rows]
             average = WeightAverage([parameter], chosen.ema_decay) if chosen.average == "ema" else None
-            self._groups.append(_Group(rows, chosen, parameter, make_optimizer([parameter], chosen), average))
+            pull = None
+            if self._path is not None and chosen.decay_to == "path" and chosen.weight_decay:
+                pull = Pull([parameter], [self._path[rows]], chosen)
+            optimizer = make_optimizer([parameter], chosen)
+            self._groups.append(_Group(rows, chosen, parameter, optimizer, average, pull))
 
     @torch.no_grad()
     def keep(self, rows: Sequence[int], options: Sequence[TrainOptions]) -> None:
@@ -163,6 +174,7 @@ class Stack:
         """
         before, index = self._groups, torch.tensor(rows, device=self.weight.device)
         self.weight, self.gradient = self.weight[index], self.gradient[index]
+        self._path = None if self._path is None else self._path[index]
         self._groups, self._chains = [], {}
         self._split(options)
         firsts = {group_key(group.options): group for group in before}
@@ -217,7 +229,10 @@ class Stack:
                 gradient = self.gradient[group.rows]
                 norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
                 gradient.mul_((group.options.clip_norm / (norm + 1e-6)).clamp_(max=1.0))
-            group.optimizer.param_groups[0]["lr"] = learning_rate(group.options, step, steps_per_epoch)
+            rate = learning_rate(group.options, step, steps_per_epoch)
+            group.optimizer.param_groups[0]["lr"] = rate
+            if group.pull is not None:
+                group.pull(rate)
             group.optimizer.step()
             if group.average is not None:
                 group.average.update()
