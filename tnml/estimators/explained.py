@@ -264,9 +264,14 @@ class Explained(TensorNetworkEstimator, ABC):
         return values, self._scaled(rows)[:, place]
 
     def _start(
-        self, X: Any, targets: npt.NDArray[Any], weight: Float64[ndarray, " b"] | None, outputs: int
+        self,
+        X: Any,
+        targets: npt.NDArray[Any],
+        weight: Float64[ndarray, " b"] | None,
+        outputs: int,
+        seed: int,
     ) -> None:
-        super()._start(X, targets, weight, outputs)
+        super()._start(X, targets, weight, outputs, seed)
         self.mean_features_, self._weight_of_means = None, 0.0
 
     @torch.no_grad()
