@@ -4,6 +4,7 @@ from tnml.pde import references
 from tnml.pde.accuracy import Along, PathErrors
 from tnml.pde.ansatz.ansatz import Ansatz
 from tnml.pde.aposteriori.result import Check, Flag
+from tnml.pde.backward_tt.options import TTOptions
 from tnml.pde.equations.allen_cahn import AllenCahn
 from tnml.pde.equations.arithmetic_basket import ArithmeticBasketCall
 from tnml.pde.equations.black_scholes_barenblatt import BlackScholesBarenblatt
@@ -62,6 +63,7 @@ __all__ = [
     "Reference",
     "Solution",
     "SolveOptions",
+    "TTOptions",
     "TwoRates",
     "UnbiasedLoss",
     "euler_maruyama",

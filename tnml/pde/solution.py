@@ -18,6 +18,8 @@ from tnml.pde.accuracy import Along, PathErrors, fresh_paths, path_errors, value
 from tnml.pde.ansatz.ansatz import Ansatz
 from tnml.pde.aposteriori.check import check, check_steps
 from tnml.pde.aposteriori.result import Check
+from tnml.pde.backward_tt.network import FunctionalTrain
+from tnml.pde.backward_tt.options import TTOptions, options_of
 from tnml.pde.equations.table import problem as named_problem
 from tnml.pde.greeks import Greeks, Values
 from tnml.pde.losses.deep_bsde import DeepBSDE
@@ -64,7 +66,7 @@ class Solution(Greeks):
 
     problem: Problem
     model: Ansatz | DeepBSDE
-    options: SolveOptions
+    options: SolveOptions | TTOptions
     history: Sequence[Row] = field(default_factory=list)
     seconds: float = 0.0
     iterations: int = 0
@@ -129,6 +131,12 @@ class Solution(Greeks):
     def n_parameters(self) -> int:
         """How many numbers were trained."""
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+    @property
+    def ranks(self) -> list[int]:
+        """The ranks of the tensor train of `method="tt"`, from time to the last coordinate; else empty."""
+        network = self.model.network if isinstance(self.model, Ansatz) else None
+        return network.ranks if isinstance(network, FunctionalTrain) else []
 
     def relative_error(self, *, paths: int = 256, sets: int = 4, seed: int = 0) -> PathErrors:
         """The errors at (0, x0) and along fresh paths, and those of simpler answers.
@@ -245,6 +253,8 @@ class Solution(Greeks):
         }
         rows += [(name, percent(value)) for name, value in named.items() if value is not None]
         rows.append(("parameters", f"{self.n_parameters:,}"))
+        if ranks := self.ranks:
+            rows.append(("ranks", f"up to {max(ranks)}, mean {sum(ranks) / len(ranks):.3g}"))
         rows.append(("time", f"{self.seconds:.1f} s, {self.iterations:,} iterations"))
         return rows
 
@@ -320,7 +330,7 @@ class Solution(Greeks):
         if metadata.get("format") != FORMAT:
             raise InputError(f"{path} has format {metadata.get('format')!r}, this tnml reads {FORMAT}")
         try:
-            options = SolveOptions(**metadata["options"])
+            options = options_of(metadata["options"])
             chosen = _problem(path, metadata["problem"], problem)
             if network is None and metadata["own_network"]:
                 raise InputError(f"{path} was made with a network of your own; pass one as network=")

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from tnml.checks import one_of
+from tnml.errors import InputError
 from tnml.loop.protocols import Callback, Reporter
 from tnml.loop.results import TrainingInterrupted
+from tnml.pde.backward_tt.options import METHOD, TTOptions
+from tnml.pde.backward_tt.solve import solve_tt
 from tnml.pde.losses.named import Loss
 from tnml.pde.options import SolveOptions, preset
 from tnml.pde.problem import Problem
@@ -18,13 +22,16 @@ from tnml.pde.train import solution_of, train
 
 __all__ = ["solution_of", "solve", "train"]
 
+METHODS = ("network", METHOD)
+
 
 def solve(
     problem: Problem,
     network: nn.Module | str | None = None,
     *,
     loss: Loss | str | None = None,
-    options: SolveOptions | None = None,
+    options: SolveOptions | TTOptions | None = None,
+    method: str | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     reporter: Reporter | None = None,
@@ -47,7 +54,9 @@ def solve(
             says how many `paths.fresh` holds at every point. An object is used as it is: `group`, `ahead`,
             `relative` and `chunk` of the options apply to losses given by name. The design of `group_noise`
             goes to losses with `groups = 1`; other losses get signs in its place.
-        options: see `SolveOptions`; None: `preset(problem)`.
+        options: see `SolveOptions`; None: `preset(problem)`. With `method="tt"` see `TTOptions`.
+        method: "network" trains a network by gradients; "tt" fits a tensor train of polynomials by least
+            squares, without network and loss, see `TTOptions`; None: what the options are for.
         run_dir: folder of the run; None writes nothing.
         resume: continue what is in `run_dir`.
         reporter: what reports on the run, for example `tnml.training.ProgressReporter()`; None reports
@@ -55,7 +64,7 @@ def solve(
         callbacks: functions of (model, optimizer, row), called after every row of the history; the numbers
             that they return are added to the row, see `tnml.training.run`. The model is the `Ansatz`, or the
             `DeepBSDE` of that loss.
-        seconds: how long it shall take; the same as the option `seconds`: a few strategies are tried and
+        seconds: how long it shall take; with `method="tt"` the option `max_seconds`, otherwise the same as the option `seconds`: a few strategies are tried and
             compared by `Solution.check`, see `tnml.pde.search`.
         start: a solution whose weights training starts from, of a similar problem perhaps; it stays as it
             is. Its options are used if none are given.
@@ -74,6 +83,20 @@ def solve(
         >>> abs(solution.value / solution.true_value.value - 1) < 0.05
         True
     """
+    if one_of("method", method or _method_of(options), METHODS) == METHOD:
+        if network is not None or loss is not None or start is not None:
+            raise InputError(
+                "method='tt' fits a tensor train by least squares; leave network, loss and start out"
+            )
+        if isinstance(options, SolveOptions):
+            raise InputError("method='tt' has options of its own: give options=TTOptions(...)")
+        if seconds is not None:
+            options = dataclasses.replace(options or TTOptions(), max_seconds=seconds)
+        return solve_tt(
+            problem, options, run_dir=run_dir, resume=resume, reporter=reporter, callbacks=callbacks
+        )
+    if isinstance(options, TTOptions):
+        raise InputError("TTOptions go with method='tt'; give options=SolveOptions(...)")
     if seconds is not None:
         options = dataclasses.replace(options or preset(problem), seconds=seconds)
     if options is not None and options.seconds is not None:
@@ -89,3 +112,7 @@ def solve(
     except TrainingInterrupted as stop:  # without the history: nobody has the model that it belongs to
         raise TrainingInterrupted(stop.run_dir) from stop
     return solution_of(settled, result)
+
+
+def _method_of(options: SolveOptions | TTOptions | None) -> str:
+    return METHOD if isinstance(options, TTOptions) else METHODS[0]

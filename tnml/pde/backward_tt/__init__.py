@@ -1,0 +1,1 @@
+"""Solving equations by regression with functional tensor trains, without gradient descent."""
