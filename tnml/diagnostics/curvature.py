@@ -108,8 +108,8 @@ def hessian_extremes(
         raise InputError("no parameter of the model can be trained: there is no Hessian")
     device = device_beside(model, x)
     with undisturbed(model), torch.inference_mode(False), torch.enable_grad():
-        given = [each.to(device, copy=True) for each in (x, y)]  # autograd refuses tensors of inference mode
-        product = _product(model, loss, *given, parameters, kind)
+        x, y = x.to(device, copy=True), y.to(device, copy=True)  # autograd refuses tensors of inference mode
+        product = _product(model, loss, x, y, parameters, kind)
         size = sum(p.numel() for p in parameters)
         diagonal, beside = _lanczos(product, size, min(count, size), seed)
     values, vectors = torch.linalg.eigh(torch.diag(diagonal) + torch.diag(beside, 1) + torch.diag(beside, -1))

@@ -64,8 +64,8 @@ def solve(
         callbacks: functions of (model, optimizer, row), called after every row of the history; the numbers
             that they return are added to the row, see `tnml.training.run`. The model is the `Ansatz`, or the
             `DeepBSDE` of that loss.
-        seconds: how long it shall take; with `method="tt"` the option `max_seconds`, otherwise the same as the option `seconds`: a few strategies are tried and
-            compared by `Solution.check`, see `tnml.pde.search`.
+        seconds: how long it shall take, as the option `seconds`: a few strategies are tried and compared by
+            `Solution.check`, see `tnml.pde.search`; with `method="tt"` the option `max_seconds`.
         start: a solution whose weights training starts from, of a similar problem perhaps; it stays as it
             is. Its options are used if none are given.
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tnml.features import FeatureMap
-from tnml.nn.mps.initialise import calm_, fit_path, follow_, noise_factors
+from tnml.nn.mps.initialise import calm_, fit_path, follow_
 
 
 def starting_stack(
@@ -75,7 +75,6 @@ def follow_samples_(
         path = fit_path(given.real, weight)
         follow_(list(cores), path.to(cores))
         return path
-    factors = noise_factors(features, given, weight) if quiet else None
-    if factors is not None:
-        calm_(list(cores), path, factors)
+    if quiet:
+        calm_(list(cores), features, given, weight)
     return None

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tnml.contraction.chain.operator import native_engine
+from tnml.contraction.chain.loading import native_engine
 from tnml.loop.processes import device_of
 from tnml.loop.results import Row
 from tnml.loop.schedules import learning_rate
