@@ -1,6 +1,6 @@
 """Missing pixels: exact averages over what is missing, imputation, and training with site dropout.
 
-MNIST, pooled to 14 x 14; 20,000 training images. A share of the pixels of every test image, drawn at random,
+MNIST, pooled to 14 x 14. A share of the pixels of every test image, drawn at random,
 or one of its quadrants is missing. A network is linear in the features of each site, so the mean of its
 outputs over a missing pixel is its output at mean features ("averaged over"). With features linear in the
 pixel that is the same as the mean pixel, and so only one of them is measured there. All masks are drawn from
@@ -34,7 +34,7 @@ FEATURES = {"linear": "linear", "quadratic": {"name": "legendre", "dim": 3}}  # 
 DROPOUT = 0.5  # of a site in training: the middle of the shares that are missing later
 BOND_DIM, EPOCHS = 10, 5
 ROWS, ROW_IMAGES = 20, 1000  # of training images that fill the gaps together; of test images for these
-IMAGES, QUICK = 20_000, 5_000  # training images
+QUICK = 5_000  # training images
 BLOCK = 2000  # images at a time
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "missing.png"
 # What is done about a missing pixel, by the way the network was trained.
@@ -68,7 +68,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         training, test = (load("digits", split=split).subset(range(300)) for split in ("train", "test"))
     else:
         training, test = (load("mnist", split=split, pool=2) for split in ("train", "test"))
-        training = training.subset(np.arange(QUICK if options.quick else IMAGES))
+        training = training.subset(np.arange(QUICK)) if options.quick else training
     result |= {
         "quick": options.quick,
         "images": len(training),
