@@ -76,6 +76,7 @@ def score_of(trial):
     return 100.0 if ends is None else (ends[1] - ends[0]) / 2 / trial["check"]["scale"]
 
 
+@pytest.mark.slow
 def test_a_base_that_solves_the_equation_needs_no_training():
     problem = dataclasses.replace(LinearQuadraticControl(2), options=None)
     solution = found(problem, time_steps=16)
@@ -83,6 +84,9 @@ def test_a_base_that_solves_the_equation_needs_no_training():
     assert solution.value == pytest.approx(problem.true_value().value, rel=2e-3)
     low, high = solution.checked.interval
     assert low < problem.true_value().value < high
+
+
+def test_kinks_are_found_by_themselves():
     kinks = found(call())
     assert kinks.options.terminal == "kinks"
     assert kinks.value == pytest.approx(7.9656, rel=1e-3)  # Black's formula
