@@ -215,10 +215,31 @@ def noise_factors(features: FeatureMap, given: Tensor, weight: Tensor | None = N
     return None if bool((factors == 1).all()) else [round(factor, 6) for factor in factors.tolist()]
 
 
-def calm_(cores: Sequence[Tensor], features: FeatureMap, given: Tensor, weight: Tensor | None = None) -> None:
-    """Scales, in place, what is not the identity path in cores `(d, l, r)`, by `noise_factors`.
+def calm_(cores: Sequence[Tensor], path: Tensor | None, factors: Sequence[float]) -> None:
+    """Scales, in place, what is not the identity path in cores `(d, l, r)`.
 
-    Features that turn instead of having identity weights are all alike and need no factor.
+    Args:
+        cores: site by site.
+        path: the identity weights `[n, d]`; None where the features turn instead, of which all are alike.
+        factors: one for each site.
+
+    Example:
+        >>> core = torch.tensor([[[1.5]], [[0.5]]])
+        >>> calm_([core], torch.tensor([[1.0, 0.0]]), [0.5])
+        >>> core.flatten().tolist()
+        [1.25, 0.25]
+    """
+    if path is None:
+        return
+    for core, weights, factor in zip(cores, path, factors, strict=True):
+        kept = weights.to(core)[:, None, None] * torch.eye(core.shape[1], core.shape[2]).to(core)
+        core.sub_(kept).mul_(factor).add_(kept)
+
+
+def calm_for_(
+    cores: Sequence[Tensor], features: FeatureMap, given: Tensor, weight: Tensor | None = None
+) -> None:
+    """Scales, in place, what is not the identity path in cores `(d, l, r)`, by `noise_factors`.
 
     Args:
         cores: site by site.
@@ -230,16 +251,13 @@ def calm_(cores: Sequence[Tensor], features: FeatureMap, given: Tensor, weight: 
         >>> from tnml.features import feature_map
         >>> core, ends = torch.tensor([[[1.5]], [[0.5]], [[0.0]], [[0.0]]]), torch.tensor([[0.0], [1.0]])
         >>> legendre = feature_map("legendre", dim=4)
-        >>> calm_([core], legendre, legendre(ends))
+        >>> calm_for_([core], legendre, legendre(ends))
         >>> core.flatten().round(decimals=2)
         tensor([1.2500, 0.2500, 0.0000, 0.0000])
     """
-    factors, path = noise_factors(features, given, weight), features.path(given.shape[1])
-    if factors is None or path is None:
-        return
-    for core, weights, factor in zip(cores, path, factors, strict=True):
-        kept = weights.to(core)[:, None, None] * torch.eye(core.shape[1], core.shape[2]).to(core)
-        core.sub_(kept).mul_(factor).add_(kept)
+    factors = noise_factors(features, given, weight)
+    if factors is not None:
+        calm_(cores, features.path(given.shape[1]), factors)
 
 
 def follow_(cores: Sequence[Tensor], path: Tensor) -> None:

@@ -19,7 +19,7 @@ from tnml.nn.layer import DTYPES, TensorNetworkLayer
 from tnml.nn.mps.convert import moments_of, truncated, weights_of
 from tnml.nn.mps.grow import grown_shape, padded
 from tnml.nn.mps.initialise import (
-    calm_,
+    calm_for_,
     fit_path,
     follow_,
     neutral_features,
@@ -200,7 +200,9 @@ class MPSLayer(TensorNetworkLayer):
             follow_(self.chain_shape.split(fresh), path.to(self.weight))
             self.weight.copy_(fresh)
         elif self._noise is None:
-            calm_(self.chain_shape.split(self.weight), self._site_features(), self.local_features(x), weight)
+            calm_for_(
+                self.chain_shape.split(self.weight), self._site_features(), self.local_features(x), weight
+            )
         self.label.mul_(torch.exp(-self.typical_log_norm(x, weight)).to(self.label.dtype))
         return self
 
