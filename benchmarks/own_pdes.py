@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def one_run(case: Case, seconds: float, seed: int) -> dict[str, Any]:
     """One row for one seed."""
     begin = time.process_time()
-    truth = None if case.truth is None else case.truth()
+    truth = None if case.truth is None else float(case.truth())
     row: dict[str, Any] = {"case": case.name, "seed": seed, "truth": truth}
     begin = time.process_time()
     try:
