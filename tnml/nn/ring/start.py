@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tnml.features import FeatureMap
-from tnml.nn.mps.initialise import calm_, fit_path, follow_
+from tnml.nn.mps.initialise import calm_for_, fit_path, follow_
 
 
 def starting_stack(
@@ -76,5 +76,5 @@ def follow_samples_(
         follow_(list(cores), path.to(cores))
         return path
     if quiet:
-        calm_(list(cores), features, given, weight)
+        calm_for_(list(cores), features, given, weight)
     return None
