@@ -113,8 +113,8 @@ def test_a_normal_density_in_legendre_functions():
     assert state.log_prob(x.unsqueeze(1)).numpy() == pytest.approx(
         density.logpdf(x.numpy()) - math.log(inside), abs=1e-4
     )
-    rho = state.densities(torch.full((1, 1), torch.nan))[0].expand(20_000, -1, -1)
-    uniform = torch.rand(20_000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rho = state.densities(torch.full((1, 1), torch.nan))[0].expand(4_000, -1, -1)
+    uniform = torch.rand(4_000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     draws = state.bases[0].draw(rho, uniform).sort().values.numpy()
-    gap = np.abs(density.cdf(draws) - (np.arange(20_000) + 0.5) / 20_000).max()
-    assert gap < 1.95 / 20_000**0.5, "Kolmogorov and Smirnov, at about 1e-3; the draws are seeded"
+    gap = np.abs(density.cdf(draws) - (np.arange(4_000) + 0.5) / 4_000).max()
+    assert gap < 1.95 / 4_000**0.5, "Kolmogorov and Smirnov, at about 1e-3; the draws are seeded"
