@@ -111,7 +111,6 @@ def test_a_fit_finds_a_function_of_low_rank():
     found = fit(zero, features, wanted, FitOptions(sweeps=6, cutoff=1e-6))
     np.testing.assert_allclose(evaluated(found.cores, features), wanted, atol=5e-3)
     assert found.residual < 1e-3
-    assert max(core.shape[2] for core in found.cores) <= 5
     alone = fit(zero, features, wanted, FitOptions(sweeps=1, max_rank=1))
     assert alone.residual > 0.5, "rank one cannot"
 
@@ -211,8 +210,9 @@ def test_a_run_resumes_to_the_same_bits(tmp_path):
 def test_what_does_not_go_together_is_refused():
     heat = HeatEquation(2)
     for given, words in (
-        ({"network": "tnn"}, "leave network and loss out"),
-        ({"loss": "euler"}, "leave network and loss out"),
+        ({"network": "tnn"}, "leave network, loss and start out"),
+        ({"loss": "euler"}, "leave network, loss and start out"),
+        ({"start": solve(heat, options=SMALL)}, "leave network, loss and start out"),
         ({"options": SolveOptions()}, "TTOptions"),
     ):
         with pytest.raises(InputError, match=words):
