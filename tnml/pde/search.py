@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import nn
 
@@ -212,7 +212,7 @@ class _Search:
 
     def _next(self, best: Trial, waiting: Sequence[Strategy]) -> Trial:
         """What follows a failed check."""
-        finer = more_steps(best.check, best.solution.options)
+        finer = more_steps(best.check, cast(SolveOptions, best.solution.options))
         if finer is not None:
             strategy = Strategy(
                 f"{best.strategy.words}, {finer.words}", {**best.strategy.changes, **finer.changes}
@@ -281,7 +281,7 @@ def _is_enough(check: Check) -> bool:
 
 def _words(best: Trial, check: Check, journal: Sequence[Mapping[str, Any]]) -> str:
     """What was chosen, and among what."""
-    options = best.solution.options
+    options = cast(SolveOptions, best.solution.options)  # a search trains networks
     chosen = f"{options.terminal} terminal, {best.solution.loss} loss, {options.time_steps} time steps"
     if options.stretch != 1:
         chosen += ", stretched network"

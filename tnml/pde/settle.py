@@ -108,6 +108,8 @@ def settle(
         raise InputError(f"network must be a torch.nn.Module or a name, got {type(network).__name__}")
     name = name_of(loss)
     if start is not None:
+        if not isinstance(start.options, SolveOptions):
+            raise InputError("start was solved by method='tt' and has no network to go on with; leave it out")
         options = options or start.options
         if network is None and start.own_network and isinstance(start.ansatz.network, nn.Module):
             network = copy.deepcopy(start.ansatz.network)
