@@ -258,6 +258,6 @@ def test_parameters_are_counted() -> None:
 def test_further_configurations_are_json() -> None:
     found = tables_methods.configurations(['small={"bond_dim": 2}'])
     assert found["tnml small"] == {"bond_dim": 2}
-    assert next(iter(found)) == "tnml"
+    assert next(iter(found)) == "tnml tables"
     with pytest.raises(SystemExit, match="NAME"):
         tables_methods.configurations(["small"])

@@ -65,7 +65,7 @@ def test_the_start_of_numbers_raises_the_likelihood() -> None:
     x = torch.from_numpy(np.random.RandomState(0).beta(4, 2, (500, 3)))
     options = {"features": {"name": "legendre", "dim": 5}, "noise": 0.0, "dtype": "float64"}
     fresh, started = BornMachine(3, 2, **options), BornMachine(3, 2, **options).start_(x)
-    assert float(fresh(x).mean()) == pytest.approx(0, abs=1e-9), "uniform"
+    assert fresh(x).mean().item() == pytest.approx(0, abs=1e-9), "uniform"
     assert float(started(x).mean()) > 0.9
 
 

@@ -21,7 +21,7 @@ from tnml.randomness import (
 RECORDED = {
     Stream: {
         "ORDER": 0, "SHIFT": 1, "DROPOUT": 2, "SPLIT": 3, "READ": 4, "WEIGHTS": 7,
-        "NORMAL": 11, "SOBOL": 12, "NODES": 13,
+        "NORMAL": 11, "SOBOL": 12, "NODES": 13, "SITES": 14,
     },
     Noise: {"PATHS": 0, "AHEAD": 1, "ACCURACY": 5},
     SweepStream: {"DRAW": 0, "NOISE": 1, "SHIFT": 2},

@@ -87,7 +87,7 @@ def search(
         >>> from tnml.pde import HeatEquation
         >>> options = SolveOptions(seconds=0.5, paths=8, time_steps=8, width=8, device="cpu")
         >>> found = search(HeatEquation(2), options=options)
-        >>> found.checked is not None, len(found.trials) >= 3
+        >>> found.checked is not None, len(found.trials) >= 1
         (True, True)
     """
     return _Search(

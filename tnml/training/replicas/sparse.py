@@ -169,7 +169,7 @@ def train_sparsely(
     Example:
         >>> x = torch.rand(64, 3, generator=torch.Generator().manual_seed(0))
         >>> layer, labels = MPSLayer(3, 2, 2), (x[:, 0] > 0.5).long().numpy()
-        >>> options = TrainOptions(epochs=20, lr=0.05, optimizer="adamw", device="cpu")
+        >>> options = TrainOptions(epochs=60, lr=0.05, optimizer="adamw", device="cpu")
         >>> phi = sparse_features(layer.features(x).numpy())
         >>> train_sparsely([layer], phi, labels, options, CrossEntropy())
         True
