@@ -38,6 +38,9 @@ RECORDS = {
     "Susceptibility.batch", "Tracker.on_epoch_end",
     "TensorNetworkClassifier", "TensorNetworkRegressor", "TensorNetworkLayer",  # bases of those below
     "Check", "Counterfactual", "Explanation", "Interactions", "TrainingInterrupted",
+    "Alignment", "BatchCurve", "BatchCurve.at", "Bulk", "HessianExtremes", "Moments", "PorterThomas",
+    "Significance", "IndependentInputs.law", "MarkovInputs.law",
+    "TTConv1d.dense", "TTConv2d.dense", "TTConv3d.dense",  # classes of torch
     "DeepBSDELoss", "Dataset", "FeatureMap",  # what functions below make
     "FeatureMap.path", "FeatureMap.reordered", "FeatureMap.square_norms",
     "from_idx", "from_npz", "load(scale)",  # as `from_arrays`

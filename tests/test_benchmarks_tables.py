@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks import __main__ as program
 from benchmarks import tables, tables_data, tables_files, tables_methods, tables_run, tables_summary
+from benchmarks.tables_methods import JUDGED
 from benchmarks.tables_sources import Source, table_of
 
 
@@ -189,17 +190,18 @@ def test_ranks_and_bars() -> None:
     scores = {"boosting": 0.9, "forest": 0.8, "SVM": 0.8, "k-NN": 0.7, "linear": 0.6}
     cells = [cell("classification", "a", name, score, cpu_seconds=1.0) for name, score in scores.items()]
     cells += [
-        cell("classification", "a", "tnml", 0.95, cpu_seconds=3.0),
+        cell("classification", "a", JUDGED, 0.95, cpu_seconds=3.0),
         cell("classification", "a", "tnml x", 0.1),
     ]
     rank = {
-        name: tables_summary.mean_rank(cells, "classification", name) for name in (*scores, "tnml", "tnml x")
+        name: tables_summary.mean_rank(cells, "classification", name) for name in (*scores, JUDGED, "tnml x")
     }
-    assert rank == {"tnml": 1, "boosting": 2, "forest": 3.5, "SVM": 3.5, "k-NN": 5, "linear": 6, "tnml x": 6}
+    assert rank == {JUDGED: 1, "boosting": 2, "forest": 3.5, "SVM": 3.5, "k-NN": 5, "linear": 6, "tnml x": 6}
     cells += [cell("regression", "r", name, score, cpu_seconds=1.0) for name, score in scores.items()]
-    cells += [cell("regression", "r", "tnml", 0.75, coverage=0.95, width=2.0, cpu_seconds=1.0)]
+    cells += [cell("regression", "r", JUDGED, 0.75, cpu_seconds=1.0)]
+    cells += [cell("regression", "r", tables_methods.INTERVALS, 0.75, coverage=0.95, width=2.0)]
     cells += [cell("regression", "r", "conformal boosting", 0.99, coverage=0.9, width=1.0)]
-    cells += [cell("ttml", "airfoil", "tnml", 0.9, mse=2.0, parameters=50)]
+    cells += [cell("ttml", "airfoil", JUDGED, 0.9, mse=2.0, parameters=50)]
     cells += [cell("ttml", "airfoil", "large boosting", 0.9, mse=2.4, parameters=4000)]
     summary = tables_summary.summaries(cells)
     verdicts = {bar["what"]: bar["passed"] for bar in tables_summary.bars(summary, cells, complete=True)}
@@ -219,13 +221,15 @@ def test_ranks_and_bars() -> None:
         "TTML's protocol, airfoil: parameters over boosting's": False,
     }
     (mine,) = (
-        row for row in summary if (row["half"], row["method"], row["task"]) == ("all", "tnml", "regression")
+        row
+        for row in summary
+        if (row["half"], row["method"], row["task"]) == ("all", tables_methods.INTERVALS, "regression")
     )
     assert mine["width_over_boosting"] == 2.0
 
 
 def test_a_failed_fit_counts_as_zero() -> None:
-    rows = [cell("regression", "a", "tnml", 0.5), {**cell("regression", "a", "tnml", 0), "error": "no"}]
+    rows = [cell("regression", "a", JUDGED, 0.5), {**cell("regression", "a", JUDGED, 0), "error": "no"}]
     del rows[1]["score"]
     (found,) = tables_summary.by_set(rows)
     assert found["score"] == 0.25

@@ -66,7 +66,7 @@ def test_the_start_of_numbers_raises_the_likelihood() -> None:
     options = {"features": {"name": "legendre", "dim": 5}, "noise": 0.0, "dtype": "float64"}
     fresh, started = BornMachine(3, 2, **options), BornMachine(3, 2, **options).start_(x)
     assert fresh(x).mean().item() == pytest.approx(0, abs=1e-9), "uniform"
-    assert float(started(x).mean()) > 0.9
+    assert started(x).mean().item() > 0.9
 
 
 @pytest.mark.parametrize("options", [{"hidden": 2}, {"classes": 2}, {"classes": 3, "hidden": 2}])

@@ -14,12 +14,13 @@ import pytest
 import torch
 from number_cases import CASES as MOST
 from number_cases import RECORDS
+from number_cases_rooms import CASES as ROOMS
 from number_cases_runs import CASES as RUNS
 
 from tnml.nn import MPSLayer, TTLinear
 
 NAMES = json.loads((Path(__file__).parent / "exported_names.json").read_text(encoding="utf-8"))
-CASES = {**MOST, **RUNS}
+CASES = {**MOST, **RUNS, **ROOMS}
 LEFT_OUT = {"tnml", "tnml.cli", "tnml.report"}  # names of other rooms; texts; stored numbers that are drawn
 
 

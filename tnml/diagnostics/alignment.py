@@ -104,7 +104,8 @@ def ridge_head(
     """
     number("beta", beta, above=0.0)
     known = features.detach().double()
-    target = one_hot(y, int(y.max()) + 1 if classes is None else classes).to(known)
+    count = int(y.max()) + 1 if classes is None else whole("classes", classes, 1)
+    target = one_hot(y, count).to(known)
     gram = known.T @ known + beta * torch.eye(known.shape[1], dtype=known.dtype, device=known.device)
     found: Tensor = torch.linalg.solve(gram, known.T @ target)
     return found.to(features)

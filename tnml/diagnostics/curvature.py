@@ -216,7 +216,8 @@ def scale_lr(
         return rate * math.sqrt(after / before)
     if curve is None or samples is None:
         raise InputError("rule='rmt' needs curve=batch_hessian_curve(...) and samples=, the size of the data")
-    return rate * curve.at(before, samples) / curve.at(after, samples)
+    count = whole("samples", samples, 1)
+    return rate * curve.at(before, count) / curve.at(after, count)
 
 
 def _product(

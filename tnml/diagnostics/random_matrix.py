@@ -15,7 +15,7 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 from torch import Tensor
 
-from tnml.checks import whole
+from tnml.checks import is_number, is_whole, whole
 from tnml.errors import InputError, choose
 
 SIDES = ("left", "right")
@@ -184,10 +184,10 @@ def rmt_filter(
 def _count(keep: str | int | float, outliers: int, values: int) -> int:
     if isinstance(keep, str):
         return int(choose("keep", keep, {"edge": outliers}))
-    if isinstance(keep, float):
+    if is_number(keep) and not is_whole(keep):
         if not 0.0 <= keep < 1.0:
             raise InputError(f"a share to keep is at least 0 and below 1, got {keep}; give a number as int")
-        return math.ceil(keep * values)
+        return math.ceil(float(keep) * values)
     return whole("keep", keep, 0, values)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float64, Inexact
 from torch import Tensor
@@ -96,7 +97,7 @@ def combinations(
         if target.shape[0] != outputs or not target.shape[1]:
             raise InputError(f"expected combinations [{outputs}, k] of the outputs, got {list(target.shape)}")
         return target.to(unit)
-    chosen = target.tolist() if isinstance(target, Tensor) else target
+    chosen = target.tolist() if isinstance(target, Tensor | np.ndarray) else target
     places = [chosen] if not isinstance(chosen, Sequence) else list(chosen)
     if not places:
         raise InputError("expected at least one output as target, got none; leave it out for all of them")

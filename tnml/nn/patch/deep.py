@@ -101,6 +101,7 @@ class DeepMPS(TensorNetworkLayer):
             site_dropout=site_dropout,
         )
         self.norm, self.shared, self.engine = one_of("norm", norm, NORMS), bool(shared), engine
+        seed = whole("seed", seed, -(2**63))  # a number of NumPy would overflow below
         self.bond_dropout = bond_dropout
         self.channels = [whole("channels", each, 1) for each in entries(channels) or [channels]]
         count = len(self.channels)

@@ -78,6 +78,7 @@ class PatchMPS(nn.Module):
         self.shape = pair("shape", shape)
         self.kernel, self.stride = pair("kernel", kernel), pair("stride", stride)
         self.channels, self.shared = whole("channels", channels, 1), bool(shared)
+        seed = whole("seed", seed, -(2**63))  # a number of NumPy would overflow below
         features = feature_map(features)
         if features.n_columns is not None:
             raise InputError("patches need one feature map for all pixels, got one for each column")

@@ -15,6 +15,7 @@ class Dual(NamedTuple):
     The points are the last axis, along which everything is computed in one go.
 
     Example:
+        >>> import torch
         >>> one = torch.ones(2, 1)
         >>> Dual(one, one).times(Dual(3 * one, 0 * one)).slope.flatten().tolist()
         [3.0, 3.0, 3.0, 3.0]
