@@ -25,11 +25,11 @@ def console() -> Console:
 @pytest.mark.slow
 def test_smoke(tmp_path: Path) -> None:
     out = tmp_path / "tables.json"
-    only = ["--only", "tnml,boosting,SVM,linear,conformal boosting"]
+    only = ["--only", f"tnml,{JUDGED},boosting,SVM,linear,conformal boosting"]
     assert program.main(["tables", "--smoke", *only, "--out", str(out)]) == 0
     result = json.loads(out.read_text())
     cells = {(cell["task"], cell["set"], cell["method"]): cell for cell in result["cells"]}
-    assert len(cells) == 2 * 4 + 2 * 5 + 2
+    assert len(cells) == 2 * 5 + 2 * 6 + 3
     assert all(cell["splits"] == 2 and "cpu_seconds" in cell for cell in cells.values())
     assert cells["classification", "iris", "SVM"]["score"] > 0.8
     assert 0 < cells["regression", "diabetes", "conformal boosting"]["coverage"] <= 1

@@ -35,7 +35,7 @@ from tnml.loop.results import Row, TrainingInterrupted
 from tnml.nn import MPSLayer, TensorNetworkLayer
 from tnml.nn.layer import DTYPES
 from tnml.nn.networks import check_sweeps
-from tnml.training import SweepOptions, SweepResult, TrainResult
+from tnml.training import SweepResult, TrainResult
 from tnml.training.losses import Loss
 from tnml.training.samples import split_rows
 from tnml.training.tasks import Task
@@ -276,11 +276,6 @@ class TensorNetworkEstimator(RangeScores, ABC):
         del bond_dim, samples, one_pass
         return dict(self._usual_sweeps)
 
-    def _sweeps_to_make(self, x: Any, targets: Any, options: SweepOptions, given: Any) -> SweepOptions:
-        """The options of sweeps whose number is for the data to decide."""
-        del x, targets, given
-        return options
-
     def _run(
         self,
         X: npt.NDArray[Any],
@@ -318,8 +313,6 @@ class TensorNetworkEstimator(RangeScores, ABC):
                 told |= self._sweeps_for(chosen["bond_dim"], total, one_pass=one_pass)
                 told["observations"] = total / samples
                 steps = sweep_options(chosen, samples, one_pass=one_pass, **told)
-                if first and not one_pass and chosen["sweeps"] is None:
-                    steps = self._sweeps_to_make(x, targets, steps, given)
                 rows = type(self)._swept(cast(MPSLayer, self.layer_), x, targets, steps, **given).history
             elif self.solver != "als":  # with "als" there is only one core here, fitted at the end
                 told["feature_size"] = self._feature_size(X, weight)

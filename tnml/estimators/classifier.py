@@ -1,7 +1,7 @@
 """The classifiers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +15,14 @@ from tnml.checks import number
 from tnml.errors import InputError
 from tnml.estimators.calibrated import Calibrated
 from tnml.estimators.chunks import chunks
-from tnml.estimators.early import stopped_early
 from tnml.estimators.parameters import estimator
 from tnml.estimators.solvers import SMOOTHING, checked_loss, settled_loss, usual_smoothing
 from tnml.estimators.stored import plain
 from tnml.estimators.weights import class_weights, counted, sample_weights
 from tnml.loop.protocols import Callback
 from tnml.loop.results import Row
-from tnml.nn import MPSLayer, TensorNetworkLayer
-from tnml.training import SweepOptions, sweep_classifier, train_classifier
+from tnml.nn import TensorNetworkLayer
+from tnml.training import sweep_classifier, train_classifier
 from tnml.training.tasks import CLASSIFICATION
 
 _MANY = 30  # sites: with this many or more, a sweep has so many steps that they can stay small
@@ -263,10 +262,6 @@ class TensorNetworkClassifier(ClassifierMixin, Calibrated):
             return usual
         many = self.layer_.n_sites > 12 and self.layer_.out_features > 4
         return {**usual, **(_MANY_CLASSES if many else _FEW_SITES)}
-
-    def _sweeps_to_make(self, x: Any, targets: Any, options: SweepOptions, given: Any) -> SweepOptions:
-        told = {name: given[name] for name in ("sample_weight", "image_shape")}
-        return stopped_early(type(self)._swept, cast(MPSLayer, self.layer_), x, targets, options, told)
 
     def _loss_options(self, usual: float = SMOOTHING) -> dict[str, Any]:
         loss, smoothing = settled_loss(plain(self.loss), plain(self.label_smoothing), usual)
