@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from tnml.data.noise import corrupt, symmetric
 from tnml.data.transitions import estimate_transition, importance_weights, transition_error
@@ -101,8 +102,12 @@ def test_importance_weights_average_to_the_loss_on_true_labels():
     torch.testing.assert_close(found, (p * losses).sum(1))
 
 
-IDENTITY = torch.eye(2)
+IDENTITY, SOP = torch.eye(2), TrainOptions(loss="sop")
 SINGULAR = {"name": "backward", "transition": [[0.5, 0.5], [0.5, 0.5]]}
+
+
+def loader():
+    return DataLoader(TensorDataset(torch.eye(2), torch.arange(2)))
 
 
 def made(**spec):
@@ -138,6 +143,10 @@ def made(**spec):
             "2 classes, the model has 3",
         ),
         (lambda: SparseNoise().begin()(nn.Identity(), torch.eye(2), torch.arange(2)), "which they hold"),
+        (
+            lambda: train_classifier(nn.Linear(2, 2), loader(), options=TrainOptions(loss="sop")),
+            "a DataLoader",
+        ),
         (lambda: TrainOptions(loss="sop", optimizer="lbfgs").loss_for(CLASSES), "one step a batch"),
         (lambda: TrainOptions(loss="sop", devices=2).loss_for(CLASSES), "set devices to 1"),
     ],

@@ -44,8 +44,7 @@ def read_columns(source: Path) -> dict[str, Column]:
         ...     read_columns(path)["area"]
         Column(kind='numbers', values=array([70. , 55.5]), missing=None)
     """
-    if not source.is_file():
-        raise InputError(f"no table at {source}; check the path")
+    _check_there(source)
     return READERS[source.suffix.lower()](source)
 
 
@@ -65,8 +64,7 @@ def read_cells(source: Path) -> dict[str, list[Any]]:
         ...     read_cells(path)["area"]
         ['70', None]
     """
-    if not source.is_file():
-        raise InputError(f"no table at {source}; check the path")
+    _check_there(source)
     if source.suffix.lower() == ".csv":
         columns = _csv_columns(source)
         return {name: [cell.strip() or None for cell in cells] for name, cells in columns.items()}
@@ -216,3 +214,8 @@ def _arrow_column(column: Any) -> Column:
 
 READERS: Mapping[str, Callable[[Path], dict[str, Column]]] = {".csv": _read_csv, ".parquet": _read_parquet}
 """By the ending of the file's name."""
+
+
+def _check_there(source: Path) -> None:
+    if not source.is_file():
+        raise InputError(f"no table at {source}; check the path")

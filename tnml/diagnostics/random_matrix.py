@@ -11,14 +11,14 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy.integrate import quad
-from scipy.optimize import brentq
 from torch import Tensor
 
 from tnml.checks import is_number, is_whole, whole
 from tnml.errors import InputError, choose
+from tnml.quadrature import gauss_legendre
 
 SIDES = ("left", "right")
+_NODES = 64  # of integrals over the law of the bulk
 SHRINKAGES = ("level_repulsion", "frobenius", "none")
 
 
@@ -133,7 +133,7 @@ def marchenko_pastur(matrix: Tensor) -> Bulk:
     below = values[values <= edge].flip(0)
     outliers = len(values) - len(below)
     squares = (below / (sigma * math.sqrt(columns))).square()
-    law = torch.tensor([_law(float(x), ratio) for x in squares], dtype=torch.float64)
+    law = _law(squares, ratio)
     steps = torch.arange(len(below) + 1, dtype=torch.float64) / max(1, len(below))
     off = torch.maximum(steps[1:] - law, law - steps[:-1]).amax() if len(below) else torch.ones(())
     return Bulk(sigma=sigma, edge=edge, outliers=outliers, distance=float(off))
@@ -231,24 +231,28 @@ def _checked(matrix: Tensor) -> Tensor:
     return found
 
 
-def _density(x: float, ratio: float) -> float:
-    """The Marchenko-Pastur density of eigenvalues of noise of deviation 1, `ratio` rows for a column."""
-    low, high = (1 - math.sqrt(ratio)) ** 2, (1 + math.sqrt(ratio)) ** 2
-    return math.sqrt(max(0.0, (high - x) * (x - low))) / (2 * math.pi * ratio * x) if x > 0 else 0.0
+def _law(x: Tensor, ratio: float) -> Tensor:
+    """The share of eigenvalues up to each x, of noise of deviation 1 with `ratio` rows for a column.
 
-
-def _law(x: float, ratio: float) -> float:
-    """The share of eigenvalues up to x."""
-    low, high = (1 - math.sqrt(ratio)) ** 2, (1 + math.sqrt(ratio)) ** 2
-    if x <= low:
-        return 0.0
-    if x >= high:
-        return 1.0
-    return float(quad(_density, low, x, args=(ratio,))[0])
+    With x = 1 + ratio + 2 sqrt(ratio) cos(t) the density is smooth in t at both ends.
+    """
+    centre, radius = 1 + ratio, 2 * math.sqrt(ratio)
+    end = torch.acos(((x - centre) / radius).clamp(-1.0, 1.0)).unsqueeze(-1)
+    points, weights = map(torch.from_numpy, gauss_legendre(_NODES))
+    t = end + (math.pi - end) * (points + 1) / 2
+    place = (centre + radius * torch.cos(t)).clamp_min(
+        torch.finfo(t.dtype).tiny
+    )  # 0 is an end of square ones
+    density = (radius * torch.sin(t)).square() / (2 * math.pi * ratio * place)
+    return ((math.pi - end) / 2 * weights * density).sum(-1)
 
 
 @functools.lru_cache(maxsize=64)
 def _median(ratio: float) -> float:
-    """The median of the Marchenko-Pastur law."""
+    """The median of that law, by bisection."""
     low, high = (1 - math.sqrt(ratio)) ** 2, (1 + math.sqrt(ratio)) ** 2
-    return float(brentq(lambda x: _law(x, ratio) - 0.5, low, high))
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = float(_law(torch.tensor(middle, dtype=torch.float64), ratio)) < 0.5
+        low, high = (middle, high) if below else (low, middle)
+    return (low + high) / 2

@@ -109,6 +109,9 @@ class MPSDensity(OutlierMixin, DensityMixin, DensityEstimator):
     def sample(self, n_samples: int = 1, *, given: Any = None, random_state: int = 0) -> npt.NDArray[Any]:
         """Rows drawn from the density.
 
+        A column of categories has one more place, for those that training has not seen. A draw of it is
+        missing: NaN, or None in a table with text. A model that is trained well hardly ever draws it.
+
         Args:
             n_samples: how many, of every row of `given`.
             given: rows whose missing values are to be drawn; the result is `[n_samples, b, n]`.

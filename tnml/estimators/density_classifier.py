@@ -122,7 +122,7 @@ class MPSGenerativeClassifier(ClassifierMixin, DensityEstimator):
         return found
 
     def sample(self, n_samples: int = 1, *, y: Any = None, random_state: int = 0) -> npt.NDArray[Any]:
-        """Rows drawn from the density, of one class or of all as they come.
+        """Rows drawn from the density, of one class or of all as they come; see `MPSDensity.sample`.
 
         Args:
             n_samples: how many.

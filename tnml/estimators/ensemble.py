@@ -1,6 +1,7 @@
 """The networks of an estimator, one or several: trained (together if faster), evaluated, compressed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -74,18 +75,12 @@ def train_members(
     """
     histories: list[list[Row]] = [[] for _ in layers]
     if quick and not callbacks:
-        tell = _kept_in(histories, progress, options.epochs)
-        try:
+        with _kept_in(histories, progress, options.epochs) as tell:
             if _trained_sparsely(layers, x, y, options, task, sample_weight, tell):
                 return mean_history(histories)
-        except KeyboardInterrupt as stop:
-            raise TrainingInterrupted(history=mean_history(histories)) from stop
-        finally:
-            if progress is not None:
-                progress.stop()
         histories = [[] for _ in layers]
     if _together(layers, options):
-        try:
+        with _kept_in(histories, progress, options.epochs) as tell:
             train_replicas(
                 [cast(MPSLayer, layer) for layer in layers],
                 x,
@@ -94,13 +89,8 @@ def train_members(
                 task=cast(Literal["regression", "classification"], task.name),
                 sample_weight=sample_weight,
                 callbacks=[callbacks] * len(layers) if callbacks else (),
-                on_epoch=_kept_in(histories, progress, options.epochs),
+                on_epoch=tell,
             )
-        except TrainingInterrupted as stop:
-            raise TrainingInterrupted(history=mean_history(histories)) from stop
-        finally:
-            if progress is not None:
-                progress.stop()
         return mean_history(histories)
     given = {"sample_weight": sample_weight, "callbacks": callbacks, "progress": progress, **data}
     for place, layer in enumerate(layers):
@@ -189,19 +179,30 @@ def _together(layers: Sequence[TensorNetworkLayer], options: TrainOptions) -> bo
     return not alone and worth_it(first, len(layers), options.batch_size)
 
 
+@contextmanager
 def _kept_in(
     histories: Sequence[list[Row]], progress: ProgressReporter | None, epochs: int
-) -> Callable[[int, Row], None]:
-    """Keeps the epochs of all networks, and passes those of the first one to a reporter."""
-    if progress is not None:
-        progress.start()
+) -> Iterator[Callable[[int, Row], None]]:
+    """Keeps the epochs of all networks, and passes those of the first one to a reporter.
+
+    Raises:
+        TrainingInterrupted: after Ctrl-C in the block, with the mean of what is kept.
+    """
 
     def tell(network: int, row: Row) -> None:
         histories[network].append(row)
         if network == 0 and progress is not None:
             progress.epoch(row, epochs)
 
-    return tell
+    if progress is not None:
+        progress.start()
+    try:
+        yield tell
+    except KeyboardInterrupt as stop:
+        raise TrainingInterrupted(history=mean_history(histories)) from stop
+    finally:
+        if progress is not None:
+            progress.stop()
 
 
 def mean_history(histories: Sequence[Sequence[Row]]) -> list[Row]:

@@ -84,16 +84,13 @@ def solve(
         True
     """
     if one_of("method", method or _method_of(options), METHODS) == METHOD:
-        if network is not None or loss is not None or start is not None:
-            raise InputError(
-                "method='tt' fits a tensor train by least squares; leave network, loss and start out"
-            )
-        if isinstance(options, SolveOptions):
-            raise InputError("method='tt' has options of its own: give options=TTOptions(...)")
-        if seconds is not None:
-            options = dataclasses.replace(options or TTOptions(), max_seconds=seconds)
         return solve_tt(
-            problem, options, run_dir=run_dir, resume=resume, reporter=reporter, callbacks=callbacks
+            problem,
+            _train_options(options, seconds, (network, loss, start)),
+            run_dir=run_dir,
+            resume=resume,
+            reporter=reporter,
+            callbacks=callbacks,
         )
     if isinstance(options, TTOptions):
         raise InputError("TTOptions go with method='tt'; give options=SolveOptions(...)")
@@ -112,6 +109,23 @@ def solve(
     except TrainingInterrupted as stop:  # without the history: nobody has the model that it belongs to
         raise TrainingInterrupted(stop.run_dir) from stop
     return solution_of(settled, result)
+
+
+def _train_options(
+    options: SolveOptions | TTOptions | None, seconds: float | None, others: Sequence[object]
+) -> TTOptions | None:
+    """The options of `method="tt"`, which goes with none of `others`.
+
+    Raises:
+        InputError: there is one of them, or the options are those of a network.
+    """
+    if any(other is not None for other in others):
+        raise InputError(
+            "method='tt' fits a tensor train by least squares; leave network, loss and start out"
+        )
+    if isinstance(options, SolveOptions):
+        raise InputError("method='tt' has options of its own: give options=TTOptions(...)")
+    return options if seconds is None else dataclasses.replace(options or TTOptions(), max_seconds=seconds)
 
 
 def _method_of(options: SolveOptions | TTOptions | None) -> str:

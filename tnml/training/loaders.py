@@ -172,7 +172,7 @@ def check_loader(
         )
     if sample_weight is not None:
         raise InputError(f"sample_weight needs numbered samples, which a DataLoader does not have; {dataset}")
-    if "index" in inspect.signature(loss).parameters:
+    if loss.by_sample or "index" in inspect.signature(loss).parameters:
         raise InputError(
             f"the loss {type(loss).__name__} needs the number of every sample, which a DataLoader does not "
             f"give; {dataset}"

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -13,7 +14,7 @@ from tnml.loop.protocols import Callback, Reporter, StepView
 from tnml.loop.results import LoopResult, Row
 from tnml.training.identity import model_identity
 from tnml.training.inputs import Array
-from tnml.training.losses import LossSpec, NoiseMemory, loss_of
+from tnml.training.losses import LossSpec, loss_of
 from tnml.training.options import TrainOptions, check_for_task
 from tnml.training.sources import Data, Inputs, Test, data_for, scorer_for, training_of
 from tnml.training.tasks import CLASSIFICATION, DENSITY, REGRESSION, TASKS, Task
@@ -28,13 +29,13 @@ class TrainResult(LoopResult):
         n_validation: samples held out.
         test: "loss" and, for labels, "accuracy" on the test set, once, with the final weights; empty without
             one.
-        memory: of a loss that keeps numbers of every sample, such as "sop", its `NoiseMemory`; else None.
+        memory: what a loss that keeps numbers of every sample has learned; of "sop" a `NoiseMemory`.
     """
 
     n_train: int
     n_validation: int
     test: Mapping[str, float]
-    memory: NoiseMemory | None = None
+    memory: Any = None
 
 
 def train_classifier(
@@ -286,8 +287,8 @@ def _train(
     batches, held = training_of(data, options, loss.plain())
     # what resuming is to compare takes a look into the file, which a run without a folder is spared
     identity = {**data.identity(), **model_identity(layer, options)} if run_dir is not None else {}
-    of_run = loss.begin()
-    memory = of_run if isinstance(of_run, NoiseMemory) else None
+    of_run: Any = loss.begin()
+    memory = of_run if loss.by_sample else None
     result = run(
         layer,
         of_run,
@@ -300,7 +301,7 @@ def _train(
         run_dir=run_dir,
         resume=resume,
         identity=identity,
-        callbacks=(*callbacks, memory.callback) if memory else callbacks,
+        callbacks=(*callbacks, of_run.callback) if loss.by_sample else callbacks,
     )
     return TrainResult(
         **vars(result),

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from tnml.checks import whole
-from tnml.errors import InputError
 from tnml.pde.checks import as_number
 from tnml.pde.equations.equation import Equation
 from tnml.pde.equations.extremes import mean_of_function_of_maximum
-from tnml.pde.equations.grid import one_asset
+from tnml.pde.equations.grid import one_asset, published
 from tnml.pde.problem import LogNormal, Problem, Reference
 
 _RATE, _VOLATILITY, _LOST = 0.02, 0.2, 1 / 3
@@ -67,10 +66,8 @@ def default_risk(dim: int = 100) -> Reference:
         >>> default_risk(100)
         Reference(value=57.3, error=0.0005, source='published: multilevel Picard iteration')
     """
-    if dim == 100:
-        return Reference(57.300, 0.0005, "published: multilevel Picard iteration")
     if dim != 1:
-        raise InputError(f"the value is known for 1 and 100 assets, got {dim}")
+        return published(dim, 57.300)
     value = one_asset(
         lambda x: x,
         lambda y, _: _LOST * np.clip(_MOST - (y - _LOW) * _FALL, _LEAST, _MOST) * y + _RATE * y,

@@ -6,6 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import solve_banded
 
+from tnml.errors import InputError
+from tnml.pde.problem import Reference
+
 Vector = npt.NDArray[np.float64]
 
 _DEVIATIONS, _ITERATIONS = 8.0, 4
@@ -80,3 +83,18 @@ def one_asset(
     for _ in range(steps - 1):
         u = step(u, dt, 0.5)
     return float(np.interp(np.log(start), y, u))
+
+
+def published(dim: int, value: float) -> Reference:
+    """A value for 100 assets that Han, Jentzen and E, arXiv 1707.02568, compare with, to half its last digit.
+
+    Raises:
+        InputError: another number of assets.
+
+    Example:
+        >>> published(100, 57.300).value
+        57.3
+    """
+    if dim != 100:
+        raise InputError(f"the value is known for 1 and 100 assets, got {dim}")
+    return Reference(value, 0.0005, "published: multilevel Picard iteration")

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from tnml.checks import whole
-from tnml.errors import InputError
 from tnml.pde.checks import as_number
 from tnml.pde.equations.equation import Equation
 from tnml.pde.equations.extremes import mean_of_function_of_maximum
-from tnml.pde.equations.grid import one_asset
+from tnml.pde.equations.grid import one_asset, published
 from tnml.pde.problem import LogNormal, Problem, Reference
 
 _GROWTH, _VOLATILITY, _LENDING, _BORROWING = 0.06, 0.2, 0.04, 0.06
@@ -66,11 +65,8 @@ def two_rates(dim: int = 100) -> Reference:
         >>> two_rates(100)
         Reference(value=21.299, error=0.0005, source='published: multilevel Picard iteration')
     """
-    if dim == 100:
-        return Reference(21.299, 0.0005, "published: multilevel Picard iteration")
     if dim != 1:
-        raise InputError(f"the value is known for 1 and 100 assets, got {dim}")
-
+        return published(dim, 21.299)
     value = one_asset(
         lambda x: np.maximum(x - _FIRST, 0) - 2 * np.maximum(x - _SECOND, 0),
         lambda y, e: _LENDING * y + (_GROWTH - _LENDING) * e - (_BORROWING - _LENDING) * np.maximum(e - y, 0),

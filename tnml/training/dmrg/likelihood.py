@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,9 +36,10 @@ from tnml.training.inputs import Array
 from tnml.training.losses import Loss
 from tnml.training.losses.base import measure
 from tnml.training.losses.likelihood import NegativeLogLikelihood
-from tnml.training.samples import samples_for
+from tnml.training.samples import Samples, samples_for
 from tnml.training.tasks import DENSITY
 
+Part = tuple[Tensor, Tensor, Tensor | None]  # samples, targets and weights
 _MEASURED = 10_000  # samples of the training part whose likelihood is measured after every sweep
 _FIXED: Mapping[str, Any] = {
     "metric": "frobenius",
@@ -144,18 +146,8 @@ def sweep_density(
     _to_scale_one(machine.psi, inputs[:1000])
     step = max(1, len(part.x) // _MEASURED)
     some = part.x[::step], part.y[::step], None if part.weight is None else part.weight[::step]
+    apart = (held.x, held.y, held.weight) if len(held.x) else None
     watched = (*callbacks, *(() if patience is None else (_Best(),)))
-    identity = {**data.identity(), **model_identity(machine, LoopOptions())}
-    for name in ("model.bond_dim", "model.label_site", "buffer layout", "buffer psi.layout"):
-        identity.pop(name, None)  # sweeps change them
-
-    def evaluate(layer: MPSLayer) -> Row:
-        del layer  # it is the machine's own
-        row: Row = {"loss": _measured(machine, some)}
-        if len(held.x):
-            row["val_loss"] = _measured(machine, (held.x, held.y, held.weight))
-        return row
-
     history, bonds, seconds = SweepRun(
         layer=machine.psi,
         x=inputs,
@@ -164,12 +156,12 @@ def sweep_density(
         loss=SquaredAmplitude(),
         options=options,
         image_shape=None,
-        evaluate=evaluate,
+        evaluate=partial(_row, machine, some, apart),
         reporter=progress,
         on_bond=on_bond,
         run_dir=None if run_dir is None else user_path(run_dir),
         resume=resume,
-        identity=identity,
+        identity=_identity(data, machine),
         callbacks=watched,
         is_over=None if patience is None else lambda rows: _waited(rows, patience),
     ).execute()
@@ -186,6 +178,22 @@ def sweep_density(
         n_validation=len(held.x),
         test=test,
     )
+
+
+def _identity(data: Samples, machine: BornMachine) -> dict[str, Any]:
+    """What resuming compares; sweeps change the rest."""
+    identity = {**data.identity(), **model_identity(machine, LoopOptions())}
+    changing = {"model.bond_dim", "model.label_site", "buffer layout", "buffer psi.layout"}
+    return {name: value for name, value in identity.items() if name not in changing}
+
+
+def _row(machine: BornMachine, some: Part, apart: Part | None, layer: MPSLayer) -> Row:
+    """The likelihood of the training part and of what is held out."""
+    del layer  # it is the machine's own
+    row: Row = {"loss": _measured(machine, some)}
+    if apart is not None:
+        row["val_loss"] = _measured(machine, apart)
+    return row
 
 
 class _Best:
@@ -254,7 +262,7 @@ def _to_scale_one(layer: MPSLayer, x: Tensor) -> None:
         layer.weight.mul_(math.exp(-log / layer.n_sites))
 
 
-def _measured(machine: BornMachine, part: tuple[Tensor, Tensor, Tensor | None]) -> float:
+def _measured(machine: BornMachine, part: Part) -> float:
     x, y, weight = (None if t is None else t.to(machine.psi.weight.device) for t in part)
     return measure(machine, NegativeLogLikelihood(), x, y, 1000, weight)["loss"]  # type: ignore[arg-type]
 
