@@ -50,11 +50,6 @@ class Stacks(StackContract):
     network = "deep"
     program = "from tnml.nn import DeepMPS as Layer"
 
-    def weight_tensor(self, layer: Any) -> Tensor:
-        raise NotImplementedError("it is no tensor")
-
-    cuts = weight_tensor  # type: ignore[assignment]
-
     def stack(self, layer: Any, features: Tensor, eps: float | None = None) -> Tensor:
         """The outputs, patch by patch; with `eps` how far roundings can move them, to first order."""
         config, tensors = layer.config, layer.tensors()

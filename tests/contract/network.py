@@ -1,4 +1,4 @@
-"""The contract of networks. A new network is tested by a subclass that gives what `Member` asks for.
+"""The contract of networks. A new network is tested by a subclass that gives what `TensorMember` asks for.
 
     class TestRing(NetworkContract):
         network = "ring"

@@ -31,12 +31,8 @@ class Member(ABC):
     """A line of Python that gives the class the name `Layer`, for a process of its own."""
 
     @abstractmethod
-    def weight_tensor(self, layer: TensorNetworkLayer) -> Tensor:
-        """The dense tensor `[d, .., d, c]` of `layer.tensors()`, a leg a site, in the network's order."""
-
-    @abstractmethod
-    def cuts(self, layer: TensorNetworkLayer) -> list[list[int]]:
-        """Of each of `layer.bonds()` the legs of the dense tensor on one side; leg n is the label's."""
+    def dense(self, layer: TensorNetworkLayer, features: Tensor) -> Tensor:
+        """Outputs `[b, c]` of features `[b, n, d]` by other means, from `layer.tensors()`."""
 
     @pytest.fixture(autouse=True)
     def _in_the_table(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,15 +64,6 @@ class Member(ABC):
         """`[b, n]` in [0, 1]."""
         return torch.rand(samples, n_sites, generator=torch.Generator().manual_seed(1), dtype=dtype)
 
-    def dense(self, layer: TensorNetworkLayer, features: Tensor) -> Tensor:
-        """Outputs `[b, c]` of features `[b, n, d]`, from the dense tensor leg by leg."""
-        tensor = self.weight_tensor(layer)
-        found = torch.einsum("bd,dr->br", features[:, 0], tensor.reshape(features.shape[2], -1))
-        for site in range(1, features.shape[1]):
-            part = found.reshape(len(features), features.shape[2], -1)
-            found = torch.einsum("bd,bdr->br", features[:, site], part)
-        return found
-
     def bound(self, layer: TensorNetworkLayer, features: Tensor) -> Tensor:
         """`[b, c]`: how far rounding can move an output, from the sum of the sizes of all its terms.
 
@@ -87,6 +74,27 @@ class Member(ABC):
             total = self.dense(sizes, features.abs())  # type: ignore[arg-type]
         roundings = features.shape[1] * (features.shape[2] * max(layer.bond_dims) + 4)
         return EPS[layer.dtype.to_real()] * roundings * total
+
+
+class TensorMember(Member):
+    """What the test of a network that is one tensor says about it."""
+
+    @abstractmethod
+    def weight_tensor(self, layer: TensorNetworkLayer) -> Tensor:
+        """The dense tensor `[d, .., d, c]` of `layer.tensors()`, a leg a site, in the network's order."""
+
+    @abstractmethod
+    def cuts(self, layer: TensorNetworkLayer) -> list[list[int]]:
+        """Of each of `layer.bonds()` the legs of the dense tensor on one side; leg n is the label's."""
+
+    def dense(self, layer: TensorNetworkLayer, features: Tensor) -> Tensor:
+        """Outputs `[b, c]` of features `[b, n, d]`, from the dense tensor leg by leg."""
+        tensor = self.weight_tensor(layer)
+        found = torch.einsum("bd,dr->br", features[:, 0], tensor.reshape(features.shape[2], -1))
+        for site in range(1, features.shape[1]):
+            part = found.reshape(len(features), features.shape[2], -1)
+            found = torch.einsum("bd,bdr->br", features[:, site], part)
+        return found
 
 
 class Sizes:

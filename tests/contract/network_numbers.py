@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 import tnml
-from contract.network_member import Member
+from contract.network_member import Member, TensorMember
 from tnml.diagnostics import count_parameters, schmidt, singular_values
 from tnml.errors import InputError
 from tnml.nn import NETWORKS, TensorNetworkLayer
@@ -185,7 +185,7 @@ class RightNumbers(Member):
             self.make()(torch.zeros(shape, dtype=torch.float64))
 
 
-class OneTensor(Member):
+class OneTensor(TensorMember):
     """Of networks that are one tensor: outputs linear in every site's features, and spectra of its cuts."""
 
     @pytest.mark.parametrize("factor", [16.0, 1 / 16])
