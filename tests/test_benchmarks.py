@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +300,9 @@ def check_header(result: dict[str, Any], name: str) -> None:
     assert result["benchmark"] in name  # a dataset may come before it: fashion_mnist_default
     assert set(result["machine"]) >= MACHINE
     assert isinstance(result["errors"], list)
+
+
+def test_the_table_of_the_benchmarks_names_every_one(project_root: Path) -> None:
+    text = (project_root / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert [row for row in rows if row in program.NAMES] == sorted(program.NAMES)
